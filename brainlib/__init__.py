@@ -1,0 +1,18 @@
+"""Thin helpers behind the four notebooks: one room for each step of the data's way.
+
+The rooms, in the order data passes through them: `datasets`, `phantom`, `images`, `audit`,
+`splits`, `models`, `training`, `evaluation`, `explain`, `inference`, `plots`; `runs` holds the
+notebooks' parameters, output folders and records. Importing `brainlib` loads none of them.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["CLASS_NAMES", "__version__"]
+
+CLASS_NAMES = ("glioma", "meningioma", "notumor", "pituitary")
+"""The four classes, in the order of every table's columns and every model's outputs."""
+
+try:
+    __version__ = version("brainlib")
+except PackageNotFoundError:  # run from a copy of the sources that was never installed
+    __version__ = "unknown"
