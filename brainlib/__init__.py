@@ -1,10 +1,11 @@
 """Thin helpers behind the four notebooks: one room for each step of the data's way.
 
 The rooms, in the order data passes through them: `datasets`, `phantom`, `images`, `audit`,
-`splits`, `models`, `training`, `evaluation`, `explain`, `inference`, `plots`; `runs` holds the
-notebooks' parameters, output folders and records. Importing `brainlib` loads none of them.
+`splits`, `models`, `training`, `evaluation`, `inference`, `plots`; `runs` holds the notebooks'
+parameters, output folders and records. Importing `brainlib` loads none of them.
 """
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["CLASS_NAMES", "__version__"]
@@ -16,3 +17,6 @@ try:
     __version__ = version("brainlib")
 except PackageNotFoundError:  # run from a copy of the sources that was never installed
     __version__ = "unknown"
+
+# TensorFlow's start-up notices would otherwise end up in every notebook's stored output
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,256 @@
+"""From the name of a source to the image table, one row per picture.
+
+A source is `kaggle` (version 1 of the Brain Tumor MRI Dataset through Kaggle Hub), `phantom`
+(synthetic, made on this machine), or a folder laid out `<class>/…` or `<split>/<class>/…`.
+No picture is decoded here, and no source stands in for another.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+
+from brainlib import CLASS_NAMES, paths
+
+KAGGLE_HANDLE = "masoudnickparvar/brain-tumor-mri-dataset/versions/1"
+KAGGLE_VERSION = "1"
+KAGGLE_COUNTS = {
+    "Training": dict(zip(CLASS_NAMES, (1321, 1339, 1595, 1457), strict=True)),
+    "Testing": dict(zip(CLASS_NAMES, (300, 306, 405, 300), strict=True)),
+}
+SPLIT_NAMES = tuple(KAGGLE_COUNTS)
+COLUMNS = ("path", "label", "split", "source", "patient", "group")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+_EXTRA_COLUMNS = ("source_image", "mirrored", "mislabelled", "plane", "outline")
+
+
+class DatasetError(RuntimeError):
+    """A source that cannot be reached, or that is not laid out as it should be."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A source that has been found: its image table and where its pictures lie.
+
+    Attributes
+    ----------
+    name : str
+        `kaggle`, `phantom`, or the folder's name.
+    version : str
+        The version of the collection; empty for a folder of one's own.
+    root : Path
+        The folder that the table's paths are relative to.
+    table : DataFrame
+        The image table: `path, label, split, source, patient, group`, then `source_image`
+        (the same for two files that show the same picture), `mirrored`, `mislabelled`, `plane` and
+        `outline`, each empty where it is not known.
+    groups_from : str
+        Where the groups come from: `provenance`, `images.csv`, or `file` where nothing is known
+        and each picture is its own group.
+    """
+
+    name: str
+    version: str
+    root: Path
+    table: pd.DataFrame
+    groups_from: str
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the pictures come from the phantom, wherever they lie."""
+        return bool((self.table["source"] == "phantom").any())
+
+    @property
+    def title(self) -> str:
+        """The name that is printed beside every result."""
+        name = self.name if not self.is_synthetic else f"phantom ({self.name})"
+        name = "phantom" if self.name == "phantom" else name
+        return f"{name} version {self.version}" if self.version else name
+
+    @property
+    def file_hash(self) -> str:
+        """SHA-256 over the sorted list of file names and sizes, 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for path in sorted(self.table["path"]):
+            digest.update(f"{path}\0{(self.root / path).stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def counts(self) -> pd.DataFrame:
+        """Return the number of pictures, a row a split and a column a class."""
+        counts = pd.crosstab(self.table["split"], self.table["label"])
+        return counts.reindex(columns=list(CLASS_NAMES), fill_value=0).rename_axis(
+            index=None, columns=None
+        )
+
+
+def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
+    """Find a source and list its pictures.
+
+    Parameters
+    ----------
+    source : str
+        `kaggle`, `phantom`, or a folder laid out `<class>/…` or `<split>/<class>/…`, relative to
+        the project's root.
+    seed : int
+        Seed of the phantom; other sources have none.
+
+    Raises
+    ------
+    DatasetError
+        Where the source cannot be reached or holds no pictures in class folders.
+
+    Examples
+    --------
+    >>> open_collection("phantom").counts()  # doctest: +SKIP
+    """
+    if source == "kaggle":
+        return _open_kaggle()
+    if source == "phantom":
+        return _open_phantom(seed)
+    return open_folder(paths.resolve(source))
+
+
+def open_folder(folder: Path) -> Collection:
+    """List the pictures of a folder laid out `<class>/…` or `<split>/<class>/…`.
+
+    An `images.csv` in the folder may name, for each `path`, its `patient`, `group`, `source`,
+    `source_image`, `mirrored`, `plane` and `outline`; any of these columns can be absent.
+
+    Raises
+    ------
+    DatasetError
+        Where the folder is absent, has no class folders, or `images.csv` does not match it.
+    """
+    table = _list_pictures(folder)
+    details = folder / "images.csv"
+    if not details.is_file():
+        return Collection(folder.name, "", folder, _completed(table), "file")
+    known = pd.read_csv(details, dtype=str, keep_default_na=False, encoding="utf-8")
+    if "path" not in known or known["path"].duplicated().any():
+        raise DatasetError(f"{details} must have a column `path` that names each picture once")
+    _require_all(table, known, details)
+    groups_from = "images.csv" if {"patient", "group"} & set(known) else "file"
+    return Collection(folder.name, "", folder, _completed(_joined(table, known)), groups_from)
+
+
+def read_provenance() -> pd.DataFrame:
+    """Return where each of the 7,023 files of version 1 comes from, one row per `path`.
+
+    Columns: `source` (`figshare`, `sartaj`, `br35h_no`), `source_image`, `mirrored` ("1" where the
+    file is its source's mirror image), `figshare_slice`, `figshare_label`, `patient`, `group`; all
+    text, empty where unknown. Found by matching pixels against the collections that this one was
+    assembled from: J. Cheng, figshare, doi 10.6084/m9.figshare.1512427 (CC BY 4.0); S. Bhuvaji et
+    al., Brain Tumor Classification (MRI); A. Hamada, Br35H.
+    """
+    file = resources.files("brainlib") / "data" / "kaggle_v1_provenance.csv.gz"
+    with resources.as_file(file) as path:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _open_kaggle() -> Collection:
+    root = _download_kaggle()
+    table = _list_pictures(root)
+    _check_counts(table, root)
+    provenance = read_provenance()
+    _require_all(table, provenance, Path("the provenance table"))
+    joined = _joined(table, provenance)
+    published = joined["figshare_label"]
+    joined["mislabelled"] = (published != "") & (published != joined["label"])
+    return Collection("kaggle", KAGGLE_VERSION, root, _completed(joined), "provenance")
+
+
+def _download_kaggle() -> Path:
+    cache = os.environ.get("KAGGLEHUB_CACHE")
+    if cache:  # notebooks run in another folder than papermill: one meaning for a relative path
+        os.environ["KAGGLEHUB_CACHE"] = str(paths.resolve(cache))
+    import kagglehub
+
+    try:
+        return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+    except Exception as error:  # whatever the network, the server or the disk raised
+        raise DatasetError(
+            f"Kaggle Hub could not provide {KAGGLE_HANDLE} ({type(error).__name__}: {error}). "
+            "Three ways on: connect to the internet; or set the environment variable "
+            "KAGGLEHUB_CACHE to a folder that already holds this version; or choose another "
+            "source: source='phantom' needs no download, and source='path/to/a/folder' reads "
+            "pictures laid out <class>/… or <split>/<class>/…"
+        ) from error
+
+
+def _check_counts(table: pd.DataFrame, root: Path) -> None:
+    found = table.groupby(["split", "label"]).size().to_dict()
+    expected = {
+        (split, label): count
+        for split, counts in KAGGLE_COUNTS.items()
+        for label, count in counts.items()
+    }
+    if found != expected:
+        wrong = {key: (found.get(key, 0), count) for key, count in expected.items()}
+        wrong = {"/".join(key): pair for key, pair in wrong.items() if pair[0] != pair[1]}
+        raise DatasetError(
+            f"{root} is not version 1 of the collection: (found, expected) pictures are {wrong}. "
+            "Delete that folder so that Kaggle Hub downloads it again."
+        )
+
+
+def _open_phantom(seed: int) -> Collection:
+    from brainlib import phantom
+
+    name = f"phantom-v{phantom.PHANTOM_VERSION}-seed{seed}"
+    root = paths.cache_folder() / name
+    if not (root / "images.csv").is_file():  # written last, so a folder that has it is whole
+        phantom.write_phantom(root, seed=seed)
+    found = open_folder(root)
+    return Collection("phantom", phantom.PHANTOM_VERSION, root, found.table, found.groups_from)
+
+
+def _list_pictures(folder: Path) -> pd.DataFrame:
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder} is not a folder. A source is 'kaggle', 'phantom', or a folder laid out "
+            "<class>/… or <split>/<class>/…"
+        )
+    rows = []
+    for label in CLASS_NAMES:
+        for split in ("", *SPLIT_NAMES):
+            for path in sorted((folder / split / label).rglob("*")):
+                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+                    rows.append((path.relative_to(folder).as_posix(), label, split))
+    if not rows:
+        raise DatasetError(
+            f"{folder} holds no pictures in folders named {', '.join(CLASS_NAMES)}, alone or below "
+            f"{' and '.join(SPLIT_NAMES)}. Known endings: {', '.join(PICTURE_SUFFIXES)}"
+        )
+    return pd.DataFrame(rows, columns=["path", "label", "split"])
+
+
+def _joined(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    return table.merge(known.drop(columns=["label", "split"], errors="ignore"), "left", "path")
+
+
+def _require_all(table: pd.DataFrame, known: pd.DataFrame, name: Path) -> None:
+    absent = table.loc[~table["path"].isin(known["path"]), "path"]
+    if len(absent):
+        raise DatasetError(
+            f"{name} has no row for {len(absent)} pictures, for instance {absent.iloc[0]}"
+        )
+
+
+def _completed(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.copy()
+    for column in ("patient", "source", "source_image", "plane", "outline"):
+        if column not in table:
+            table[column] = ""
+    if "group" not in table:
+        table["group"] = table["patient"]
+    table["source"] = table["source"].mask(table["source"] == "", "folder")
+    table["source_image"] = table["source_image"].mask(table["source_image"] == "", table["path"])
+    table["group"] = table["group"].mask(table["group"] == "", table["source_image"])
+    mirrored = table["mirrored"] if "mirrored" in table else pd.Series("0", index=table.index)
+    table["mirrored"] = mirrored == "1"
+    if "mislabelled" not in table:
+        table["mislabelled"] = False
+    return table[[*COLUMNS, *_EXTRA_COLUMNS]].reset_index(drop=True)

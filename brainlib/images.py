@@ -1,0 +1,234 @@
+"""From a path to grey 8-bit pixels, and from an image table to one cached array.
+
+Pictures are recognised by their content, whatever their name ends with.
+"""
+
+import hashlib
+import logging
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+from brainlib import paths
+from brainlib.datasets import Collection
+
+CACHE_VERSION = "1"
+"""Part of every cache key: to be raised when the same file would decode to other pixels."""
+
+UNREADABLE_LIMIT = 0.01
+"""The share of unreadable pictures above which a collection is refused."""
+
+_MAX_PICTURE_PIXELS = 100_000_000
+_THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
+
+logger = logging.getLogger(__name__)
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read, or too many of them."""
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """The pixels of a collection, and the table of exactly those pictures.
+
+    Attributes
+    ----------
+    pixels : uint8 array of shape (n, size, size, 1)
+        Row i shows the picture in row i of `table`.
+    table : DataFrame
+        The image table without the unreadable pictures.
+    unreadable : dict of str to str
+        What was wrong with each picture that was left out.
+    """
+
+    pixels: np.ndarray
+    table: pd.DataFrame
+    unreadable: dict[str, str]
+
+
+def read_picture(path: Path | str) -> np.ndarray:
+    """Decode one picture to grey, at its own size.
+
+    Alpha is flattened onto black, palettes are expanded, 16-bit greys are scaled to 8 bits over
+    their full range, and the orientation that a camera noted is applied.
+
+    Parameters
+    ----------
+    path : Path or str
+        A JPEG, PNG, TIFF or BMP file, recognised by content.
+
+    Returns
+    -------
+    uint8 array of shape (height, width)
+
+    Raises
+    ------
+    ImageError
+        Where the file is absent, no picture, cut short, or larger than 100 million pixels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "named.jpg"
+    >>> Image.new("P", (3, 2)).save(file, format="PNG")
+    >>> read_picture(file).shape
+    (2, 3)
+    """
+    path = Path(path)
+    try:
+        return _decode(path)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
+        reason = f"{type(error).__name__}: {error}".replace(str(path), path.name)
+        raise ImageError(f"{path} cannot be read as a picture ({reason})") from error
+
+
+def _decode(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        if picture.width * picture.height > _MAX_PICTURE_PIXELS:
+            raise ImageError(
+                f"{path} has {picture.width} by {picture.height} pixels, more than "
+                f"{_MAX_PICTURE_PIXELS:,}: scale it down first"
+            )
+        return np.asarray(_to_grey(ImageOps.exif_transpose(picture)))
+
+
+def _to_grey(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return Image.fromarray(_to_8_bits(np.asarray(picture)))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture)
+    elif picture.mode == "P":
+        picture = picture.convert("RGB")
+    return picture.convert("L")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise ImageError("the picture holds values that are not finite")
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 255:
+        return values.astype(np.uint8)
+    return ((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8)
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize a grey picture to a square, antialiased (Pillow's area-aware bilinear filter).
+
+    Parameters
+    ----------
+    pixels : uint8 array of shape (height, width)
+    size : int
+        Height and width of the result, pixels.
+
+    Returns
+    -------
+    uint8 array of shape (size, size)
+    """
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def load_images(collection: Collection, size: int = 150) -> LoadedImages:
+    """Decode a whole collection into one array, or take it from the cache.
+
+    The cache is keyed by the content of every file, so a changed picture is decoded again; it is
+    written under a temporary name and its checksum is verified when it is read.
+
+    Parameters
+    ----------
+    collection : Collection
+    size : int
+        Height and width of the pictures in the array, pixels.
+
+    Raises
+    ------
+    ImageError
+        Where more than one picture in a hundred cannot be read.
+    """
+    files = [collection.root / path for path in collection.table["path"]]
+    cache = _cache_file(files, size)
+    cached = _read_cache(cache)
+    if cached is None:
+        cached = _decode_all(files, size)
+        _write_cache(cache, *cached)
+    pixels, reasons = cached
+    readable = np.array([not reason for reason in reasons], dtype=bool)
+    names = collection.table["path"].tolist()
+    unreadable = {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
+    _refuse_too_many(unreadable, len(names), collection.root)
+    table = collection.table[readable].reset_index(drop=True)
+    return LoadedImages(pixels[readable] if unreadable else pixels, table, unreadable)
+
+
+def _refuse_too_many(unreadable: dict[str, str], total: int, root: Path) -> None:
+    for name, reason in unreadable.items():
+        logger.warning("left out %s: %s", name, reason)
+    if len(unreadable) > UNREADABLE_LIMIT * total:
+        name, reason = next(iter(unreadable.items()))
+        raise ImageError(
+            f"{len(unreadable)} of {total} pictures in {root} cannot be read, more than "
+            f"{UNREADABLE_LIMIT:.0%}. The first is {name}: {reason}. Restore or remove them."
+        )
+
+
+def _decode_all(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
+    pixels = np.zeros((len(files), size, size, 1), dtype=np.uint8)
+
+    def decode(row: int) -> str:
+        try:
+            pixels[row, :, :, 0] = resize(read_picture(files[row]), size)
+        except ImageError as error:
+            return str(error).replace(str(files[row]), files[row].name)
+        return ""
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        progress = tqdm(
+            threads.map(decode, range(len(files))), "pictures", len(files), delay=2, leave=False
+        )
+        return pixels, list(progress)
+
+
+def _cache_file(files: list[Path], size: int) -> Path:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        contents = threads.map(_content_hash, files)
+        digest = hashlib.blake2b(f"{CACHE_VERSION} {size}".encode(), digest_size=16)
+        for content in contents:
+            digest.update(content)
+    return paths.cache_folder() / f"pixels-{size}-{digest.hexdigest()}.npz"
+
+
+def _content_hash(file: Path) -> bytes:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError:  # it will be named as unreadable when it is decoded
+        return bytes(16)
+
+
+def _read_cache(cache: Path) -> tuple[np.ndarray, list[str]] | None:
+    if not cache.is_file():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as stored:
+            return stored["pixels"], stored["reasons"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("decoding again, the cache %s is damaged: %s", cache, error)
+        return None
+
+
+def _write_cache(cache: Path, pixels: np.ndarray, reasons: list[str]) -> None:
+    try:
+        with paths.atomic_write(cache) as temporary:
+            np.savez(temporary, pixels=pixels, reasons=np.array(reasons, dtype=str))
+    except OSError as error:  # a full disk costs the next run some seconds, and this run nothing
+        logger.warning("the decoded pictures could not be cached in %s: %s", cache.parent, error)

@@ -1,0 +1,60 @@
+"""Where things lie: the project's root, the cache folder, and writes that are whole or absent."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+
+
+def project_root() -> Path:
+    """Return the folder that relative paths start from.
+
+    It is the checkout that holds this package, whatever folder a notebook runs in; where brainlib
+    was installed without its checkout, it is the working directory.
+    """
+    return _PACKAGE_PARENT if (_PACKAGE_PARENT / "pyproject.toml").is_file() else Path.cwd()
+
+
+def resolve(path: Path | str) -> Path:
+    """Return `path` as an absolute path, a relative one taken from the project's root."""
+    return (project_root() / Path(path).expanduser()).resolve()
+
+
+def cache_folder() -> Path:
+    """Return the folder of decoded pictures and phantoms: `BRAINLIB_CACHE`, or one in the home.
+
+    Everything in it can be deleted at any time; it is made again when it is needed.
+    """
+    chosen = os.environ.get("BRAINLIB_CACHE")
+    return resolve(chosen) if chosen else Path.home() / ".cache" / "brainlib"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, renamed onto it once the block has succeeded.
+
+    A run that is killed, or a disk that fills up, leaves the old file or none, never half of one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "note.txt"
+    >>> with atomic_write(target) as temporary:
+    ...     _ = temporary.write_text("whole", encoding="utf-8")
+    >>> target.read_text(encoding="utf-8")
+    'whole'
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the suffix is kept: writers such as Keras and matplotlib choose the format by it
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,205 @@
+"""From the image table and a protocol to training, validation and test rows, and the proof.
+
+Protocols: `patient` (five folds that cut no group; the default everywhere), `official` (train on
+Training, test on Testing, as everyone does) and `deduplicated` (official, without the test
+pictures that also stand in Training).
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+PROTOCOLS = ("patient", "official", "deduplicated")
+FOLDS = 5
+VALIDATION_FRACTION = 0.2
+
+
+class SplitError(ValueError):
+    """A split that cannot be made, or one that leaks."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of an image table, by their position.
+
+    Attributes
+    ----------
+    protocol : str
+        One of `PROTOCOLS`.
+    fold : int
+        The test fold, 0 to 4, of protocol `patient`; 0 otherwise.
+    train, validation, test : int arrays
+    """
+
+    protocol: str
+    fold: int
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    def counts(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return pictures, groups and the pictures of each class, a row for each part."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        rows = {
+            name: {
+                "pictures": len(rows),
+                "groups": table["group"].iloc[rows].nunique(),
+                **table["label"].iloc[rows].value_counts().sort_index(),
+            }
+            for name, rows in parts.items()
+        }
+        return pd.DataFrame(rows).T.fillna(0).astype(int)
+
+
+def make_split(
+    table: pd.DataFrame, protocol: str = "patient", fold: int = 0, seed: int = 0
+) -> Split:
+    """Split an image table by one of the three protocols.
+
+    Under `patient` the test rows are one of five folds and the validation rows whole groups of the
+    rest. Under `official` and `deduplicated` a random fifth of Training is held out for validation,
+    patient or not, as the starting project did: those two are there to be compared with.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The image table, with `source_image` and `mislabelled`.
+    protocol : str
+        One of `PROTOCOLS`.
+    fold : int
+        The test fold, 0 to 4, for `patient`.
+    seed : int
+        Seed of the choice of validation rows; the folds do not depend on it.
+
+    Raises
+    ------
+    SplitError
+        For an unknown protocol or fold, or a table that does not allow it.
+    """
+    if protocol not in PROTOCOLS:
+        raise SplitError(f"no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    if protocol == "patient":
+        return _split_by_patient(table, fold, seed)
+    return _split_as_published(table, protocol, seed)
+
+
+def assign_folds(table: pd.DataFrame) -> np.ndarray:
+    """Return the test fold of each row, -1 for rows that protocol `patient` leaves out.
+
+    Left out are the mislabelled files and all but one file of each source picture. Version 1 of
+    the Kaggle collection has its folds in a published file, which never changes; for any other
+    table they are drawn by `StratifiedGroupKFold`.
+
+    Returns
+    -------
+    int array of shape (n,)
+    """
+    published = read_published_folds()
+    if table["path"].isin(published.index).all() and (table["source"] != "phantom").all():
+        return published.reindex(table["path"]).to_numpy()
+    return _draw_folds(table)
+
+
+def read_published_folds() -> pd.Series:
+    """Return the published patient folds of Kaggle's version 1: fold by `path`, -1 for left out."""
+    file = resources.files("brainlib") / "data" / "kaggle_v1_patient_folds.csv"
+    with resources.as_file(file) as path:
+        return pd.read_csv(path, index_col="path", encoding="utf-8")["fold"]
+
+
+def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
+    """Prove that training, validation and test share no patient, group or source picture.
+
+    Returns
+    -------
+    DataFrame
+        The number of shared patients, groups and source pictures for each pair of parts: zeros.
+
+    Raises
+    ------
+    SplitError
+        Where any number is not zero, naming an example.
+    """
+    shared = count_shared(table, split)
+    if shared.to_numpy().any():
+        raise SplitError(
+            f"the split leaks: {int(shared.to_numpy().sum())} shared keys\n{shared.to_string()}"
+        )
+    return shared
+
+
+def count_shared(table: pd.DataFrame, split: Split) -> pd.DataFrame:
+    """Return how many patients, groups and source pictures each pair of parts has in common."""
+    pairs = {
+        "train and validation": (split.train, split.validation),
+        "train and test": (split.train, split.test),
+        "validation and test": (split.validation, split.test),
+    }
+    return pd.DataFrame(
+        {
+            name: {
+                column: len(_keys(table, column, first) & _keys(table, column, second))
+                for column in ("patient", "group", "source_image")
+            }
+            for name, (first, second) in pairs.items()
+        }
+    ).T.rename(columns=lambda column: f"shared {column}s".replace("_", " "))
+
+
+def _keys(table: pd.DataFrame, column: str, rows: np.ndarray) -> set[str]:
+    return set(table[column].iloc[rows]) - {""}
+
+
+def _draw_folds(table: pd.DataFrame) -> np.ndarray:
+    rows = np.flatnonzero(~table["mislabelled"] & ~_is_repeated(table))
+    labels, groups = table["label"].iloc[rows], table["group"].iloc[rows]
+    fewest = groups.groupby(labels).nunique().min()
+    if fewest < FOLDS:
+        raise SplitError(
+            f"protocol 'patient' needs at least {FOLDS} groups of each class, and one class has "
+            f"{fewest}: add pictures of more patients"
+        )
+    folds = np.full(len(table), -1)
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    for fold, (_, test) in enumerate(splitter.split(rows, labels, groups)):
+        folds[rows[test]] = fold
+    return folds
+
+
+def _is_repeated(table: pd.DataFrame) -> pd.Series:
+    """Return whether a file shows a source picture that an earlier row, unmirrored first, shows."""
+    order = table.assign(row=range(len(table))).sort_values(["mislabelled", "mirrored", "row"])
+    return order["source_image"].duplicated().reindex(table.index)
+
+
+def _split_by_patient(table: pd.DataFrame, fold: int, seed: int) -> Split:
+    if fold not in range(FOLDS):
+        raise SplitError(f"no fold {fold!r}: choose one of 0 to {FOLDS - 1}")
+    folds = assign_folds(table)
+    test = np.flatnonzero(folds == fold)
+    rest = np.flatnonzero((folds >= 0) & (folds != fold))
+    splitter = StratifiedGroupKFold(round(1 / VALIDATION_FRACTION), shuffle=True, random_state=seed)
+    parts = splitter.split(rest, table["label"].iloc[rest], table["group"].iloc[rest])
+    train, validation = next(parts)
+    split = Split("patient", fold, rest[train], rest[validation], test)
+    prove_disjoint(table, split)
+    return split
+
+
+def _split_as_published(table: pd.DataFrame, protocol: str, seed: int) -> Split:
+    training = np.flatnonzero(table["split"] == "Training")
+    test = np.flatnonzero(table["split"] == "Testing")
+    if not len(training) or not len(test):
+        raise SplitError(
+            f"protocol {protocol!r} needs folders Training and Testing: use protocol 'patient'"
+        )
+    if protocol == "deduplicated":
+        twins = table["source_image"].isin(table["source_image"].iloc[training])
+        test = test[~twins.iloc[test].to_numpy()]
+    train, validation = train_test_split(
+        training, test_size=VALIDATION_FRACTION, random_state=seed, shuffle=True
+    )
+    return Split(protocol, 0, np.sort(train), np.sort(validation), test)
