@@ -21,6 +21,7 @@ KAGGLE_COUNTS = {
     "Training": dict(zip(CLASS_NAMES, (1321, 1339, 1595, 1457), strict=True)),
     "Testing": dict(zip(CLASS_NAMES, (300, 306, 405, 300), strict=True)),
 }
+KAGGLE_SOURCES = ("figshare", "sartaj", "br35h_no")
 SPLIT_NAMES = tuple(KAGGLE_COUNTS)
 COLUMNS = ("path", "label", "split", "source", "patient", "group")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")

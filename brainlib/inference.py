@@ -55,14 +55,15 @@ def predict_table(model: keras.Model, table: pd.DataFrame, root: Path, fold: int
     -------
     DataFrame
         A prediction table: `path, patient, group, label, fold`, the four probabilities, and
-        `source` and `plane` for breakdowns.
+        `source`, `plane` and `twin_in_training` for breakdowns.
     """
     progress = tqdm(table["path"], "predicting", delay=2)
     pictures = (images.read_picture(root / path) for path in progress)
     probabilities = predict_pictures(model, pictures)
     predictions = table[["path", "patient", "group", "label"]].assign(fold=fold)
     predictions[list(CLASS_NAMES)] = probabilities.astype(float)
-    return predictions.assign(source=table["source"], plane=table["plane"]).reset_index(drop=True)
+    extras = table[["source", "plane", "twin_in_training"]]
+    return pd.concat([predictions, extras], axis="columns").reset_index(drop=True)
 
 
 def list_pictures(place: Path | str) -> list[Path]:

@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, paths
+from brainlib.images import LoadedImages
 
 HISTORY_COLUMNS = ("epoch", "accuracy", "loss", "validation_accuracy", "validation_loss")
 
@@ -45,6 +46,11 @@ class Schedule:
 def class_indices(labels: pd.Series) -> np.ndarray:
     """Return the position of each label in `CLASS_NAMES`, int32 of shape (n,)."""
     return pd.Categorical(labels, categories=list(CLASS_NAMES)).codes.astype(np.int32)
+
+
+def examples(loaded: LoadedImages, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels and the class indices of some rows, as `fit` takes them."""
+    return loaded.pixels[rows], class_indices(loaded.table["label"].iloc[rows])
 
 
 def fit(
@@ -105,6 +111,16 @@ def fit(
 def forget(checkpoint: Path) -> None:
     """Delete the state of a fit, once its model is saved."""
     shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def read_histories(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
+    """Return the histories in a model folder: by protocol, then by the name of the run."""
+    histories: dict[str, dict[str, pd.DataFrame]] = {}
+    for file in sorted(folder.glob("*.history.csv")):
+        name = file.name.removesuffix(".history.csv")
+        protocol = "patient" if "_patient" in name else "official"
+        histories.setdefault(protocol, {})[name] = pd.read_csv(file)
+    return histories
 
 
 class ShuffledBatches(keras.utils.PyDataset):

@@ -1,0 +1,179 @@
+"""The four notebooks in order, each executed with papermill: `make run` and `make reproduce`."""
+
+import json
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from brainlib import paths, runs, splits
+
+NOTEBOOKS = tuple(runs.SETTINGS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One execution of a notebook.
+
+    Attributes
+    ----------
+    notebook : str
+        A key of `runs.SETTINGS`.
+    parameters : dict
+        What papermill passes, beside source, output and seed.
+    suffix : str
+        Tells executions of the same notebook apart in the names of the executed copies.
+    """
+
+    notebook: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+
+
+def demo_steps(output: str, epochs: int, protocol: str = "patient") -> list[Step]:
+    """Return explore, train, evaluate and infer, each once."""
+    name = runs.run_name("seed_cnn", protocol, 0)
+    return [
+        Step("01_explore"),
+        Step("02_train", {"protocol": protocol, "fold": 0, "epochs": epochs}),
+        Step("03_evaluate", {"predictions": f"{output}/model/predictions"}),
+        Step("04_infer", {"model": f"{output}/model/{name}.keras"}),
+    ]
+
+
+def reproduce_steps(output: str, epochs: int) -> list[Step]:
+    """Return the steps that make every released result: the official model and all five folds."""
+    explore, train, evaluate, infer = demo_steps(output, epochs, "official")
+    folds = [
+        Step("02_train", {"protocol": "patient", "fold": fold, "epochs": epochs}, f"-patient{fold}")
+        for fold in range(1, splits.FOLDS)
+    ]
+    official = Step("02_train", train.parameters, "-official")
+    shown = Step("02_train", {"protocol": "patient", "fold": 0, "epochs": epochs})
+    return [explore, official, *folds, shown, evaluate, infer]
+
+
+def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> Path:
+    """Execute one notebook with papermill and return the executed copy.
+
+    Progress goes to standard error as it happens. The executed copy is written after every cell,
+    so that a run that stops shows where.
+    """
+    import papermill
+
+    target = executed / f"{step.notebook}{step.suffix}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        paths.project_root() / "notebooks" / f"{step.notebook}.ipynb",
+        target,
+        parameters={"source": source, "output": output, "seed": seed, **step.parameters},
+        cwd=paths.project_root(),
+        kernel_name="python3",
+        log_output=True,
+        progress_bar=False,
+    )
+    return target
+
+
+def run(steps: list[Step], source: str, output: str, seed: int) -> None:
+    """Execute steps one after the other into `output`, the executed notebooks beside the results.
+
+    Where the output folder is the project itself, the executed notebooks replace the committed
+    ones, without what depends on the machine.
+    """
+    _show_progress()
+    folder = paths.resolve(output)
+    released = folder == paths.project_root()
+    executed = folder / "runs" / "reproduce" if released else folder / "notebooks"
+    for number, step in enumerate(steps, start=1):
+        name = f"{step.notebook}{step.suffix}"
+        logging.getLogger("brainlib").info("[%d/%d] %s", number, len(steps), name)
+        target = execute(step, source, output, seed, executed)
+        if released and not step.suffix:
+            publish(target)
+
+
+def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
+    """Return whether a training step has left its record, made with the same parameters."""
+    if step.notebook != "02_train":
+        return False
+    wanted = runs.TrainSettings(source=source, output=output, seed=seed, **step.parameters)
+    folder = paths.resolve(output) / "model"
+    name = runs.run_name(wanted.model, wanted.protocol, wanted.fold)
+    record, model = folder / f"{name}.run.json", folder / f"{name}.keras"
+    if not record.is_file() or not model.is_file():
+        return False
+    found = runs.read_record(record)["parameters"]
+    return found == {**found, **step.parameters, "source": source, "seed": seed}
+
+
+def publish(executed: Path) -> Path:
+    """Put an executed notebook in place of the committed one, as a reader wants it.
+
+    The injected parameters, what went to standard error, and papermill's notes on time and machine
+    are taken out; execution counts are renumbered.
+    """
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for count, cell in enumerate(code, start=1):
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": tags} if tags else {}
+    target = paths.project_root() / "notebooks" / executed.name
+    with paths.atomic_write(target) as temporary:
+        nbformat.write(notebook, temporary)
+    return target
+
+
+def summary(output: str) -> str:
+    """Return, as text, where the results of a run lie and what accuracy came out."""
+    folder = paths.resolve(output)
+    metrics = json.loads((folder / "model" / "metrics.json").read_text(encoding="utf-8"))
+    lines = [f"Source: {metrics['source']}"]
+    for protocol, values in metrics["results"]["seed_cnn"].items():
+        accuracy = values["accuracy"]
+        lines.append(
+            f"Accuracy, protocol {protocol}: {accuracy['value']:.3f} "
+            f"(95 % interval {accuracy['low']:.3f} to {accuracy['high']:.3f}, "
+            f"{values['pictures']} test pictures)"
+        )
+    places = {
+        "Executed notebooks": folder / "notebooks",
+        "Figures": folder / "figures",
+        "Model and metrics": folder / "model",
+        "Predictions": folder / "predictions.csv",
+    }
+    lines += [f"{name}: {place}" for name, place in places.items()]
+    return "\n".join(lines)
+
+
+def _show_progress() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_is_worth_showing)
+    for name in ("brainlib", "papermill"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    """Leave out TensorFlow's start-up notices and papermill's own book-keeping."""
+    text = record.getMessage().strip()
+    noise = ("I0000 ", "WARNING: All log messages", "Input Notebook", "Output Notebook")
+    return bool(text) and not text.startswith(noise) and "cudart_stub" not in text

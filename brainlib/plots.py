@@ -1,0 +1,186 @@
+"""From tables to matplotlib figures. Nothing is computed here, only drawn.
+
+Classes have the same order and colour everywhere: four of Okabe and Ito's colours (2008), which
+colour-blind readers tell apart.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from brainlib import CLASS_NAMES
+
+CLASS_COLORS = dict(zip(CLASS_NAMES, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
+PROTOCOL_COLORS = {"patient": "#0072B2", "official": "#E69F00", "deduplicated": "#56B4E9"}
+
+
+def class_examples(
+    pictures: Mapping[str, Sequence[np.ndarray]], title: str = "Four pictures of each class"
+) -> Figure:
+    """Draw some pictures of each class, a row for each.
+
+    Parameters
+    ----------
+    pictures : mapping of class name to uint8 arrays of shape (height, width)
+    title : str
+    """
+    columns = max(len(row) for row in pictures.values())
+    figure, grid = plt.subplots(
+        len(pictures), columns, figsize=(2.2 * columns, 2.25 * len(pictures)), squeeze=False
+    )
+    for axes_row, (label, row) in zip(grid, pictures.items(), strict=True):
+        for axes in axes_row:
+            axes.set_axis_off()
+        for axes, picture in zip(axes_row, row, strict=False):
+            show_picture(axes, picture)
+        axes_row[0].text(
+            -0.06, 0.5, label, transform=axes_row[0].transAxes, rotation=90, ha="right",
+            va="center", color=CLASS_COLORS[label], fontweight="bold", fontsize=12,
+        )  # fmt: skip
+    return _finished(figure, title)
+
+
+def class_counts(counts: pd.DataFrame, title: str = "Pictures of each class") -> Figure:
+    """Draw the number of pictures, a group of bars for each row of the table."""
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    counts.plot.bar(ax=axes, color=[CLASS_COLORS[label] for label in counts.columns], rot=0)
+    for bars in axes.containers:
+        axes.bar_label(bars, fontsize=8)
+    axes.set(xlabel="", ylabel="pictures")
+    axes.legend(title="", frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    return _finished(figure, title)
+
+
+def history(
+    histories: Mapping[str, Mapping[str, pd.DataFrame]], quantity: str, title: str
+) -> Figure:
+    """Draw accuracy or loss over the epochs, training dashed and validation solid.
+
+    Parameters
+    ----------
+    histories : mapping of protocol to mapping of run name to history
+        Histories as `training.fit` returns them; a line for each run, a colour for each protocol.
+    quantity : str
+        `accuracy` or `loss`.
+    title : str
+    """
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for protocol, runs in histories.items():
+        for number, table in enumerate(runs.values()):
+            for column, style in ((quantity, "--"), (f"validation_{quantity}", "-")):
+                name = "validation" if column.startswith("validation") else "training"
+                axes.plot(
+                    table["epoch"], table[column], style, color=PROTOCOL_COLORS[protocol],
+                    marker="o", markersize=3, alpha=0.85, linewidth=1.4,
+                    label=f"{protocol}, {name}" if number == 0 else None,
+                )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel="cross-entropy loss" if quantity == "loss" else quantity)
+    if quantity == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _finished(figure, title)
+
+
+def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw one confusion matrix for each protocol: counts, coloured by the share of the true class.
+
+    Parameters
+    ----------
+    matrices : mapping of name to DataFrame of shape (4, 4)
+        Rows the true class, columns the predicted one.
+    title : str
+    """
+    figure, axes_row = plt.subplots(
+        1, len(matrices), figsize=(4.6 * len(matrices), 4.4), squeeze=False
+    )
+    for axes, (name, matrix) in zip(axes_row[0], matrices.items(), strict=True):
+        shares = matrix.div(matrix.sum(axis="columns").clip(lower=1), axis="index")
+        notes = [
+            [f"{count:,}\n{share:.0%}" for count, share in zip(counts, parts, strict=True)]
+            for counts, parts in zip(matrix.to_numpy(), shares.to_numpy(), strict=True)
+        ]
+        sns.heatmap(
+            shares, annot=notes, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
+            linewidths=1, ax=axes, annot_kws={"fontsize": 9},
+        )  # fmt: skip
+        axes.set(title=name, xlabel="predicted class", ylabel="true class")
+        axes.tick_params(axis="x", rotation=30)
+        axes.tick_params(axis="y", rotation=0)
+    return _finished(figure, title)
+
+
+def labelled_pictures(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, columns: int = 6
+) -> Figure:
+    """Draw pictures in a grid, each below its caption."""
+    rows = max(1, -(-len(pictures) // columns))
+    figure, grid = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.75 * rows), squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, picture, caption in zip(grid.flat, pictures, captions, strict=False):
+        show_picture(axes, picture)
+        axes.set_title(caption, fontsize=8.5)
+    return _finished(figure, title)
+
+
+def classified_pictures(
+    pictures: Sequence[np.ndarray], predictions: pd.DataFrame, title: str
+) -> Figure:
+    """Draw each picture beside the probabilities that the model gives it.
+
+    Parameters
+    ----------
+    pictures : sequence of uint8 arrays of shape (height, width)
+    predictions : DataFrame
+        One row a picture, with a column for each class, and `name` for the caption.
+    title : str
+    """
+    columns = 4
+    rows = max(1, -(-len(pictures) // columns))
+    figure, grid = plt.subplots(
+        2 * rows, columns, figsize=(3 * columns, 4.1 * rows), squeeze=False,
+        height_ratios=[3, 1.25] * rows,
+    )  # fmt: skip
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, (picture, row) in enumerate(
+        zip(pictures, predictions.to_dict("records"), strict=True)
+    ):
+        line, column = divmod(number, columns)
+        show_picture(grid[2 * line, column], picture)
+        grid[2 * line, column].set_title(row["name"], fontsize=9)
+        _probability_bars(grid[2 * line + 1, column], row)
+    return _finished(figure, title)
+
+
+def show_picture(axes: Axes, picture: np.ndarray) -> None:
+    """Show one grey picture without axes."""
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    axes.set_axis_off()
+
+
+def _probability_bars(axes: Axes, row: Mapping[str, float]) -> None:
+    values = [row[label] for label in CLASS_NAMES]
+    axes.set_axis_on()
+    axes.barh(CLASS_NAMES, values, color=[CLASS_COLORS[label] for label in CLASS_NAMES])
+    for position, value in enumerate(values):
+        axes.text(min(value, 0.8) + 0.02, position, f"{value:.2f}", va="center", fontsize=7.5)
+    axes.set(xlim=(0, 1), xticks=[])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=7.5, length=0)
+    sns.despine(ax=axes, bottom=True, left=True)
+
+
+def _finished(figure: Figure, title: str) -> Figure:
+    figure.suptitle(title, fontsize=12)
+    figure.tight_layout()
+    plt.close(figure)  # the notebook shows what a cell returns; left open it would show twice
+    return figure
