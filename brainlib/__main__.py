@@ -1,4 +1,4 @@
-"""`python -m brainlib run` and `python -m brainlib reproduce`, the commands behind the Makefile."""
+"""The commands behind the Makefile: `python -m brainlib run`, `reproduce`, `readme`, `bench`."""
 
 import argparse
 import sys
@@ -22,7 +22,19 @@ def main() -> int:
     reproduce.add_argument("--epochs", type=int, default=5)
     reproduce.add_argument("--seed", type=int, default=0)
     reproduce.add_argument("--resume", action="store_true", help="keep the trainings that are done")
+    commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
+    commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
     chosen = parser.parse_args()
+    if chosen.command == "readme":
+        from brainlib import readme
+
+        readme.write_results()
+        return 0
+    if chosen.command == "bench":
+        from brainlib import bench
+
+        print(bench.write_table().to_string())
+        return 0
     place = (chosen.source, chosen.output, chosen.seed)
     if chosen.command == "run":
         steps = pipeline.demo_steps(chosen.output, chosen.epochs, chosen.protocol)

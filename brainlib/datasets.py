@@ -151,6 +151,21 @@ def read_provenance() -> pd.DataFrame:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
+def count_origins(table: pd.DataFrame) -> pd.DataFrame:
+    """Return files, source pictures, mirrored files, known patients and groups of each class."""
+    parts = table.groupby("label")
+    known = table[table["patient"] != ""].groupby("label")
+    columns = {
+        "files": parts.size(),
+        "source pictures": parts["source_image"].nunique(),
+        "mirrored files": parts["mirrored"].sum(),
+        "known patients": known["patient"].nunique(),
+        "groups": parts["group"].nunique(),
+        "mislabelled files": parts["mislabelled"].sum(),
+    }
+    return pd.DataFrame(columns).fillna(0).astype(int)
+
+
 def _open_kaggle() -> Collection:
     root = _download_kaggle()
     table = _list_pictures(root)

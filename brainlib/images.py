@@ -9,6 +9,7 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ class LoadedImages:
     unreadable: dict[str, str]
 
 
-def read_picture(path: Path | str) -> np.ndarray:
+def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     """Decode one picture to grey, at its own size.
 
     Alpha is flattened onto black, palettes are expanded, 16-bit greys are scaled to 8 bits over
@@ -61,7 +62,7 @@ def read_picture(path: Path | str) -> np.ndarray:
 
     Parameters
     ----------
-    path : Path or str
+    path : Path, str or binary file
         A JPEG, PNG, TIFF or BMP file, recognised by content.
 
     Returns
@@ -81,24 +82,18 @@ def read_picture(path: Path | str) -> np.ndarray:
     >>> read_picture(file).shape
     (2, 3)
     """
-    path = Path(path)
+    name = path if isinstance(path, Path | str) else "the upload"
     try:
-        return _decode(path)
-    except ImageError:
-        raise
+        with Image.open(path) as picture:
+            if picture.width * picture.height > _MAX_PICTURE_PIXELS:
+                raise ImageError(
+                    f"it has {picture.width} by {picture.height} pixels, more than "
+                    f"{_MAX_PICTURE_PIXELS:,}; scale it down first"
+                )
+            return np.asarray(_to_grey(ImageOps.exif_transpose(picture)))
     except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
-        reason = f"{type(error).__name__}: {error}".replace(str(path), path.name)
-        raise ImageError(f"{path} cannot be read as a picture ({reason})") from error
-
-
-def _decode(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        if picture.width * picture.height > _MAX_PICTURE_PIXELS:
-            raise ImageError(
-                f"{path} has {picture.width} by {picture.height} pixels, more than "
-                f"{_MAX_PICTURE_PIXELS:,}: scale it down first"
-            )
-        return np.asarray(_to_grey(ImageOps.exif_transpose(picture)))
+        reason = f"{type(error).__name__}: {error}".replace(f" {str(name)!r}", "")
+        raise ImageError(f"{name} cannot be read as a picture ({reason})") from error
 
 
 def _to_grey(picture: Image.Image) -> Image.Image:
@@ -169,6 +164,53 @@ def load_images(collection: Collection, size: int = 150) -> LoadedImages:
     _refuse_too_many(unreadable, len(names), collection.root)
     table = collection.table[readable].reset_index(drop=True)
     return LoadedImages(pixels[readable] if unreadable else pixels, table, unreadable)
+
+
+def file_formats(collection: Collection) -> pd.DataFrame:
+    """Return how many files have which ending, content and colour mode, from their headers.
+
+    Returns
+    -------
+    DataFrame
+        `ending, format, mode, files`: `.jpg, PNG, RGBA, 3` are three PNG files with an alpha
+        channel behind names that end with `.jpg`. An unreadable file has the format `unreadable`.
+    """
+    rows = [(Path(path).suffix.lower(), *_header(collection.root / path))
+            for path in collection.table["path"]]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["ending", "format", "mode"])
+    return table.value_counts().rename("files").reset_index()
+
+
+def _header(path: Path) -> tuple[str, str]:
+    try:
+        with Image.open(path) as picture:
+            return picture.format or "", picture.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return "unreadable", ""
+
+
+def sample_pictures(loaded: LoadedImages, count: int, seed: int = 0) -> dict[str, list[np.ndarray]]:
+    """Draw some pictures of each class at random: uint8 arrays of shape (height, width)."""
+    rows = loaded.table.groupby("label").sample(count, replace=True, random_state=seed)
+    return {
+        label: list(loaded.pixels[part.index, :, :, 0]) for label, part in rows.groupby("label")
+    }
+
+
+def grey_histograms(loaded: LoadedImages, bins: int = 64) -> pd.DataFrame:
+    """Return the share of pixels at each grey value, a column for each class.
+
+    Returns
+    -------
+    DataFrame of shape (bins, classes)
+        Indexed by the grey value at the middle of each bin.
+    """
+    edges = np.linspace(0, 256, bins + 1)
+    columns = {}
+    for label, part in loaded.table.groupby("label"):
+        counts = np.bincount(loaded.pixels[part.index].ravel(), minlength=256)
+        columns[label] = np.histogram(np.arange(256), edges, weights=counts)[0] / counts.sum()
+    return pd.DataFrame(columns, index=pd.Index(edges[:-1] + 128 / bins, name="grey value"))
 
 
 def _refuse_too_many(unreadable: dict[str, str], total: int, root: Path) -> None:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, images, paths
 from brainlib.datasets import PICTURE_SUFFIXES
+from brainlib.runs import Run
 
 BATCH_SIZE = 64
 
@@ -88,6 +89,17 @@ def list_pictures(place: Path | str) -> list[Path]:
             f"({', '.join(PICTURE_SUFFIXES)})"
         )
     return found
+
+
+def choose_pictures(run: Run, count: int = 12) -> list[Path]:
+    """Return the pictures that a run of `04_infer` names, or some test pictures of its source."""
+    if run.settings.pictures:
+        return list_pictures(run.settings.pictures)
+    collection = run.open_collection()
+    table = collection.table
+    test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
+    chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
+    return [collection.root / path for path in chosen]
 
 
 def classify(model: keras.Model, files: Iterable[Path]) -> pd.DataFrame:

@@ -79,7 +79,8 @@ MODELS: dict[str, Callable[[], keras.Model]] = {"seed_cnn": build_seed_cnn}
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save a model for prediction, without the optimizer's state (a third of the size)."""
-    optimizer, model.optimizer = model.optimizer, None
+    optimizer = getattr(model, "optimizer", None)
+    model.optimizer = None  # Keras has an argument for this, which the .keras format disregards
     try:
         with paths.atomic_write(path) as temporary:
             model.save(temporary)

@@ -5,6 +5,7 @@ colour-blind readers tell apart.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +33,11 @@ def class_examples(
     """
     columns = max(len(row) for row in pictures.values())
     figure, grid = plt.subplots(
-        len(pictures), columns, figsize=(2.2 * columns, 2.25 * len(pictures)), squeeze=False
+        len(pictures),
+        columns,
+        figsize=(2.2 * columns, 2.25 * len(pictures)),
+        squeeze=False,
+        layout="constrained",
     )
     for axes_row, (label, row) in zip(grid, pictures.items(), strict=True):
         for axes in axes_row:
@@ -48,12 +53,23 @@ def class_examples(
 
 def class_counts(counts: pd.DataFrame, title: str = "Pictures of each class") -> Figure:
     """Draw the number of pictures, a group of bars for each row of the table."""
-    figure, axes = plt.subplots(figsize=(7, 3.2))
+    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     counts.plot.bar(ax=axes, color=[CLASS_COLORS[label] for label in counts.columns], rot=0)
     for bars in axes.containers:
         axes.bar_label(bars, fontsize=8)
     axes.set(xlabel="", ylabel="pictures")
     axes.legend(title="", frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    return _finished(figure, title)
+
+
+def grey_histograms(shares: pd.DataFrame, title: str) -> Figure:
+    """Draw the share of pixels at each grey value, a line for each class, on a logarithmic axis."""
+    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for label in shares.columns:
+        axes.plot(shares.index, shares[label], color=CLASS_COLORS[label], label=label)
+    axes.set(xlabel="grey value", ylabel="share of pixels", yscale="log", xlim=(0, 255))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
     return _finished(figure, title)
 
 
@@ -70,17 +86,18 @@ def history(
         `accuracy` or `loss`.
     title : str
     """
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for protocol, runs in histories.items():
         for number, table in enumerate(runs.values()):
             for column, style in ((quantity, "--"), (f"validation_{quantity}", "-")):
                 name = "validation" if column.startswith("validation") else "training"
                 axes.plot(
                     table["epoch"], table[column], style, color=PROTOCOL_COLORS[protocol],
-                    marker="o", markersize=3, alpha=0.85, linewidth=1.4,
+                    marker="o", markersize=5, alpha=0.85, linewidth=1.4,
                     label=f"{protocol}, {name}" if number == 0 else None,
                 )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.08)
     axes.set(xlabel="epoch", ylabel="cross-entropy loss" if quantity == "loss" else quantity)
     if quantity == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -99,7 +116,7 @@ def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figu
     title : str
     """
     figure, axes_row = plt.subplots(
-        1, len(matrices), figsize=(4.6 * len(matrices), 4.4), squeeze=False
+        1, len(matrices), figsize=(4.6 * len(matrices), 4.4), squeeze=False, layout="constrained"
     )
     for axes, (name, matrix) in zip(axes_row[0], matrices.items(), strict=True):
         shares = matrix.div(matrix.sum(axis="columns").clip(lower=1), axis="index")
@@ -122,7 +139,9 @@ def labelled_pictures(
 ) -> Figure:
     """Draw pictures in a grid, each below its caption."""
     rows = max(1, -(-len(pictures) // columns))
-    figure, grid = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.75 * rows), squeeze=False)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.3 * columns, 2.75 * rows), squeeze=False, layout="constrained"
+    )
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, picture, caption in zip(grid.flat, pictures, captions, strict=False):
@@ -147,7 +166,7 @@ def classified_pictures(
     rows = max(1, -(-len(pictures) // columns))
     figure, grid = plt.subplots(
         2 * rows, columns, figsize=(3 * columns, 4.1 * rows), squeeze=False,
-        height_ratios=[3, 1.25] * rows,
+        height_ratios=[3, 1.1] * rows, layout="constrained",
     )  # fmt: skip
     for axes in grid.flat:
         axes.set_axis_off()
@@ -161,6 +180,20 @@ def classified_pictures(
     return _finished(figure, title)
 
 
+def confusion_captions(confused: pd.DataFrame) -> list[str]:
+    """Return a caption for each row of `evaluation.most_confused`."""
+    return [
+        f"{row.label}\ntaken for {row.predicted} ({row.probability:.0%})"
+        for row in confused.itertuples()
+    ]
+
+
+def answer_captions(predictions: pd.DataFrame) -> list[str]:
+    """Return the name of the file and the class for each row of `inference.classify`."""
+    rows = zip(predictions["path"], predictions["class"], strict=True)
+    return [f"{Path(path).name}\n{label}" for path, label in rows]
+
+
 def show_picture(axes: Axes, picture: np.ndarray) -> None:
     """Show one grey picture without axes."""
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
@@ -172,8 +205,8 @@ def _probability_bars(axes: Axes, row: Mapping[str, float]) -> None:
     axes.set_axis_on()
     axes.barh(CLASS_NAMES, values, color=[CLASS_COLORS[label] for label in CLASS_NAMES])
     for position, value in enumerate(values):
-        axes.text(min(value, 0.8) + 0.02, position, f"{value:.2f}", va="center", fontsize=7.5)
-    axes.set(xlim=(0, 1), xticks=[])
+        axes.text(value + 0.02, position, f"{value:.2f}", va="center", fontsize=7.5)
+    axes.set(xlim=(0, 1.2), xticks=[])
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=7.5, length=0)
     sns.despine(ax=axes, bottom=True, left=True)
@@ -181,6 +214,5 @@ def _probability_bars(axes: Axes, row: Mapping[str, float]) -> None:
 
 def _finished(figure: Figure, title: str) -> Figure:
     figure.suptitle(title, fontsize=12)
-    figure.tight_layout()
     plt.close(figure)  # the notebook shows what a cell returns; left open it would show twice
     return figure

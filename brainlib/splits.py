@@ -167,6 +167,39 @@ def count_shared(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     ).T.rename(columns=lambda column: f"shared {column}s".replace("_", " "))
 
 
+def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each protocol, how many test pictures are tied to the pictures trained on.
+
+    Returns
+    -------
+    DataFrame
+        A row for each protocol that the table allows (`patient` summed over its folds):
+        `test pictures`, those `with a twin in training` (the same source picture), those `with
+        their patient or group in training`, and those `free of any tie`.
+    """
+    rows = {}
+    for protocol in PROTOCOLS:
+        if protocol != "patient" and not {"Training", "Testing"} <= set(table["split"]):
+            continue
+        folds = range(FOLDS if protocol == "patient" else 1)
+        ties = sum(_count_ties(table, make_split(table, protocol, fold)) for fold in folds)
+        names = ("test pictures", "with a twin in training")
+        names += ("with their patient or group in training", "free of any tie")
+        rows[protocol] = dict(zip(names, ties, strict=True))
+    return pd.DataFrame(rows).T
+
+
+def _count_ties(table: pd.DataFrame, split: Split) -> np.ndarray:
+    seen = np.concatenate([split.train, split.validation])
+    tested = table.iloc[split.test]
+    twin, patient, group = (
+        tested[column].isin(_keys(table, column, seen))
+        for column in ("source_image", "patient", "group")
+    )
+    related = patient | group
+    return np.array([len(tested), twin.sum(), related.sum(), (~twin & ~related).sum()])
+
+
 def _keys(table: pd.DataFrame, column: str, rows: np.ndarray) -> set[str]:
     return set(table[column].iloc[rows]) - {""}
 

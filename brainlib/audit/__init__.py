@@ -21,7 +21,7 @@ from brainlib.audit.findings import (
     split_ties,
     ties_of_test_pictures,
 )
-from brainlib.audit.thumbnails import AuditError, thumbnails
+from brainlib.audit.pictures import AuditError, thumbnails
 
 __all__ = [
     "DUPLICATE_THRESHOLD",

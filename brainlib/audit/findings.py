@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from brainlib.audit.thumbnails import AuditError, known
+from brainlib.audit.pictures import AuditError, known
 
 
 def _check_columns(table: pd.DataFrame, *columns: str) -> None:

@@ -1,0 +1,49 @@
+# The commands of the project; `make help` lists them.
+PYTHON ?= python3
+SOURCE ?= phantom
+OUTPUT ?= runs/demo
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lab reproduce readme bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## make .venv from requirements.lock
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.10 to 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+run: setup ## the four notebooks on SOURCE (phantom) into OUTPUT (runs/demo)
+	$(BIN)/python -m brainlib run --source "$(SOURCE)" --output "$(OUTPUT)"
+
+test: setup ## everything that CI runs: lint, unit tests, notebooks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest --nbval
+
+lab: setup ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+reproduce: setup ## all released results on the real data, into figures/ and model/
+	$(BIN)/python -m brainlib reproduce --resume
+	$(BIN)/python -m brainlib readme
+
+readme: setup ## write the results of model/metrics.json into README.md
+	$(BIN)/python -m brainlib readme
+
+bench: setup ## measure speed, side by side in one run, into figures/bench.csv
+	$(BIN)/python -m brainlib bench
+
+lock: ## renew requirements.lock from pyproject.toml (needs uv)
+	uv pip compile --universal --python-version 3.10 --extra dev --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header --output-file requirements.lock pyproject.toml
+
+clean: ## delete the environment and all runs; the released results stay
+	rm -rf .venv runs

@@ -1,0 +1,114 @@
+"""The starting network: its exact shape, and a file that needs nothing of ours."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainlib import inference, models
+
+
+@pytest.fixture(scope="module")
+def network():
+    return models.build_model("seed_cnn", seed=3)
+
+
+@pytest.fixture(scope="module")
+def saved(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "seed_cnn.keras"
+    models.save_model(network, path)
+    return path
+
+
+def test_the_starting_network_has_exactly_its_parameters(network):
+    counts = [layer.count_params() for layer in network.layers if layer.count_params()]
+    assert counts == [896, 18_496, 73_856, 5_308_544, 516]
+    assert network.count_params() == 5_402_308
+
+
+def test_every_layer_is_as_in_the_starting_project(network):
+    convolutions = [network.get_layer(f"convolution_{n}") for n in (1, 2)]
+    convolutions.append(network.get_layer("features"))
+    assert [layer.filters for layer in convolutions] == [32, 64, 128]
+    assert all(layer.kernel_size == (3, 3) for layer in convolutions)
+    assert all(layer.padding == "same" for layer in convolutions)
+    assert network.get_layer("grey_to_rgb").output.shape[1:] == (150, 150, 3)
+    assert network.get_layer("dropout").rate == 0.5
+
+
+@pytest.mark.parametrize("shape", [(150, 150, 1), (150, 150, 3), (37, 512, 1), (300, 200, 3)])
+def test_it_takes_grey_or_rgb_of_any_size(network, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+    probabilities = np.asarray(network.predict_on_batch(pixels))
+    assert probabilities.shape == (2, 4)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_grey_and_the_same_grey_as_rgb_are_one_picture(network):
+    grey = np.random.default_rng(1).integers(0, 256, (1, 90, 70, 1), dtype=np.uint8)
+    rgb = np.repeat(grey, 3, axis=-1)
+    np.testing.assert_allclose(
+        network.predict_on_batch(grey), network.predict_on_batch(rgb), atol=1e-6
+    )
+
+
+def test_the_file_alone_gives_the_same_numbers_in_a_fresh_process(network, saved, tmp_path):
+    picture = np.random.default_rng(2).integers(0, 256, (224, 180), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "slice.png")
+    program = (
+        "import sys, numpy, tensorflow, PIL.Image\n"
+        f"model = tensorflow.keras.models.load_model({str(saved)!r})\n"
+        f"pixels = numpy.asarray(PIL.Image.open({str(tmp_path / 'slice.png')!r}).convert('RGB'))\n"
+        "print(*model.predict(pixels[None], verbose=0)[0])\n"
+        "assert not any(name.startswith('brainlib') for name in sys.modules)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    expected = inference.predict_pictures(network, [picture])[0]
+    np.testing.assert_allclose([float(x) for x in result.stdout.split()], expected, atol=1e-6)
+
+
+def test_the_file_of_a_fitted_model_holds_no_optimizer(tmp_path):
+    fitted = models.build_model("seed_cnn")
+    fitted.compile("adam", "sparse_categorical_crossentropy")
+    fitted.train_on_batch(np.zeros((2, 150, 150, 1), np.uint8), np.zeros(2))
+    models.save_model(fitted, tmp_path / "fitted.keras")
+    assert (tmp_path / "fitted.keras").stat().st_size < 4.1 * fitted.count_params()
+    assert fitted.optimizer is not None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    broken = tmp_path / "broken.keras"
+    broken.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(models.ModelError, match=r"broken\.keras"):
+        models.load_model(broken)
+    with pytest.raises(models.ModelError, match="make run"):
+        models.load_model(tmp_path / "absent.keras")
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(models.ModelError, match="seed_cnn"):
+        models.build_model("resnet")
+
+
+def test_it_runs_under_jax(saved):
+    pytest.importorskip("jax")
+    program = (
+        "import numpy, keras\n"
+        f"model = keras.models.load_model({str(saved)!r}, compile=False)\n"
+        "print(*model.predict(numpy.full((1, 60, 50, 1), 90, 'uint8'), verbose=0)[0])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    assert result.returncode == 0, result.stderr
+    expected = models.load_model(saved).predict_on_batch(np.full((1, 60, 50, 1), 90, "uint8"))[0]
+    np.testing.assert_allclose([float(x) for x in result.stdout.split()], expected, atol=1e-5)
