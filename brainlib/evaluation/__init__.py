@@ -18,13 +18,8 @@ from brainlib.evaluation.calibration import (
 from brainlib.evaluation.comparison import compare
 from brainlib.evaluation.conformal import conformal_report, conformal_sets, fit_conformal
 from brainlib.evaluation.intervals import breakdown, metrics_with_intervals
-from brainlib.evaluation.metrics import (
-    METRICS,
-    class_report,
-    confusion,
-    most_confused,
-    point_metrics,
-)
+from brainlib.evaluation.metrics import METRICS, point_metrics
+from brainlib.evaluation.reports import class_report, confusion, most_confused
 from brainlib.evaluation.tables import (
     EvaluationError,
     check_predictions,

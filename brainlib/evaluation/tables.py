@@ -146,7 +146,7 @@ def join_reference(
     joined = table.drop(columns=known.columns.drop("path"), errors="ignore").merge(
         known, "left", "path"
     )
-    if {"label"} <= set(table) & set(known):
+    if "label" in table and "label" in known:
         differs = table["label"].to_numpy() != joined["label"].to_numpy()
         _refuse(
             table.loc[differs, "path"], f"{name} and the reference disagree on the label of",
@@ -274,6 +274,26 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "figshare") -> pd.Data
     return kept.reset_index(drop=True)
 
 
+def require_same_pictures(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    """Refuse two prediction tables that are not about the same pictures with the same labels.
+
+    Raises
+    ------
+    EvaluationError
+        With the number of pictures that differ, and the first few.
+    """
+    names = ("the first table", "the second table")
+    for table, name in zip((first, second), names, strict=True):
+        _check_paths(table, name)
+    _require_same_pictures(first["path"], second["path"], *names)
+    labels = second.set_index("path")["label"].reindex(first["path"])
+    differs = first["label"].to_numpy() != labels.to_numpy()
+    _refuse(
+        first.loc[differs, "path"], "the two tables disagree on the label of",
+        "make sure that both describe the same collection",
+    )  # fmt: skip
+
+
 def _check_paths(table: pd.DataFrame, name: str) -> None:
     if "path" not in table:
         raise EvaluationError(f"{name} has no column path: add it to the file")
@@ -348,26 +368,6 @@ def _require_same_pictures(
     ]
     if lacking:
         raise EvaluationError(f"{'; '.join(lacking)}. Both must have the same pictures")
-
-
-def require_same_pictures(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    """Refuse two prediction tables that are not about the same pictures with the same labels.
-
-    Raises
-    ------
-    EvaluationError
-        With the number of pictures that differ, and the first few.
-    """
-    names = ("the first table", "the second table")
-    for table, name in zip((first, second), names, strict=True):
-        _check_paths(table, name)
-    _require_same_pictures(first["path"], second["path"], *names)
-    labels = second.set_index("path")["label"].reindex(first["path"])
-    differs = first["label"].to_numpy() != labels.to_numpy()
-    _refuse(
-        first.loc[differs, "path"], "the two tables disagree on the label of",
-        "make sure that both describe the same collection",
-    )  # fmt: skip
 
 
 def _names(table: pd.DataFrame) -> pd.Series:

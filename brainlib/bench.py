@@ -1,0 +1,101 @@
+"""How fast the pieces are, each beside the naive way, in one run on this machine.
+
+Machines differ and are shared, so the ratios are the result and the rates are its illustration.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from brainlib import datasets, images, inference, models, paths, phantom, training
+
+PATIENTS, SLICES = 24, 8
+ROUNDS = 3
+_STEPS = 8
+
+
+def write_table() -> pd.DataFrame:
+    """Measure all pairs, write them to `figures/bench.csv`, and return the table."""
+    table = measure()
+    with paths.atomic_write(paths.project_root() / "figures" / "bench.csv") as temporary:
+        table.to_csv(temporary, lineterminator="\n")
+    return table
+
+
+def measure() -> pd.DataFrame:
+    """Measure each way against the naive one, in turns, and keep the median rate of each.
+
+    Returns
+    -------
+    DataFrame
+        A row for each comparison: `ours` and `naive` in pictures a second, and their `ratio`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        root = phantom.write_phantom(Path(folder) / "phantom", patients=PATIENTS, slices=SLICES)
+        collection = datasets.open_folder(root)
+        count = len(collection.table)
+        rows = {"make the phantom": {"ours": count / (time.perf_counter() - began)}}
+        ways = _ways(collection)
+        for name, (ours, naive) in ways.items():
+            rates = [(_rate(ours), _rate(naive)) for _ in range(ROUNDS)]
+            rows[name] = dict(zip(("ours", "naive"), np.median(rates, axis=0), strict=True))
+    table = pd.DataFrame(rows).T.rename_axis("pictures a second")
+    return table.assign(ratio=table["ours"] / table["naive"]).round(2)
+
+
+def _ways(collection: datasets.Collection) -> dict[str, tuple[Callable[[], int], ...]]:
+    files = [collection.root / path for path in collection.table["path"]]
+    loaded = images.load_images(collection)
+    network = models.build_model()
+    pictures = [images.read_picture(file) for file in files[:64]]
+
+    def load_cached() -> int:
+        return len(images.load_images(collection).table)
+
+    def decode_one_by_one() -> int:
+        return len([images.resize(images.read_picture(file), models.INPUT_SIZE) for file in files])
+
+    def predict_in_batches() -> int:
+        return len(inference.predict_pictures(network, pictures))
+
+    def predict_one_by_one() -> int:
+        few = pictures[:16]
+        return len([network.predict(x[None, ..., None], verbose=0) for x in few])
+
+    return {
+        "load the collection: cached, against decoding again": (load_cached, decode_one_by_one),
+        "train: jit off, against jit on": tuple(_trainer(loaded, jit) for jit in (False, True)),
+        "predict: batches, against one `predict` a picture": (
+            predict_in_batches,
+            predict_one_by_one,
+        ),
+    }
+
+
+def _trainer(loaded: images.LoadedImages, jit: bool) -> Callable[[], int]:
+    network = models.build_model()
+    network.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
+    batches = training.ShuffledBatches(
+        *training.examples(loaded, np.arange(len(loaded.table))), batch_size=32, seed=0
+    )
+    network.train_on_batch(*batches[0])  # tracing and compiling are not what is measured
+
+    def train() -> int:
+        for index in itertools.islice(itertools.cycle(range(len(batches) - 1)), _STEPS):
+            network.train_on_batch(*batches[index])
+        keras.ops.convert_to_numpy(network.weights[0])  # wait for what is still being computed
+        return _STEPS * batches.batch_size
+
+    return train
+
+
+def _rate(way: Callable[[], int]) -> float:
+    began = time.perf_counter()
+    return way() / (time.perf_counter() - began)
