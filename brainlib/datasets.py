@@ -49,8 +49,8 @@ class Collection:
         (the same for two files that show the same picture), `mirrored`, `mislabelled`, `plane` and
         `outline`, each empty where it is not known.
     groups_from : str
-        Where the groups come from: `provenance`, `images.csv`, or `file` where nothing is known
-        and each picture is its own group.
+        Where the groups come from: `provenance`, `images.csv`, or `nothing` where each picture is
+        its own group until the audit has looked at the pixels.
     """
 
     name: str
@@ -128,12 +128,12 @@ def open_folder(folder: Path) -> Collection:
     table = _list_pictures(folder)
     details = folder / "images.csv"
     if not details.is_file():
-        return Collection(folder.name, "", folder, _completed(table), "file")
+        return Collection(folder.name, "", folder, _completed(table), "nothing")
     known = pd.read_csv(details, dtype=str, keep_default_na=False, encoding="utf-8")
     if "path" not in known or known["path"].duplicated().any():
         raise DatasetError(f"{details} must have a column `path` that names each picture once")
     _require_all(table, known, details)
-    groups_from = "images.csv" if {"patient", "group"} & set(known) else "file"
+    groups_from = "images.csv" if {"patient", "group"} & set(known) else "nothing"
     return Collection(folder.name, "", folder, _completed(_joined(table, known)), groups_from)
 
 
@@ -164,6 +164,25 @@ def count_origins(table: pd.DataFrame) -> pd.DataFrame:
         "mislabelled files": parts["mislabelled"].sum(),
     }
     return pd.DataFrame(columns).fillna(0).astype(int)
+
+
+def patient_across_splits(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
+    """Return slices of the patient with most slices in the rarer split, Training first.
+
+    Returns
+    -------
+    DataFrame
+        At most `count` rows of the table, half of them from each split where there are as many;
+        none where no patient is on both sides.
+    """
+    known = table[table["patient"] != ""].drop_duplicates("source_image")
+    counts = known.groupby(["patient", "split"]).size().unstack(fill_value=0)
+    if counts.empty or counts.shape[1] < 2:
+        return table.head(0)
+    slices = known[known["patient"] == counts.min(axis="columns").idxmax()]
+    return (
+        slices.sort_values("split", ascending=False).groupby("split", sort=False).head(count // 2)
+    )
 
 
 def _open_kaggle() -> Collection:

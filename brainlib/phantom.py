@@ -144,7 +144,7 @@ class _Lesion:
 
     def level(self, points: np.ndarray, skull: np.ndarray) -> np.ndarray:
         """Return how far out each point is: below 1 inside the tumour, 1 on its surface."""
-        offset = (points - self.centre[:, None]) / (self.radius * self.radii[:, None])
+        offset = (points - _column(self.centre)) / _column(self.radius * self.radii)
         level = np.sqrt((offset**2).sum(0))
         near = level < 3
         level[near] *= 1 + self.surface.at(points[:, near])[0]
@@ -156,21 +156,21 @@ class _Lesion:
 
     def pushed_from(self, points: np.ndarray) -> np.ndarray:
         """Return where the tissue now at `points` was before the lesion pushed it away."""
-        offset = points - self.centre[:, None]
+        offset = points - _column(self.centre)
         distance = np.maximum(np.sqrt((offset**2).sum(0)), 1e-3) / self.radius
         before = np.cbrt(np.maximum(distance**3 - 0.5, 0.5 * distance**3))
-        return self.centre[:, None].astype(np.float32) + offset * (before / distance)
+        return _column(self.centre) + offset * (before / distance)
 
     def painted(
         self, signal: np.ndarray, points: np.ndarray, level: np.ndarray, white: np.ndarray
     ) -> np.ndarray:
         """Return the signal of tissue with the lesion in it."""
         coarse, fine = self.texture.at(points)
-        tumour = self.enhancement * (1 + 0.3 * coarse + 0.3 * fine)
+        tumour = self.enhancement * (1 + 0.2 * coarse + 0.2 * fine)
         if self.label == "glioma":
-            signal = signal * (1 - 0.45 * white * np.clip(2.1 - level + coarse, 0, 1))
+            signal = signal * (1 - 0.5 * white * np.clip(2.2 - level + coarse, 0, 1))
             core = _step((self.core + 0.4 * coarse - level) * self.radius, 3.0)
-            tumour = _mix(tumour * (1 + 0.3 * coarse), 0.42 + 0.15 * fine, core)
+            tumour = _mix(tumour * (1 + 0.4 * coarse), 0.4 + 0.15 * fine, core)
         else:  # a thin cleft of CSF
             signal = _mix(signal, 0.4, 0.6 * _step((1.08 - level) * self.radius))
         return _mix(signal, tumour, _step((1 - level) * self.radius))
@@ -230,7 +230,7 @@ class _Patient:
         self.head = _Waves(random, (130, 260), 2.5, channels=3)
         self.gyri = _Waves(random, (25, 60), 1.0, channels=3)
         self.fluid, self.grey = random.uniform(0.22, 0.4), random.uniform(0.76, 0.88)
-        self.fat, self.marrow = random.uniform(0.5, 1.0), random.uniform(0.3, 1.0)
+        self.fat, self.marrow = random.uniform(0.35, 0.75), random.uniform(0.3, 0.8)
         self.bone = random.uniform(4.5, 7)  # thickness of the skull, mm
 
     def series(self, plane: str, slices: int, size: int) -> list[Slice]:
@@ -240,7 +240,7 @@ class _Patient:
         for _ in range(4):
             moved = self.pose @ (centre - _CENTRE[:, 0]) + _CENTRE[:, 0]
             centre = centre + self.target.centre - moved - self.head.at(moved[:, None])[:, 0]
-        reach = 0.6 * self.target.radius * float(self.target.radii.min())
+        reach = 0.5 * self.target.radius * float(self.target.radii.min())
         steps = (np.arange(slices) + self.random.uniform(0.2, 0.8, slices)) / max(slices, 1) * 2 - 1
         return [self._slice(scanner, centre, reach * step) for step in steps]
 
@@ -248,13 +248,18 @@ class _Patient:
         for nearer in (offset, offset / 2, 0.0):
             plane = scanner.plane_at(centre, nearer).moved(self.pose, _CENTRE[:, 0])
             points = plane.points() + self.head.on(plane)
+            skin = _sample(self.anatomy.skin, points)
+            head = skin < 1
+            points = points[:, head]
             skull = _sample(self.anatomy.skull, points)
             level = self.target.level(points, skull)
-            if (level < 1).mean() > 0.0012:
+            if (level < 1).sum() > 0.0012 * len(head):
                 break
-        signal = self._signal(points, points + self.gyri.on(plane), skull, level)
+        signal, tumour = np.zeros(head.shape, np.float32), np.zeros_like(head)
+        signal[head] = self._signal(points, points + self.gyri.on(plane)[:, head], skull, level)
+        signal[head] *= _step(-skin[head])
+        tumour[head] = (level < 1) & (self.lesion is not None)
         shape = (scanner.size, scanner.size)
-        tumour = (level < 1) & (self.lesion is not None)
         pixels = scanner.acquired(signal.reshape(shape), self.random)
         return Slice(pixels, _largest(tumour.reshape(shape)), scanner.name)
 
@@ -267,26 +272,23 @@ class _Patient:
         inside = skull < 2
         signal = np.interp(_sample(self.anatomy.brain, tissue, inside), _GREY_LEVELS, known)
         signal = _enhanced_dura(signal, points, skull)
-        if self.lesion is None or self.lesion.label == "pituitary":
-            signal = self._covered(signal, points, skull)
-        if self.lesion:
-            near = level < 3
-            white = _sample(self.anatomy.white, tissue[:, near])
-            signal[near] = self.lesion.painted(signal[near], points[:, near], level[near], white)
-            if self.lesion.label != "pituitary":
-                signal = self._covered(signal, points, skull)
-        return signal
+        if self.lesion is None:
+            return self._covered(signal, points, skull)
+        in_bone = self.lesion.label == "pituitary"  # its seat, the sella, is a hollow of the skull
+        signal = self._covered(signal, points, skull) if in_bone else signal
+        near = level < 3
+        white = _sample(self.anatomy.white, tissue[:, near])
+        signal[near] = self.lesion.painted(signal[near], points[:, near], level[near], white)
+        return signal if in_bone else self._covered(signal, points, skull)
 
     def _covered(self, signal: np.ndarray, points: np.ndarray, skull: np.ndarray) -> np.ndarray:
         """Return the signal with skull, scalp, face and air around the brain."""
-        skin = _sample(self.anatomy.skin, points, skull > 0)
-        soft = _sample(self.anatomy.soft, points, (skull > 3) & (skin < 1))
+        soft = _sample(self.anatomy.soft, points, skull > 3)
         soft = np.where(soft > 1, 1 + (soft - 1) * self.fat, soft)
         signal = _mix(signal, 0.1, _step(skull - 0.8))
         marrow = _step(skull - 1.8) * _step(self.bone - 1.2 - skull)
         signal = _mix(signal, self.marrow, marrow)
-        signal = _mix(signal, soft, _step(skull - self.bone))
-        return _mix(signal, 0.0, _step(skin) * (skull > 0))
+        return _mix(signal, soft, _step(skull - self.bone))
 
 
 class _Scanner:
@@ -298,9 +300,9 @@ class _Scanner:
         view = random.uniform(*_VIEWS[plane])
         self.steps = ((np.arange(size) + 0.5) / size - 0.5) * view  # mm
         self.middle = _MIDDLES[plane] + self.axes[:, :2] @ random.normal(0, 3, 2)
-        self.white = random.uniform(78, 105)  # grey level
+        self.white = random.uniform(80, 100)  # grey level
         self.noise = random.uniform(1.5, 4.5)  # grey levels
-        self.bias = _Waves(random, (180, 400), 0.1)
+        self.bias = _Waves(random, (180, 400), 0.07)
 
     def plane_at(self, centre: np.ndarray, offset: float) -> _Plane:
         """Return the pixels' positions, `offset` mm beside `centre`."""
@@ -318,12 +320,12 @@ class _Scanner:
 
 def _lesion(kind: str, random: np.random.Generator) -> _Lesion:
     """Place a lesion in the template where its kind sits."""
-    seat = "falx" if kind == "meningioma" and random.random() < 0.3 else kind
+    seat = "falx" if kind == "meningioma" and random.random() < 0.4 else kind
     points, inward = _anatomy().seats[seat]
     chosen = random.integers(len(points))
-    sizes = {"glioma": (17, 27), "meningioma": (15, 24), "pituitary": (8.5, 13)}
+    sizes = {"glioma": (17, 27), "meningioma": (19, 27), "pituitary": (8.5, 13)}
     radius = random.uniform(*sizes[kind])
-    depth = {"glioma": 0.0, "meningioma": 0.4, "falx": 0.5, "pituitary": 0.9}[seat] * radius
+    depth = {"glioma": 0.0, "meningioma": 0.5, "falx": 0.5, "pituitary": 0.9}[seat] * radius
     side = float(random.choice([-1, 1])) if seat == "falx" else 0.0
     inwards = np.array([side, 0, 0]) if side else inward[chosen]
     rough = {"glioma": 0.17, "meningioma": 0.04, "pituitary": 0.07}[kind]
@@ -333,7 +335,7 @@ def _lesion(kind: str, random: np.random.Generator) -> _Lesion:
         radius=radius,
         radii=random.uniform(0.88, 1.14, 3),
         side=side,
-        enhancement=random.uniform(1.8, 2.2),
+        enhancement=random.uniform(1.9, 2.3),
         core=random.uniform(0.4, 0.75),
         surface=_Waves(random, (0.7 * radius, 2.2 * radius), rough, count=16),
         texture=_Waves(random, (5, 20), 0.25, channels=2, count=24),
@@ -364,6 +366,10 @@ def _mix(below: np.ndarray, above: np.ndarray | float, opacity: np.ndarray) -> n
     return below + (above - below) * opacity
 
 
+def _column(vector: np.ndarray) -> np.ndarray:
+    return vector[:, None].astype(np.float32)
+
+
 def _rotation(angles: np.ndarray) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
@@ -379,7 +385,7 @@ def _sample(volume: Volume, points: np.ndarray, where: np.ndarray | None = None)
     """Return a volume's values at `points` (3, n), zero outside `where`."""
     voxels, origin, spacing = volume
     chosen = points if where is None else points[:, where]
-    places = (chosen - origin[:, None].astype(np.float32)) / np.float32(spacing)
+    places = (chosen - _column(origin)) / np.float32(spacing)
     values = ndimage.map_coordinates(voxels, places, np.float32, order=1, mode="nearest")
     if where is None:
         return values
@@ -521,7 +527,8 @@ def write_phantom(
     PosixPath('my-phantom')
     """
     folder = Path(folder)
-    _check(folder, patients, slices, size)
+    _check_numbers(patients, slices, size)
+    _check_absent(folder)
     *seeds, layout_seed = np.random.SeedSequence(seed).spawn(patients + 1)
     layout = _layout(patients, slices, np.random.default_rng(layout_seed))
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -531,19 +538,23 @@ def write_phantom(
             (whole / place).mkdir(parents=True)
         rows = _write_pictures(whole, layout, seeds, slices, size)
         rows.to_csv(whole / "images.csv", index=False, encoding="utf-8", lineterminator="\n")
+        _check_absent(folder)  # another process may have been faster
         if folder.exists():
             folder.rmdir()
         whole.rename(folder)
     return folder
 
 
-def _check(folder: Path, patients: int, slices: int, size: int) -> None:
+def _check_numbers(patients: int, slices: int, size: int) -> None:
     if patients < 4 or patients % 4:
         raise ValueError(f"patients must be a multiple of 4, as many for each class: {patients}")
     if slices < 1 or patients // 4 * slices < 4:
         raise ValueError(f"{patients} patients of {slices} slices: each class needs 4 slices")
     if size < 64:
         raise ValueError(f"size must be at least 64 pixels, not {size}")
+
+
+def _check_absent(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists: delete it, or choose another folder")
 
@@ -613,7 +624,7 @@ def _encode(pixels: np.ndarray, form: str, path: Path) -> None:
     if form == "alpha":
         image.convert("RGBA").save(path, "PNG")
     elif form == "palette":  # back to front, so that an index taken for a grey level shows
-        reversed_image = Image.fromarray(255 - pixels, "P")
+        reversed_image = Image.frombytes("P", pixels.shape[::-1], (255 - pixels).tobytes())
         reversed_image.putpalette(np.repeat(np.arange(255, -1, -1), 3).astype(np.uint8).tobytes())
         reversed_image.save(path, "PNG")
     else:

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from brainlib import CLASS_NAMES
 
 CLASS_COLORS = dict(zip(CLASS_NAMES, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
+_LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 PROTOCOL_COLORS = {"patient": "#0072B2", "official": "#E69F00", "deduplicated": "#56B4E9"}
 
 
@@ -134,6 +135,90 @@ def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figu
     return _finished(figure, title)
 
 
+def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw accuracy over confidence in equal-mass bins, a panel for each diagram.
+
+    Parameters
+    ----------
+    diagrams : mapping of name to DataFrame
+        As `evaluation.reliability` gives them: `confidence`, `accuracy`, `low`, `high`.
+    title : str
+    """
+    figure, axes_row = plt.subplots(
+        1,
+        len(diagrams),
+        figsize=(4.4 * len(diagrams), 4.2),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for axes, (name, bins) in zip(axes_row[0], diagrams.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as sure as right")
+        errors = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
+        axes.errorbar(
+            bins["confidence"], bins["accuracy"], np.clip(errors, 0, None), fmt="o",
+            color=PROTOCOL_COLORS["patient"], capsize=2, label="bin, 95 % interval",
+        )  # fmt: skip
+        axes.set(title=name, xlabel="confidence (highest probability)", xlim=(0.2, 1.02))
+        axes.grid(alpha=0.3)
+    axes_row[0][0].set(ylabel="accuracy", ylim=(0, 1.02))
+    axes_row[0][0].legend(frameon=False, loc="upper left")
+    return _finished(figure, title)
+
+
+def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw the error rate of the accepted pictures over the share that is accepted.
+
+    Parameters
+    ----------
+    curves : mapping of name to DataFrame
+        As `evaluation.risk_coverage` gives them: `coverage`, `risk`.
+    title : str
+    """
+    figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
+    for (name, curve), color in zip(curves.items(), _LINE_COLORS, strict=False):
+        axes.plot(curve["coverage"], curve["risk"], color=color, label=name)
+    axes.set(xlabel="coverage: share of pictures answered", ylabel="risk: share of answers wrong")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _finished(figure, title)
+
+
+def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "accuracy") -> Figure:
+    """Draw one metric of every model under every protocol, with its interval.
+
+    Parameters
+    ----------
+    results : mapping
+        By model, then by protocol, as `results.measure` gives them.
+    title : str
+    metric : str
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 1.2 + 0.55 * len(results)), layout="constrained")
+    protocols = list(PROTOCOL_COLORS)
+    for row, by_protocol in enumerate(results.values()):
+        for protocol, values in by_protocol.items():
+            score = values[metric]
+            shift = 0.22 * (protocols.index(protocol) - 1)
+            reach = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
+            axes.errorbar(
+                score["value"], row + shift, xerr=np.clip(reach, 0, None), fmt="o", capsize=2,
+                color=PROTOCOL_COLORS[protocol],
+            )  # fmt: skip
+    for protocol in protocols:
+        axes.plot([], [], "o", color=PROTOCOL_COLORS[protocol], label=protocol)
+    axes.set_yticks(range(len(results)), [name.replace("_", " ") for name in results])
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(xlabel=f"{metric.replace('_', ' ')}, 95 % interval over patients")
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return _finished(figure, title)
+
+
 def labelled_pictures(
     pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, columns: int = 6
 ) -> Figure:
@@ -178,6 +263,30 @@ def classified_pictures(
         grid[2 * line, column].set_title(row["name"], fontsize=9)
         _probability_bars(grid[2 * line + 1, column], row)
     return _finished(figure, title)
+
+
+def twin_pictures(
+    pairs: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray, title: str
+) -> Figure:
+    """Draw pairs of pictures, the file from Training above the one from Testing.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        As `audit.twins_across_splits` gives them.
+    table : DataFrame
+        The image table.
+    pixels : uint8 array of shape (n, height, width, 1)
+    title : str
+    """
+    rows = [*pairs["train"], *pairs["test"]]
+    notes = ["mirrored" if mirrored else "the same" for mirrored in pairs["mirrored"]]
+    captions = [
+        f"{Path(table['path'].iloc[row]).name}\n{note}"
+        for row, note in zip(rows, [*["Training"] * len(pairs), *notes], strict=True)
+    ]
+    pictures = [pixels[row, :, :, 0] for row in rows]
+    return labelled_pictures(pictures, captions, title, columns=max(1, len(pairs)))
 
 
 def confusion_captions(confused: pd.DataFrame) -> list[str]:

@@ -6,12 +6,14 @@ A prediction table is named after its run: `<model>.test.csv` for the official s
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from brainlib import evaluation, paths, splits
+from brainlib.runs import MODEL_NAMES, Run
 
 METRICS_FILE = "model/metrics.json"
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
@@ -21,17 +23,42 @@ Tables = dict[str, dict[str, pd.DataFrame]]
 """Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
 
 
+CONFORMAL_ALPHA = 0.1
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Test predictions after temperature, with their conformal sets.
+
+    Attributes
+    ----------
+    table : DataFrame
+        The prediction table, softened or sharpened by the temperature of each fold.
+    sets : DataFrame of bool, shape (n, 4)
+        Whether each class is in the set of each picture.
+    temperatures : dict of int to float
+        By fold.
+    """
+
+    table: pd.DataFrame
+    sets: pd.DataFrame
+    temperatures: dict[int, float]
+
+
 class ResultsError(ValueError):
     """Prediction tables that are not there."""
 
 
-def read_tables(place: Path | str) -> Tables:
-    """Read the test predictions in a folder, the folds of a model joined into one table.
+def read_tables(place: Path | str, part: str = "test") -> Tables:
+    """Read the predictions in a folder, the folds of a model joined into one table.
 
     Parameters
     ----------
     place : Path or str
-        A folder of prediction tables, or one table, which is then taken as protocol `patient`.
+        A folder of prediction tables; or one table on the published patient folds, made by any
+        framework, which needs only `path` and the four probabilities.
+    part : str
+        `test` or `validation`.
 
     Returns
     -------
@@ -41,20 +68,20 @@ def read_tables(place: Path | str) -> Tables:
     Raises
     ------
     ResultsError
-        Where there is no prediction table.
+        Where there is no table of test predictions.
     """
     place = paths.resolve(place)
     if place.is_file():
-        return {place.stem.removesuffix(".test"): {"patient": evaluation.read_predictions(place)}}
+        return _read_single(place) if part == "test" else {}
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    for file in sorted(place.glob("*.test.csv")):
+    for file in sorted(place.glob(f"*.{part}.csv")):
         name = _TABLE_NAME.fullmatch(file.name)
         if name:
             protocol = "patient" if name["fold"] else "official"
             parts.setdefault((name["model"], protocol), []).append(
                 evaluation.read_predictions(file)
             )
-    if not parts:
+    if not parts and part == "test":
         raise ResultsError(
             f"{place} holds no prediction table (<name>.test.csv): run notebooks/02_train.ipynb"
         )
@@ -62,6 +89,11 @@ def read_tables(place: Path | str) -> Tables:
     for (model, protocol), found in parts.items():
         tables.setdefault(model, {})[protocol] = pd.concat(found, ignore_index=True)
     return {model: _in_order(by_protocol) for model, by_protocol in tables.items()}
+
+
+def main_model(tables: Tables) -> str:
+    """Return the model to look at closely: the released one, or the first where it is absent."""
+    return next((name for name in MODEL_NAMES if name in tables), next(iter(tables)))
 
 
 def measure(tables: Tables, resamples: int, seed: int = 0) -> dict[str, Any]:
@@ -101,6 +133,113 @@ def headline(results: dict[str, Any], metrics: tuple[str, ...] = HEADLINE) -> pd
     return pd.DataFrame(rows).T.rename_axis(["model", "protocol"])
 
 
+def tumor_type_tables(tables: Tables) -> Tables:
+    """Restrict every table to the tumours of one source, where only their type is asked.
+
+    Tables without a picture from figshare, and so without a source that all tumours share, are left
+    out.
+    """
+    found = {
+        model: {
+            protocol: evaluation.restrict_to_tumors(table)
+            for protocol, table in by_protocol.items()
+            if "source" in table and (table["source"] == "figshare").any()
+        }
+        for model, by_protocol in tables.items()
+    }
+    return {model: by_protocol for model, by_protocol in found.items() if by_protocol}
+
+
+def patient_tables(tables: Tables) -> Tables:
+    """Average the slices of each patient under protocol `patient`, for every model."""
+    return {
+        model: {"patient": evaluation.per_patient(by_protocol["patient"])}
+        for model, by_protocol in tables.items()
+        if "patient" in by_protocol
+    }
+
+
+def calibrate(test: pd.DataFrame, validation: pd.DataFrame | None) -> Calibrated:
+    """Fit temperature and conformal thresholds fold by fold, never on the pictures of that fold.
+
+    Parameters
+    ----------
+    test : DataFrame
+        Prediction table of one model under protocol `patient`.
+    validation : DataFrame or None
+        Its predictions on the validation groups of each fold. Where there are none, as for a table
+        that somebody else made, the other folds' test pictures stand in: other patients too.
+
+    Raises
+    ------
+    ResultsError
+        Where there is neither validation nor a second fold.
+    """
+    tables, sets, temperatures = [], [], {}
+    for fold, part in test.groupby("fold"):
+        others = test[test["fold"] != fold]
+        held_out = others if validation is None else validation[validation["fold"] == fold]
+        if held_out.empty:
+            raise ResultsError(f"nothing to calibrate fold {fold} on: give its validation table")
+        temperature = evaluation.fit_temperature(held_out)
+        table = evaluation.apply_temperature(part, temperature)
+        thresholds = evaluation.fit_conformal(
+            evaluation.apply_temperature(held_out, temperature), CONFORMAL_ALPHA
+        )
+        tables.append(table)
+        sets.append(evaluation.conformal_sets(table, thresholds))
+        temperatures[int(fold)] = round(temperature, 4)
+    joined, joined_sets = (pd.concat(found, ignore_index=True) for found in (tables, sets))
+    return Calibrated(joined, joined_sets, temperatures)
+
+
+def calibration_metrics(
+    before: pd.DataFrame, calibrated: Calibrated, resamples: int = 1000
+) -> pd.DataFrame:
+    """Return log loss, Brier score and calibration error before and after temperature.
+
+    Returns
+    -------
+    DataFrame
+        A row for each metric: `before`, `after`, and the interval `low`, `high` of the latter.
+    """
+    metrics = ["log_loss", "brier_score", "calibration_error"]
+    after = evaluation.metrics_with_intervals(calibrated.table, resamples, metrics=metrics)
+    plain = evaluation.point_metrics(before)
+    values = {name: plain[name] for name in metrics}
+    return after.rename(columns={"value": "after"}).assign(before=pd.Series(values))[
+        ["before", "after", "low", "high"]
+    ]
+
+
+def compare_with(tables: Tables, model: str, protocol: str = "patient") -> pd.DataFrame:
+    """Compare a model with every other on the same pictures, a row for each other model."""
+    first = tables[model][protocol]
+    rows = {
+        other: evaluation.compare(first, by_protocol[protocol])
+        for other, by_protocol in tables.items()
+        if other != model and protocol in by_protocol
+    }
+    return pd.DataFrame(rows).T.rename_axis(f"{model} against")
+
+
+def rounded(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return a table as `metrics.json` holds it, by row and column, without what is missing."""
+    return {
+        str(row): {name: round(float(value), 6) for name, value in values.dropna().items()}
+        for row, values in table.astype(float).iterrows()
+    }
+
+
+def update_metrics(run: Run, **sections: Any) -> dict[str, Any]:
+    """Put sections into a run's `metrics.json`, the other sections as they are, and return all."""
+    file = run.output / METRICS_FILE
+    before = read_metrics(run.output) if file.is_file() else {}
+    document = before | sections
+    run.write_json(document, "model/metrics")
+    return document
+
+
 def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict[str, float]]:
     """Return the last row of every history, by the name of the run, rounded to four digits."""
     return {
@@ -113,6 +252,17 @@ def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Return the content of `metrics.json` below a project or output folder."""
     return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+
+
+def _read_single(file: Path) -> Tables:
+    table = evaluation.read_predictions(file, reference=_reference_for(file))
+    return {file.stem.removesuffix(".test"): {"patient": table}}
+
+
+def _reference_for(file: Path) -> pd.DataFrame | None:
+    """Return the published patient folds where a table brings no labels of its own."""
+    header = pd.read_csv(file, nrows=0, encoding="utf-8").columns
+    return None if {"label", "group", "fold"} <= set(header) else splits.benchmark()
 
 
 def _in_order(by_protocol: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

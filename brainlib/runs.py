@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from brainlib import paths, splits
+from brainlib import audit, paths, splits
 from brainlib.datasets import Collection, open_collection
+from brainlib.images import LoadedImages, load_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,6 +158,22 @@ class Run:
         """Find the source of this run; its title is stamped on what the run writes."""
         self.collection = open_collection(self.settings.source, self.settings.seed)
         return self.collection
+
+    def load_images(self, size: int = 150) -> LoadedImages:
+        """Load the pixels of the source; where it names no patients, groups come from the audit.
+
+        Parameters
+        ----------
+        size : int
+            Height and width of the pictures in the array, pixels.
+        """
+        collection = self.collection or self.open_collection()
+        loaded = load_images(collection, size)
+        if collection.groups_from != "nothing":
+            return loaded
+        group = audit.group_from_audit(loaded.table, loaded.pixels)
+        self.collection = replace(collection, groups_from="audit")
+        return replace(loaded, table=loaded.table.assign(group=group))
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Write a figure to `figures/<name>.png`, stamped where its pictures are synthetic."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from brainlib.datasets import KAGGLE_SOURCES
+from brainlib.datasets import KAGGLE_SOURCES, read_provenance
 
 PROTOCOLS = ("patient", "official", "deduplicated")
 FOLDS = 5
@@ -110,6 +110,21 @@ def read_published_folds() -> pd.Series:
     file = resources.files("brainlib") / "data" / "kaggle_v1_patient_folds.csv"
     with resources.as_file(file) as path:
         return pd.read_csv(path, index_col="path", encoding="utf-8")["fold"]
+
+
+def benchmark() -> pd.DataFrame:
+    """Return what a prediction table on the published patient folds is scored against.
+
+    Returns
+    -------
+    DataFrame
+        `path, label, patient, group, source, fold` of the pictures of the five folds.
+    """
+    table = read_provenance()
+    folds = read_published_folds().reindex(table["path"]).to_numpy()
+    table = table.assign(fold=folds, label=table["path"].str.split("/").str[1])
+    columns = ["path", "label", "patient", "group", "source", "fold"]
+    return table.loc[table["fold"] >= 0, columns].reset_index(drop=True)
 
 
 def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:

@@ -1,5 +1,9 @@
 """The promises of `brainlib.evaluation`: right numbers, honest intervals, errors that help."""
 
+import doctest
+import importlib
+import pkgutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +115,12 @@ def test_a_spoiled_file_is_refused_by_name_and_reason(tmp_path, table, change, m
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["label", "group", "notumor"])
+def test_a_column_that_a_metric_needs_is_named(table, column):
+    with pytest.raises(EvaluationError, match=f"no column {column}"):
+        evaluation.metrics_with_intervals(table.drop(columns=column))
+
+
 def test_a_file_that_is_absent_or_no_csv_is_named(tmp_path):
     with pytest.raises(EvaluationError, match=r"absent\.csv does not exist"):
         evaluation.read_predictions(tmp_path / "absent.csv")
@@ -171,7 +181,7 @@ def test_slices_of_a_patient_are_averaged_and_the_group_stands_for_an_unknown_pa
 
 def test_a_patient_and_a_group_of_the_same_name_stay_apart():
     table = make_table([0, 1], [[1, 0, 0, 0], [0, 1, 0, 0]])
-    table["patient"], table["group"] = ["7", ""], ["g", "7"]
+    table["patient"], table["group"], table["label"] = ["7", ""], ["g", "7"], "glioma"
     assert len(evaluation.per_patient(table)) == 2
 
 
@@ -471,6 +481,13 @@ def test_reliability_bins_give_the_calibration_error(table):
     assert evaluation.point_metrics(table)["calibration_error"] == pytest.approx(expected)
 
 
+def test_equal_confidences_share_a_bin_where_most_of_them_belong():
+    values = [[0.5, 0.3, 0.1, 0.1], [0.6, 0.4, 0, 0], [0.4, 0.6, 0, 0]]
+    rows = evaluation.reliability(make_table([0, 0, 0], values), bins=2, resamples=10)
+    assert rows["confidence"].tolist() == pytest.approx([0.5, 0.6])
+    assert rows["pictures"].tolist() == [1, 2]
+
+
 def test_risk_falls_as_unsure_pictures_are_declined():
     table = calibrated_table(3, pictures=4000)
     curve = evaluation.risk_coverage(table)
@@ -483,6 +500,8 @@ def test_risk_falls_as_unsure_pictures_are_declined():
     assert area == pytest.approx(curve["risk"].mean())
     assert 0 < area < 1 - accuracy
     assert evaluation.area_under_risk_coverage(perfect_table()) == 0
+    always_wrong = perfect_table().assign(label="glioma").query("glioma == 0")
+    assert evaluation.area_under_risk_coverage(always_wrong) == 1
 
 
 # --- conformal sets ----------------------------------------------------------------------------
@@ -513,6 +532,14 @@ def test_thresholds_are_finite_sample_quantiles():
     assert evaluation.fit_conformal(table.iloc[:8], alpha=0.1)["glioma"] == 1
 
 
+def test_rounding_does_not_raise_a_threshold():
+    scores = np.arange(1, 150) / 150  # 150 * (1 - 0.18) is 123, and a little more in floats
+    table = make_table(
+        np.zeros(149, int), np.stack([1 - scores, scores, 0 * scores, 0 * scores], 1)
+    )
+    assert evaluation.fit_conformal(table, alpha=0.18)["glioma"] == pytest.approx(123 / 150)
+
+
 def test_conformal_report_counts_empty_and_single_sets():
     values = [[0.9, 0.1, 0, 0], [0.5, 0.5, 0, 0], [0.3, 0.3, 0.2, 0.2], [0.1, 0.9, 0, 0]]
     table = make_table([0, 0, 0, 1], values)
@@ -533,7 +560,8 @@ def test_conformal_report_counts_empty_and_single_sets():
 
 def test_a_better_model_is_told_from_a_worse_one():
     good, poor = random_table(6, skill=3.0), random_table(6, skill=1.0)
-    result = evaluation.compare(good, poor.sample(frac=1, random_state=0), resamples=200)
+    result = evaluation.compare(good, poor, resamples=200)
+    assert evaluation.compare(good, poor.sample(frac=1, random_state=0), resamples=200) == result
     accuracies = [evaluation.point_metrics(data)["accuracy"] for data in (good, poor)]
     assert [result["first"], result["second"]] == pytest.approx(accuracies)
     assert 0 < result["low"] < result["difference"] < result["high"]
@@ -601,3 +629,11 @@ def test_nothing_changes_the_table_it_is_given(table):
     evaluation.apply_temperature(table, 2.0)
     evaluation.compare(table, table, resamples=10)
     pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("room", [part.name for part in pkgutil.iter_modules(evaluation.__path__)])
+def test_examples_in_the_docstrings_are_true(room):
+    module = importlib.import_module(f"brainlib.evaluation.{room}")
+    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert found.failed == 0
+    assert found.attempted > 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from brainlib.audit.shortcuts import check_rows, class_codes, class_probabilities
+from brainlib.audit.classes import check_rows, class_codes, class_probabilities
 from brainlib.audit.pictures import CHUNK, AuditError, check_pixels, known, shrink
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ HOG_COMPONENTS = 300
 GREY_SIZE = 32
 GREY_COMPONENTS = 60
 GREY_WEIGHT = 0.3
-PENALTIES = (3.0, 10.0, 30.0)
+PENALTIES = (1.0, 3.0, 10.0)
 GAMMAS = (0.5, 1.0, 2.0)
 TUNING_FOLDS = 3
 

@@ -1,24 +1,42 @@
 """Run the shortcuts over a protocol's folds, and ask how much of a class is its source."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
+from brainlib.audit.classes import TUMOUR_FREE, class_codes
+from brainlib.audit.mirroring import mirror_flag
+from brainlib.audit.pictures import AuditError, check_pixels, known
 from brainlib.audit.shortcuts import (
     PROPERTIES,
-    SHORTCUTS,
-    TUMOUR_FREE,
-    class_codes,
+    border_pixels,
+    file_properties,
     intensity_features,
+    intensity_statistics,
+    masked_head,
+    nearest_neighbor,
 )
-from brainlib.audit.pictures import AuditError, check_pixels, known
 
 logger = logging.getLogger(__name__)
 
 Folds = Iterable[tuple[np.ndarray, np.ndarray]]
+Shortcut = Callable[..., np.ndarray]
+
+SHORTCUTS: dict[str, Shortcut] = {
+    "nearest_neighbor": nearest_neighbor,
+    "intensity_statistics": intensity_statistics,
+    "border_pixels": border_pixels,
+    "masked_head": masked_head,
+    "file_properties": file_properties,
+    "mirror_flag": mirror_flag,
+}
+"""The battery, by name. All are called as `shortcut(table, pixels, train, test, seed=0)`."""
+
+NEEDED = {"file_properties": PROPERTIES, "mirror_flag": ("mirrored",)}
+"""Columns that a shortcut needs beside those of the image table."""
 
 
 def run_shortcut(
@@ -82,7 +100,8 @@ def run_battery(
     folds : iterable of (train, test)
         Row positions of each fold; one pair for a plain split.
     properties : DataFrame, optional
-        As `read_file_properties` gives it; without it `file_properties` is left out.
+        As `read_file_properties` gives it; without it `file_properties` is left out, as is
+        `mirror_flag` where the table has no `mirrored`.
     seed : int, default 0
         Seed of the trees.
 
@@ -101,8 +120,8 @@ def run_battery(
     folds = list(folds)
     if properties is not None:
         table = table.drop(columns=list(PROPERTIES), errors="ignore").join(properties)
-    has_properties = set(PROPERTIES) <= set(table.columns)
-    names = [name for name in SHORTCUTS if name != "file_properties" or has_properties]
+    columns = set(table.columns)
+    names = [name for name in SHORTCUTS if columns.issuperset(NEEDED.get(name, ()))]
     scores = {name: _scores(run_shortcut(name, table, pixels, folds, seed)) for name in names}
     return pd.DataFrame.from_dict(scores, orient="index").rename_axis("shortcut")
 

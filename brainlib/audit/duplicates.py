@@ -61,8 +61,8 @@ def _halves(flat: np.ndarray) -> _Halves:
     left, right = square[:, :, : size // 2], square[:, :, : size // 2 - 1 : -1]
     scale = np.float32(0.5**0.5)
     return _Halves(
-        ((left + right) * scale).reshape(len(flat), -1),
-        ((left - right) * scale).reshape(len(flat), -1),
+        ((left + right) * scale).reshape(len(flat), size * size // 2),
+        ((left - right) * scale).reshape(len(flat), size * size // 2),
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from brainlib.audit.duplicates import duplicate_groups
 from brainlib.audit.pictures import AuditError, known
 
 
@@ -95,6 +96,40 @@ def groups_across_splits(table: pd.DataFrame) -> pd.DataFrame:
     return counts[(counts > 0).sum(axis=1) > 1]
 
 
+def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
+    """Join the groups of a table that pairs of pictures connect.
+
+    For tables that come with groups and where the audit finds a copy in two of them: neither the
+    given groups nor the pairs are cut afterwards.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Image table with `group`; every row has one.
+    pairs : DataFrame
+        Pairs as `find_duplicates` gives them.
+
+    Returns
+    -------
+    Series of str, name "group", index of the table
+        Joined groups bear the name of the one that comes first in the table.
+
+    Raises
+    ------
+    AuditError
+        If a row has no group.
+    """
+    _check_columns(table, "group")
+    if not known(table["group"]).all():
+        raise AuditError("some rows have no group; use group_from_audit for such a table")
+    codes, names = pd.factorize(table["group"].to_numpy(object))
+    ends = pd.DataFrame({end: codes[pairs[end].to_numpy(np.int64)] for end in ("first", "second")})
+    joined = pd.Series(duplicate_groups(len(names), ends))
+    first = joined.groupby(joined).transform(lambda members: members.index[0])
+    merged = names[first.to_numpy(np.int64)[codes]]
+    return pd.Series(merged, table.index, str, name="group")
+
+
 def split_ties(
     table: pd.DataFrame,
     pairs: pd.DataFrame,
@@ -169,6 +204,39 @@ def ties_of_test_pictures(
         ties[column] = table[column].isin(seen).to_numpy(bool) & known(table[column])
     ties["free"] = ~(ties["twin"] | ties["patient"] | ties["group"])
     return ties[in_test]
+
+
+def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6) -> pd.DataFrame:
+    """Pick pairs of which one file is in Training and the other in Testing, to look at.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Image table with `path` and `split`.
+    pairs : DataFrame
+        Pairs as `find_duplicates` gives them.
+    count : int
+        Rows at most, half of them mirrored where there are as many.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `pairs` with `train` and `test`, the row positions of the two files.
+
+    Raises
+    ------
+    AuditError
+        If the table lacks a column.
+    """
+    _check_columns(table, "path", "split")
+    first, second = (_at(table, "split", pairs[end]) for end in ("first", "second"))
+    across = (first == "Training") & (second == "Testing")
+    back = (first == "Testing") & (second == "Training")
+    picked = pairs[across | back].copy()
+    picked["train"] = np.where(across, pairs["first"], pairs["second"])[across | back]
+    picked["test"] = np.where(across, pairs["second"], pairs["first"])[across | back]
+    plain = picked[~picked["mirrored"]].head(count - count // 2)
+    return pd.concat([plain, picked[picked["mirrored"]].head(count - len(plain))])
 
 
 def _has_twin(pairs: pd.DataFrame, among: np.ndarray, length: int) -> np.ndarray:

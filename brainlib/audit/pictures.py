@@ -126,7 +126,7 @@ def thumbnails(pixels: np.ndarray, size: int = 32) -> np.ndarray:
     >>> round(float(first @ second), 5)
     1.0
     """
-    flat = shrink(pixels, size).reshape(len(pixels), -1)
+    flat = shrink(pixels, size).reshape(len(pixels), size * size)
     flat -= flat.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(flat, axis=1, keepdims=True)
     blank = norm <= BLANK_DEVIATION * size

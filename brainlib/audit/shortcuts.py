@@ -8,7 +8,6 @@ All have one signature, `shortcut(table, pixels, train, test, seed=0)`, and give
 of the test rows in the order of `brainlib.CLASS_NAMES`.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,81 +15,11 @@ import pandas as pd
 import scipy.ndimage
 
 from brainlib import CLASS_NAMES
+from brainlib.audit.classes import check_rows, class_codes, class_probabilities
 from brainlib.audit.pictures import AuditError, check_pixels, shrink, thumbnails
 
-Shortcut = Callable[..., np.ndarray]
-
-TUMOUR_FREE = CLASS_NAMES.index("notumor")
 SHARPNESS = 50.0
 PROPERTIES = ("width", "height", "mode", "bytes")
-
-
-def class_codes(table: pd.DataFrame) -> np.ndarray:
-    """Turn labels into positions in `brainlib.CLASS_NAMES`.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Image table with `label`.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        0 to 3.
-
-    Raises
-    ------
-    AuditError
-        If a label is none of the four.
-    """
-    codes = pd.Categorical(table["label"], categories=list(CLASS_NAMES)).codes.astype(np.int64)
-    if (codes < 0).any():
-        wrong = sorted({str(label) for label in table["label"][codes < 0]})
-        raise AuditError(f"unknown labels {wrong}; the labels are {', '.join(CLASS_NAMES)}")
-    return codes
-
-
-def class_probabilities(model: object, features: np.ndarray) -> np.ndarray:
-    """Predict with a fitted scikit-learn classifier, with a column for each of the four classes.
-
-    Parameters
-    ----------
-    model : classifier
-        Fitted on `class_codes`; classes that it never saw get probability 0.
-    features : ndarray, shape (n, d)
-        What the model takes.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, 4)
-        In the order of `brainlib.CLASS_NAMES`.
-    """
-    probabilities = np.zeros((len(features), len(CLASS_NAMES)))
-    probabilities[:, model.classes_] = model.predict_proba(features)
-    return probabilities
-
-
-def check_rows(table: pd.DataFrame, train: np.ndarray, test: np.ndarray) -> None:
-    """Refuse row positions that are empty, overlap, or lie outside the table.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Image table.
-    train, test : ndarray of int
-        Row positions.
-
-    Raises
-    ------
-    AuditError
-        Saying which of these it is.
-    """
-    if len(train) == 0 or len(test) == 0:
-        raise AuditError("train and test must each have at least one row")
-    if np.intersect1d(train, test).size:
-        raise AuditError("some rows are in train and in test; the result would mean nothing")
-    if max(np.max(train), np.max(test)) >= len(table) or min(np.min(train), np.min(test)) < 0:
-        raise AuditError(f"a row number is outside the table's {len(table)} rows")
 
 
 def _boost(
@@ -252,10 +181,12 @@ def head_mask(picture: np.ndarray) -> np.ndarray:
         True on the head; all False for a blank picture.
     """
     smooth = scipy.ndimage.gaussian_filter(picture.astype(np.float32), len(picture) / 75)
+    if smooth.max() - smooth.min() < 1:
+        return np.zeros(picture.shape, bool)
     bright = smooth > 0.5 * _otsu(smooth)
     bright = scipy.ndimage.binary_closing(bright, iterations=max(1, len(picture) // 50))
     pieces, count = scipy.ndimage.label(bright)
-    if count == 0 or smooth.max() - smooth.min() < 1:
+    if count == 0:
         return np.zeros(picture.shape, bool)
     largest = np.bincount(pieces.ravel())[1:].argmax() + 1
     return scipy.ndimage.binary_fill_holes(pieces == largest)
@@ -372,13 +303,3 @@ def file_properties(
     mode = pd.factorize(table["mode"], sort=True)[0]
     shape = numbers[:, 0] / numbers[:, 1]
     return _boost(table, np.column_stack([numbers, shape, mode]), train, test, seed)
-
-
-SHORTCUTS: dict[str, Shortcut] = {
-    "nearest_neighbor": nearest_neighbor,
-    "intensity_statistics": intensity_statistics,
-    "border_pixels": border_pixels,
-    "masked_head": masked_head,
-    "file_properties": file_properties,
-}
-"""The battery, by name."""

@@ -58,6 +58,12 @@ def apply_temperature(table: pd.DataFrame, temperature: float) -> pd.DataFrame:
     ------
     EvaluationError
         For a temperature that is not positive and finite.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"glioma": [0.9], "meningioma": 0.0, "notumor": 0.1, "pituitary": 0.0})
+    >>> apply_temperature(table, 2.0)["glioma"].round(2).item()
+    0.75
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise EvaluationError(f"temperature = {temperature}: it must be positive, such as 1.5")
@@ -89,6 +95,13 @@ def reliability(
     DataFrame
         One row a bin, least confident first: `confidence` and `accuracy` (means), `pictures`, and
         the interval `low`, `high` of the accuracy over the groups in the bin.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"group": list("ab"), "label": "glioma", "glioma": [0.9, 0.2],
+    ...     "meningioma": [0.1, 0.8], "notumor": 0.0, "pituitary": 0.0})
+    >>> reliability(table, bins=2)[["confidence", "accuracy"]].to_numpy().tolist()
+    [[0.8, 0.0], [0.9, 1.0]]
     """
     if bins < 1:
         raise EvaluationError(f"bins = {bins}: it must be at least 1")
@@ -114,6 +127,13 @@ def risk_coverage(table: pd.DataFrame) -> pd.DataFrame:
         One row for each distinct confidence, highest first: `confidence` (the least that is
         accepted), `coverage` (the share of pictures accepted), `risk` (the share of those that
         are wrong).
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": "glioma", "glioma": [0.9, 0.2], "meningioma": [0.1, 0.8],
+    ...     "notumor": 0.0, "pituitary": 0.0})
+    >>> risk_coverage(table).to_numpy().tolist()
+    [[0.9, 0.5, 0.0], [0.8, 1.0, 0.5]]
     """
     confidence, is_right = _confidence(table)
     thresholds, tied = np.unique(-confidence, return_inverse=True)

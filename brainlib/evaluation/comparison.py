@@ -49,6 +49,14 @@ def compare(
     ------
     EvaluationError
         Where the pictures or their labels differ, or for an unknown metric.
+
+    Examples
+    --------
+    >>> first = pd.DataFrame({"path": list("ab"), "group": list("ab"), "label": "glioma",
+    ...     "glioma": [0.9, 0.8], "meningioma": 0.0, "notumor": 0.0, "pituitary": [0.1, 0.2]})
+    >>> second = first.assign(glioma=[0.9, 0.3], pituitary=[0.1, 0.7])
+    >>> compare(first, second)["difference"]
+    0.5
     """
     [metric] = check_metrics([metric])
     require_same_pictures(first, second)

@@ -44,6 +44,13 @@ def fit_conformal(table: pd.DataFrame, alpha: float = 0.1) -> dict[str, float]:
     ------
     EvaluationError
         For an `alpha` out of range.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": "glioma", "glioma": [0.9, 0.75, 0.5], "meningioma": 0.0,
+    ...     "notumor": [0.1, 0.25, 0.5], "pituitary": 0.0})
+    >>> fit_conformal(table, alpha=0.5)
+    {'glioma': 0.25, 'meningioma': 1.0, 'notumor': 1.0, 'pituitary': 1.0}
     """
     if not 0 < alpha < 1:
         raise EvaluationError(f"alpha = {alpha}: it must lie between 0 and 1, such as 0.1")
@@ -60,7 +67,7 @@ def conformal_sets(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.D
     Parameters
     ----------
     table : DataFrame
-        A prediction table; `path, label` and the like are not needed.
+        A prediction table; of its columns only the probabilities are needed.
     thresholds : mapping of class to float
         From `fit_conformal`.
 
@@ -105,6 +112,14 @@ def conformal_report(
         One row for each true class, and `all`: `coverage` with `low` and `high` over resampled
         groups, `pictures`, `groups`, `mean_set_size`, and the shares `empty` and `single` of sets
         with no class and with one; NaN for a class without pictures.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"group": list("ab"), "label": "glioma", "glioma": [0.9, 0.2],
+    ...     "meningioma": [0.1, 0.8], "notumor": 0.0, "pituitary": 0.0})
+    >>> report = conformal_report(table, dict.fromkeys(CLASSES, 0.5))
+    >>> report.loc["all", ["coverage", "mean_set_size"]].tolist()
+    [0.5, 1.0]
     """
     sets = conformal_sets(table, thresholds).to_numpy()
     truth, groups = true_classes(table), group_codes(table)

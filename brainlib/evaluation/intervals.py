@@ -100,6 +100,14 @@ def breakdown(
     ------
     EvaluationError
         Where the table has no such column.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"group": list("abc"), "plane": ["axial", "axial", "sagittal"],
+    ...     "label": "glioma", "glioma": [0.9, 0.1, 0.8], "meningioma": 0.0, "notumor": 0.0,
+    ...     "pituitary": [0.1, 0.9, 0.2]})
+    >>> breakdown(table, "plane")["accuracy"].to_dict()
+    {'axial': 0.5, 'sagittal': 1.0}
     """
     if column not in table:
         raise EvaluationError(

@@ -14,6 +14,13 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame of int, shape (4, 4)
         Both axes in `CLASS_NAMES` order. Of equal probabilities the first class is predicted.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": "glioma", "glioma": [0.9, 0.2], "meningioma": [0.1, 0.8],
+    ...     "notumor": 0.0, "pituitary": 0.0})
+    >>> confusion(table).loc["glioma"].tolist()
+    [1, 1, 0, 0]
     """
     counts = np.zeros((len(CLASSES), len(CLASSES)), int)
     np.add.at(counts, (true_classes(table), probabilities(table).argmax(axis=1)), 1)
@@ -28,6 +35,13 @@ def class_report(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         `sensitivity`, `specificity`, `positive_predictive_value`, `f1`, `auroc`, `pictures`;
         NaN where not defined.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": "glioma", "glioma": [0.9, 0.2], "meningioma": [0.1, 0.8],
+    ...     "notumor": 0.0, "pituitary": 0.0})
+    >>> class_report(table).loc["glioma", "sensitivity"].item()
+    0.5
     """
     columns = ("sensitivity", "specificity", "positive_predictive_value", "f1", "auroc")
     values = point_metrics(table)
@@ -43,6 +57,13 @@ def most_confused(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
     -------
     DataFrame
         At most `count` rows: `path`, `label`, `predicted`, and the `probability` of `predicted`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"path": ["a", "b"], "label": "glioma", "glioma": [0.9, 0.2],
+    ...     "meningioma": [0.1, 0.8], "notumor": 0.0, "pituitary": 0.0})
+    >>> most_confused(table).to_numpy().tolist()
+    [['b', 'glioma', 'meningioma', 0.8]]
     """
     values = probabilities(table)
     predicted = np.array(CLASSES, object)[values.argmax(axis=1)]

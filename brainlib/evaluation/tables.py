@@ -12,6 +12,7 @@ CLASSES = list(CLASS_NAMES)
 TEXT_COLUMNS = ("path", "patient", "group", "label")
 COLUMNS = (*TEXT_COLUMNS, "fold")
 SUM_TOLERANCE = 1e-3
+ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 _REFERENCE_COLUMNS = ("label", "patient", "group", "fold", "source", "plane", "twin_in_training")
 
 
@@ -84,16 +85,14 @@ def check_predictions(table: pd.DataFrame, name: str = "the prediction table") -
         For missing columns, no rows, a picture named twice, an unknown label, an empty group, a
         patient in two groups, and probabilities that are not numbers in [0, 1] summing to 1
         within 0.001. The message names the table, the first rows concerned, and what to do.
+
+    Examples
+    --------
+    >>> check_predictions(pd.DataFrame({"path": ["a.jpg"]}), "mine.csv")
+    Traceback (most recent call last):
+    brainlib.evaluation.tables.EvaluationError: mine.csv has no column patient, group, ...
     """
-    absent = [column for column in (*COLUMNS, *CLASSES) if column not in table]
-    if absent:
-        raise EvaluationError(
-            f"{name} has no column {', '.join(absent)}. A prediction table has the columns "
-            f"{', '.join((*COLUMNS, *CLASSES))}; where it has only path and probabilities, join "
-            "the rest with join_reference"
-        )
-    if table.empty:
-        raise EvaluationError(f"{name} has no rows: predict at least one picture")
+    _require_columns(table, (*COLUMNS, *CLASSES), name)
     _check_paths(table, name)
     _check_labels(table, name)
     _check_groups(table, name)
@@ -136,9 +135,7 @@ def join_reference(
     >>> join_reference(bare, known)["label"].item()
     'glioma'
     """
-    absent = [column for column in ("path", *CLASSES) if column not in table]
-    if absent:
-        raise EvaluationError(f"{name} has no column {', '.join(absent)}: add it to the file")
+    _require_columns(table, ("path", *CLASSES), name)
     _check_paths(table, name)
     _check_paths(reference, "the reference")
     _require_same_pictures(table["path"], reference["path"], name, "the reference")
@@ -167,9 +164,15 @@ def probabilities(table: pd.DataFrame) -> np.ndarray:
     ------
     EvaluationError
         Where they are not numbers in [0, 1] that sum to 1 within 0.001.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"pituitary": [0.1], "notumor": 0.2, "meningioma": 0.3, "glioma": 0.4})
+    >>> probabilities(table).round(3).tolist()
+    [[0.4, 0.3, 0.2, 0.1]]
     """
     _check_probabilities(table, "the prediction table")
-    values = table[CLASSES].to_numpy(np.float64)
+    values = table[CLASSES].to_numpy(np.float64).clip(0, 1)
     return values / values.sum(axis=1, keepdims=True)
 
 
@@ -180,6 +183,11 @@ def true_classes(table: pd.DataFrame) -> np.ndarray:
     ------
     EvaluationError
         For a label that is not one of `CLASS_NAMES`.
+
+    Examples
+    --------
+    >>> true_classes(pd.DataFrame({"label": ["pituitary", "glioma"]})).tolist()
+    [3, 0]
     """
     _check_labels(table, "the prediction table")
     return pd.Index(CLASSES).get_indexer(table["label"]).astype(np.int64)
@@ -258,6 +266,13 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "figshare") -> pd.Data
     ------
     EvaluationError
         Where there is no column `source`, or no tumour picture of that source.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"label": ["glioma"], "source": "figshare", "glioma": 0.3,
+    ...     "meningioma": 0.1, "notumor": 0.6, "pituitary": 0.0})
+    >>> restrict_to_tumors(table)[CLASSES].round(2).iloc[0].tolist()
+    [0.75, 0.25, 0.0, 0.0]
     """
     if "source" not in table:
         raise EvaluationError("the prediction table has no column source: join it by path")
@@ -294,9 +309,18 @@ def require_same_pictures(first: pd.DataFrame, second: pd.DataFrame) -> None:
     )  # fmt: skip
 
 
+def _require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    absent = [column for column in columns if column not in table]
+    if absent:
+        raise EvaluationError(
+            f"{name} has no column {', '.join(absent)}. A prediction table has the columns "
+            f"{', '.join((*COLUMNS, *CLASSES))}; where it has only path and probabilities, join "
+            "the rest with join_reference"
+        )
+
+
 def _check_paths(table: pd.DataFrame, name: str) -> None:
-    if "path" not in table:
-        raise EvaluationError(f"{name} has no column path: add it to the file")
+    _require_columns(table, ["path"], name)
     paths = table["path"]
     if paths.isna().any() or (paths == "").any():
         raise EvaluationError(f"{name} has rows without path: name each row's picture")
@@ -307,6 +331,7 @@ def _check_paths(table: pd.DataFrame, name: str) -> None:
 
 
 def _check_labels(table: pd.DataFrame, name: str) -> None:
+    _require_columns(table, ["label"], name)
     is_unknown = ~table["label"].isin(CLASSES)
     labels = table.loc[is_unknown, "label"].astype(str).unique()
     _refuse(
@@ -317,9 +342,10 @@ def _check_labels(table: pd.DataFrame, name: str) -> None:
 
 
 def _check_groups(table: pd.DataFrame, name: str) -> None:
+    _require_columns(table, ["group"], name)
     is_empty = table["group"].isna() | (table["group"].astype(str) == "")
     _refuse(
-        table.loc[is_empty, "path"], f"{name} has no group for",
+        _names(table)[is_empty], f"{name} has no group for",
         "give each picture the group that no split may cut; its own path where nothing is known",
     )  # fmt: skip
     patient = _known_patients(table) if "patient" in table else pd.Series("", index=table.index)
@@ -334,6 +360,9 @@ def _check_groups(table: pd.DataFrame, name: str) -> None:
 
 
 def _check_probabilities(table: pd.DataFrame, name: str) -> None:
+    _require_columns(table, CLASSES, name)
+    if table.empty:
+        raise EvaluationError(f"{name} has no rows: predict at least one picture")
     try:
         values = table[CLASSES].to_numpy(np.float64)
     except (TypeError, ValueError) as error:
@@ -344,7 +373,7 @@ def _check_probabilities(table: pd.DataFrame, name: str) -> None:
         "predict these pictures again or leave them out",
     )  # fmt: skip
     _refuse(
-        paths[((values < 0) | (values > 1)).any(axis=1)],
+        paths[((values < -ROUNDING) | (values > 1 + ROUNDING)).any(axis=1)],
         f"{name} has probabilities outside 0 to 1 for",
         "write probabilities, not logits or per cent",
     )

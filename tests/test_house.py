@@ -1,0 +1,79 @@
+"""The house: what the README, the lock and the released results promise."""
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from brainlib import paths, readme, results, runs
+
+ROOT = paths.project_root()
+
+
+def test_importing_brainlib_loads_nothing_heavy():
+    program = (
+        "import sys, brainlib\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_lock_is_exact_and_names_no_index():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert lines and all(re.match(r"[a-z0-9._-]+==[^\s;]+( ; .+)?$", line) for line in lines)
+
+
+def test_the_lock_holds_every_dependency():
+    required = metadata.requires("brainlib")
+    wanted = [line for line in required if "extra ==" not in line or 'extra == "dev"' in line]
+    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for requirement in wanted:
+        name = re.match(r"[a-z0-9-]+", requirement.lower())[0]
+        assert re.search(rf"^{name}==", locked, re.MULTILINE), name
+
+
+def test_the_results_of_the_readme_are_those_of_metrics_json():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split(readme.START)[1].split(readme.END)[0].strip()
+    assert shown == readme.results_section(results.read_metrics(ROOT)).strip()
+
+
+def test_the_released_results_are_of_the_real_data():
+    metrics = results.read_metrics(ROOT)
+    assert metrics["source"] == "kaggle version 1" and not metrics["synthetic"]
+    record = runs.read_record(ROOT / "model" / "seed_cnn.run.json")
+    assert record["source"]["version"] == "1" and record["profile"] == "full"
+
+
+def test_metrics_json_is_made_from_the_released_predictions():
+    tables = results.read_tables("model/predictions")
+    published = results.read_metrics(ROOT)["results"]
+    for model, by_protocol in tables.items():
+        for protocol, table in by_protocol.items():
+            accuracy = published[model][protocol]["accuracy"]["value"]
+            predicted = table[list(results.CLASS_NAMES)].idxmax(axis="columns")
+            assert accuracy == pytest.approx((predicted == table["label"]).mean(), abs=1e-6)
+
+
+def test_every_picture_that_the_readme_shows_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in re.findall(r"!\[.*?\]\((.+?)\)", text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_make_help_lists_the_targets():
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in ("run", "test", "lab", "reproduce"):
+        assert f"make {target} " in shown.stdout
+
+
+def test_no_file_in_git_is_large_or_a_picture_of_the_data_set():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        assert (ROOT / name).stat().st_size < 30_000_000, name
+        assert not re.search(r"(Tr|Te)-(gl|me|no|pi)\w*_\d+\.jpg$", name), name
