@@ -175,6 +175,15 @@ def _show_progress() -> None:
 def _is_worth_showing(record: logging.LogRecord) -> bool:
     """Leave out TensorFlow's start-up notices and papermill's own book-keeping."""
     text = record.getMessage().strip()
-    noise = ("I0000 ", "[IPKernelApp]", "WARNING: All log messages", "Input Notebook", "Output Notebook",
-             "Executing Cell", "Ending Cell", "<Figure", "VBox(")  # fmt: skip
+    noise = (
+        "I0000 ",
+        "[IPKernelApp]",
+        "WARNING: All log messages",
+        "Input Notebook",
+        "Output Notebook",
+        "Executing Cell",
+        "Ending Cell",
+        "<Figure",
+        "VBox(",
+    )
     return bool(text) and not text.startswith(noise)
