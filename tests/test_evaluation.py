@@ -57,6 +57,11 @@ def with_ties(table, decimals):
     return table.assign(**values.div(values.sum(axis=1), axis=0))
 
 
+def report_on(table, thresholds, resamples):
+    sets = evaluation.conformal_sets(table, thresholds)
+    return evaluation.describe_sets(table, sets, resamples)
+
+
 def perfect_table(pictures=40, groups=20):
     truth = np.arange(pictures) % groups % 4
     return make_table(truth, np.eye(4)[truth], np.arange(pictures) % groups)
@@ -513,7 +518,7 @@ def test_sets_cover_each_class_as_promised(alpha):
     for seed in range(40):
         pictures = random_table(seed, pictures=4000, groups=4000, skill=1.5)
         thresholds = evaluation.fit_conformal(pictures.iloc[:2000], alpha)
-        report = evaluation.conformal_report(pictures.iloc[2000:], thresholds, resamples=20)
+        report = report_on(pictures.iloc[2000:], thresholds, resamples=20)
         coverages.append(report["coverage"])
     mean = pd.concat(coverages, axis=1).mean(axis=1)
     assert list(mean.index) == [*CLASSES, "all"]
@@ -543,7 +548,7 @@ def test_rounding_does_not_raise_a_threshold():
 def test_conformal_report_counts_empty_and_single_sets():
     values = [[0.9, 0.1, 0, 0], [0.5, 0.5, 0, 0], [0.3, 0.3, 0.2, 0.2], [0.1, 0.9, 0, 0]]
     table = make_table([0, 0, 0, 1], values)
-    report = evaluation.conformal_report(table, dict.fromkeys(CLASSES, 0.6), resamples=50)
+    report = report_on(table, dict.fromkeys(CLASSES, 0.6), resamples=50)
     glioma = report.loc["glioma"]
     assert glioma["coverage"] == pytest.approx(2 / 3)
     assert glioma[["mean_set_size", "empty", "single"]].tolist() == pytest.approx([1, 1 / 3, 1 / 3])
@@ -610,7 +615,7 @@ def test_the_order_of_rows_changes_nothing():
         lambda t: evaluation.metrics_with_intervals(t, resamples=100),
         lambda t: evaluation.breakdown(t, "source", resamples=100),
         lambda t: evaluation.reliability(t, resamples=100),
-        lambda t: evaluation.conformal_report(t, thresholds, resamples=100),
+        lambda t: report_on(t, thresholds, resamples=100),
         evaluation.confusion,
         evaluation.most_confused,
         evaluation.per_patient,

@@ -16,7 +16,7 @@ from brainlib.evaluation.calibration import (
     risk_coverage,
 )
 from brainlib.evaluation.comparison import compare
-from brainlib.evaluation.conformal import conformal_report, conformal_sets, fit_conformal
+from brainlib.evaluation.conformal import conformal_sets, describe_sets, fit_conformal
 from brainlib.evaluation.intervals import breakdown, metrics_with_intervals
 from brainlib.evaluation.metrics import METRICS, point_metrics
 from brainlib.evaluation.reports import class_report, confusion, most_confused
@@ -40,9 +40,9 @@ __all__ = [
     "check_predictions",
     "class_report",
     "compare",
-    "conformal_report",
     "conformal_sets",
     "confusion",
+    "describe_sets",
     "fit_conformal",
     "fit_temperature",
     "join_reference",

@@ -89,9 +89,9 @@ def conformal_sets(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.D
     return pd.DataFrame(1 - probabilities(table) <= limits, table.index, CLASSES)
 
 
-def conformal_report(
+def describe_sets(
     table: pd.DataFrame,
-    thresholds: Mapping[str, float],
+    sets: pd.DataFrame,
     resamples: int = 1000,
     seed: int = 0,
     confidence_level: float = 0.95,
@@ -102,7 +102,8 @@ def conformal_report(
     ----------
     table : DataFrame
         A prediction table of test pictures.
-    thresholds : mapping of class to float
+    sets : DataFrame of bool, shape (n, 4)
+        Their sets, in the same order; from `conformal_sets`.
     resamples, seed, confidence_level
         As for `metrics_with_intervals`.
 
@@ -117,13 +118,15 @@ def conformal_report(
     --------
     >>> table = pd.DataFrame({"group": list("ab"), "label": "glioma", "glioma": [0.9, 0.2],
     ...     "meningioma": [0.1, 0.8], "notumor": 0.0, "pituitary": 0.0})
-    >>> report = conformal_report(table, dict.fromkeys(CLASSES, 0.5))
-    >>> report.loc["all", ["coverage", "mean_set_size"]].tolist()
+    >>> sets = conformal_sets(table, dict.fromkeys(CLASSES, 0.5))
+    >>> describe_sets(table, sets).loc["all", ["coverage", "mean_set_size"]].tolist()
     [0.5, 1.0]
     """
-    sets = conformal_sets(table, thresholds).to_numpy()
+    if len(sets) != len(table):
+        raise EvaluationError(f"{len(sets)} sets for {len(table)} pictures: give one for each")
+    members = sets[CLASSES].to_numpy(bool)
     truth, groups = true_classes(table), group_codes(table)
-    is_covered, sizes = sets[np.arange(len(truth)), truth], sets.sum(axis=1)
+    is_covered, sizes = members[np.arange(len(truth)), truth], members.sum(axis=1)
     rows = {}
     for number, name in enumerate((*CLASSES, "all")):
         inside = (truth == number) | (name == "all")
