@@ -4,26 +4,25 @@ Each gets the training and validation rows of a protocol and leaves prediction t
 those of the networks, so that `03_evaluate` scores all of them alike.
 """
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from brainlib import CLASS_NAMES, audit, paths, splits
-from brainlib.datasets import Collection
+from brainlib import CLASS_NAMES, audit, evaluation, paths, splits
+from brainlib.datasets import SPLIT_NAMES, Collection
 from brainlib.images import LoadedImages
 
-CLASSICAL = "hog_svm"
 PROTOCOLS = ("patient", "official")
 """The protocols that train differently; `deduplicated` is `official` on fewer test pictures."""
 
-logger = logging.getLogger(__name__)
+KEPT = ("path", "patient", "group", "label", "source", "plane", "twin_in_training")
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all baselines, the classical one last because it takes longest."""
-    return (*audit.SHORTCUTS, CLASSICAL)
+    return tuple(audit.SHORTCUTS)
 
 
 def write_predictions(
@@ -47,18 +46,19 @@ def write_predictions(
     """
     table = loaded.table.join(audit.read_file_properties(collection.root, loaded.table))
     accuracies: dict[str, dict[str, float]] = {}
-    for name in names():
-        for protocol in PROTOCOLS:
+    for name in tqdm(names(), desc="baselines", delay=2):
+        features = None
+        for protocol in _protocols(table):
             suffix = "_patient" if protocol == "patient" else ""
             file = folder / f"{name}{suffix}.test.csv"
-            if not file.is_file():
-                logger.info("baseline %s, protocol %s", name, protocol)
+            if not _is_finished(file, table, protocol, seed):
+                if features is None:
+                    features = audit.shortcut_features(name, table, loaded.pixels)
+                predictions = _predict(name, table, features, protocol, seed)
                 with paths.atomic_write(file) as temporary:
-                    predictions = _predict(name, table, loaded.pixels, protocol, seed)
                     predictions.to_csv(temporary, index=False, float_format="%.6f")
-            found = pd.read_csv(file)
-            right = found[list(CLASS_NAMES)].idxmax(axis="columns") == found["label"]
-            accuracies.setdefault(name, {})[protocol] = float(right.mean())
+            found = evaluation.read_predictions(file)
+            accuracies.setdefault(name, {})[protocol] = evaluation.point_metrics(found)["accuracy"]
     return pd.DataFrame(accuracies).T
 
 
@@ -74,27 +74,44 @@ def scanner_against_scanner(
     """
     if table["source"].nunique() < 2:
         return {}
-    found = (splits.make_split(table, "patient", fold, seed) for fold in range(splits.FOLDS))
-    folds = [(np.concatenate([split.train, split.validation]), split.test) for split in found]
+    folds = [
+        (np.concatenate([split.train, split.validation]), split.test)
+        for split in _splits(table, "patient", seed)
+    ]
     scores = audit.source_classifier(table, pixels, folds, seed)
     return {name: round(float(value), 4) for name, value in scores.items()}
 
 
 def _predict(
-    name: str, table: pd.DataFrame, pixels: np.ndarray, protocol: str, seed: int
+    name: str, table: pd.DataFrame, features: np.ndarray, protocol: str, seed: int
 ) -> pd.DataFrame:
-    folds = range(splits.FOLDS if protocol == "patient" else 1)
     parts = []
-    for fold in folds:
-        split = splits.make_split(table, protocol, fold, seed)
-        rows = (np.sort(np.concatenate([split.train, split.validation])), split.test)
-        if name == CLASSICAL:
-            probabilities = audit.classical_baseline(table, pixels, *rows, seed)
-        else:
-            probabilities = audit.SHORTCUTS[name](table, pixels, *rows, seed)
-        tested = splits.part(table, split, "test")
-        predictions = tested[["path", "patient", "group", "label"]].assign(fold=fold)
-        predictions[list(CLASS_NAMES)] = probabilities
-        extras = tested[["source", "plane", "twin_in_training"]]
-        parts.append(pd.concat([predictions, extras], axis="columns"))
+    for split in _splits(table, protocol, seed):
+        train = np.sort(np.concatenate([split.train, split.validation]))
+        predictions = splits.part(table, split, "test")[list(KEPT)].assign(fold=split.fold)
+        predictions[list(CLASS_NAMES)] = audit.predict_shortcut(
+            name, table, features, train, split.test, seed
+        )
+        parts.append(predictions)
     return pd.concat(parts, ignore_index=True)
+
+
+def _is_finished(file: Path, table: pd.DataFrame, protocol: str, seed: int) -> bool:
+    """Return whether a table is there already and holds the pictures that it should."""
+    if not file.is_file():
+        return False
+    expected = [table.iloc[split.test] for split in _splits(table, protocol, seed)]
+    found = pd.read_csv(file, usecols=["path", "label"], dtype=str)
+    return found.equals(
+        pd.concat(expected, ignore_index=True)[["path", "label"]].astype(found.dtypes)
+    )
+
+
+def _protocols(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the protocols that a table allows: a folder without splits has no official one."""
+    return PROTOCOLS if set(table["split"]) >= set(SPLIT_NAMES) else PROTOCOLS[:1]
+
+
+def _splits(table: pd.DataFrame, protocol: str, seed: int) -> list[splits.Split]:
+    folds = range(splits.FOLDS if protocol == "patient" else 1)
+    return [splits.make_split(table, protocol, fold, seed) for fold in folds]

@@ -118,7 +118,8 @@ def open_folder(folder: Path) -> Collection:
     """List the pictures of a folder laid out `<class>/…` or `<split>/<class>/…`.
 
     An `images.csv` in the folder may name, for each `path`, its `patient`, `group`, `source`,
-    `source_image`, `mirrored`, `plane` and `outline`; any of these columns can be absent.
+    `source_image`, `mirrored`, `mislabelled`, `plane` and `outline`; any of these columns can be
+    absent. `mirrored` and `mislabelled` are 1 or 0.
 
     Raises
     ------
@@ -129,7 +130,10 @@ def open_folder(folder: Path) -> Collection:
     details = folder / "images.csv"
     if not details.is_file():
         return Collection(folder.name, "", folder, _completed(table), "nothing")
-    known = pd.read_csv(details, dtype=str, keep_default_na=False, encoding="utf-8")
+    try:
+        known = pd.read_csv(details, dtype=str, keep_default_na=False, encoding="utf-8")
+    except ValueError as error:  # of pandas for no CSV, of Python for no UTF-8
+        raise DatasetError(f"{details} cannot be read as UTF-8 CSV: {error}") from error
     if "path" not in known or known["path"].duplicated().any():
         raise DatasetError(f"{details} must have a column `path` that names each picture once")
     _require_all(table, known, details)
@@ -223,7 +227,7 @@ def _check_counts(table: pd.DataFrame, root: Path) -> None:
         for label, count in counts.items()
     }
     if found != expected:
-        wrong = {key: (found.get(key, 0), count) for key, count in expected.items()}
+        wrong = {key: (found.get(key, 0), expected.get(key, 0)) for key in {**expected, **found}}
         wrong = {"/".join(key): pair for key, pair in wrong.items() if pair[0] != pair[1]}
         raise DatasetError(
             f"{root} is not version 1 of the collection: (found, expected) pictures are {wrong}. "
@@ -284,8 +288,19 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
     table["source"] = table["source"].mask(table["source"] == "", "folder")
     table["source_image"] = table["source_image"].mask(table["source_image"] == "", table["path"])
     table["group"] = table["group"].mask(table["group"] == "", table["source_image"])
-    mirrored = table["mirrored"] if "mirrored" in table else pd.Series("0", index=table.index)
-    table["mirrored"] = mirrored == "1"
-    if "mislabelled" not in table:
-        table["mislabelled"] = False
+    for column in ("mirrored", "mislabelled"):
+        table[column] = _flags(table, column)
     return table[[*COLUMNS, *_EXTRA_COLUMNS]].reset_index(drop=True)
+
+
+def _flags(table: pd.DataFrame, column: str) -> pd.Series:
+    if column not in table:
+        return pd.Series(False, index=table.index)
+    values = table[column].astype(str).str.lower()
+    odd = values[~values.isin(("1", "0", "true", "false", ""))]
+    if len(odd):
+        raise DatasetError(
+            f"column {column} of images.csv holds {odd.iloc[0]!r} for "
+            f"{table.loc[odd.index[0], 'path']}: write 1 or 0"
+        )
+    return values.isin(("1", "true"))

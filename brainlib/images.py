@@ -57,8 +57,9 @@ class LoadedImages:
 def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     """Decode one picture to grey, at its own size.
 
-    Alpha is flattened onto black, palettes are expanded, 16-bit greys are scaled to 8 bits over
-    their full range, and the orientation that a camera noted is applied.
+    Alpha is flattened onto black, palettes are expanded, greys of more than 8 bits are scaled from
+    their lowest and highest value to 0 and 255 (fractions from 0 and 1), and the orientation that a
+    camera noted is applied.
 
     Parameters
     ----------
@@ -112,6 +113,8 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ImageError("the picture holds values that are not finite")
     low, high = float(values.min()), float(values.max())
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        return (values * 255.0).round().astype(np.uint8)
     if low >= 0 and high <= 255:
         return values.astype(np.uint8)
     return ((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8)

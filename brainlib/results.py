@@ -1,7 +1,8 @@
 """From the prediction tables of a model folder to `metrics.json`, and from there to every text.
 
 A prediction table is named after its run: `<model>.test.csv` for the official split,
-`<model>_patient<fold>.test.csv` for a fold; `.validation.csv` beside it.
+`<model>_patient<fold>.test.csv` for a fold, `<model>_patient.test.csv` for all folds in one;
+`.validation.csv` beside it.
 """
 
 import json
@@ -17,7 +18,7 @@ from brainlib.runs import MODEL_NAMES, Run
 
 METRICS_FILE = "model/metrics.json"
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
-_TABLE_NAME = re.compile(r"(?P<model>.+?)(_patient(?P<fold>\d))?\.(?P<part>test|validation)\.csv")
+_TABLE_NAME = re.compile(r"(?P<model>.+?)(?P<patient>_patient\d?)?\.(?P<part>test|validation)\.csv")
 
 Tables = dict[str, dict[str, pd.DataFrame]]
 """Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
@@ -77,7 +78,7 @@ def read_tables(place: Path | str, part: str = "test") -> Tables:
     for file in sorted(place.glob(f"*.{part}.csv")):
         name = _TABLE_NAME.fullmatch(file.name)
         if name:
-            protocol = "patient" if name["fold"] else "official"
+            protocol = "patient" if name["patient"] else "official"
             parts.setdefault((name["model"], protocol), []).append(
                 evaluation.read_predictions(file)
             )

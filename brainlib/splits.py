@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from brainlib.datasets import KAGGLE_SOURCES, read_provenance
+from brainlib.datasets import COLUMNS, KAGGLE_SOURCES, read_provenance
 
 PROTOCOLS = ("patient", "official", "deduplicated")
 FOLDS = 5
@@ -79,10 +79,13 @@ def make_split(
     Raises
     ------
     SplitError
-        For an unknown protocol or fold, or a table that does not allow it.
+        For an unknown protocol or fold, or a table that does not allow it: fewer than two classes,
+        and under `patient` a row without a group, a patient with two kinds of tumour, one source
+        picture under two labels, too few groups, or a part that would lack a class.
     """
     if protocol not in PROTOCOLS:
         raise SplitError(f"no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    _require_classes(table)
     if protocol == "patient":
         return _split_by_patient(table, fold, seed)
     return _split_as_published(table, protocol, seed)
@@ -219,6 +222,55 @@ def _keys(table: pd.DataFrame, column: str, rows: np.ndarray) -> set[str]:
     return set(table[column].iloc[rows]) - {""}
 
 
+def _require_classes(table: pd.DataFrame) -> None:
+    absent = [name for name in (*COLUMNS, "source_image", "mirrored", "mislabelled")
+              if name not in table]  # fmt: skip
+    if absent:
+        raise SplitError(
+            f"the image table has no column {', '.join(absent)}: make it with "
+            "datasets.open_collection or datasets.open_folder"
+        )
+    labels = table["label"].unique()
+    if len(labels) < 2:
+        raise SplitError(
+            f"a split needs pictures of at least two classes, and the table has "
+            f"{', '.join(labels) or 'none'} only: add the folders of the other classes"
+        )
+
+
+def _require_groups(table: pd.DataFrame) -> None:
+    lacking = table.loc[table["group"].isna() | (table["group"] == ""), "path"]
+    if len(lacking):
+        raise SplitError(
+            f"{len(lacking)} pictures have no group, for instance {lacking.iloc[0]}: name their "
+            "patient or group in images.csv, or take the groups of audit.group_from_audit"
+        )
+
+
+def _require_one_label(table: pd.DataFrame) -> None:
+    """Refuse what cannot be: one picture under two labels, or a patient with two kinds of tumour.
+
+    A group may hold several labels, since it joins pictures for many reasons, and a patient may
+    have slices with tumour and without: both are kept whole, which is all that a split needs.
+    """
+    used = table[~table["mislabelled"]]
+    tumors = used[(used["label"] != "notumor") & (used["patient"] != "")]
+    for rows, column, name in ((used, "source_image", "source picture"),
+                               (tumors, "patient", "patient")):  # fmt: skip
+        labels = rows.groupby(column)["label"].unique()
+        labels = labels[labels.map(len) > 1]
+        if len(labels):
+            raise SplitError(
+                f"{name} {labels.index[0]!r} has the labels {' and '.join(sorted(labels.iloc[0]))}"
+                f" ({len(labels)} such in all): correct the folder of the wrong pictures, or put "
+                "1 into the column mislabelled of their rows in images.csv, which leaves them out"
+            )
+
+
+def _lacks_a_class(table: pd.DataFrame, rows: np.ndarray, classes: set[str]) -> bool:
+    return set(table["label"].iloc[rows]) != classes
+
+
 def _draw_folds(table: pd.DataFrame) -> np.ndarray:
     rows = np.flatnonzero(~table["mislabelled"] & ~_is_repeated(table))
     labels, groups = table["label"].iloc[rows], table["group"].iloc[rows]
@@ -231,6 +283,12 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
     folds = np.full(len(table), -1)
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     for fold, (_, test) in enumerate(splitter.split(rows, labels, groups)):
+        if _lacks_a_class(table, rows[test], set(labels)):
+            absent = ", ".join(sorted(set(labels) - set(labels.iloc[test])))
+            raise SplitError(
+                f"fold {fold} of protocol 'patient' would have no picture of {absent}, because "
+                "too few groups hold most of its pictures: add pictures of more patients"
+            )
         folds[rows[test]] = fold
     return folds
 
@@ -244,15 +302,30 @@ def _is_repeated(table: pd.DataFrame) -> pd.Series:
 def _split_by_patient(table: pd.DataFrame, fold: int, seed: int) -> Split:
     if fold not in range(FOLDS):
         raise SplitError(f"no fold {fold!r}: choose one of 0 to {FOLDS - 1}")
+    _require_groups(table)
+    _require_one_label(table)
     folds = assign_folds(table)
     test = np.flatnonzero(folds == fold)
     rest = np.flatnonzero((folds >= 0) & (folds != fold))
-    splitter = StratifiedGroupKFold(round(1 / VALIDATION_FRACTION), shuffle=True, random_state=seed)
-    parts = splitter.split(rest, table["label"].iloc[rest], table["group"].iloc[rest])
-    train, validation = next(parts)
+    train, validation = _hold_out_groups(table.iloc[rest], seed)
     split = Split("patient", fold, rest[train], rest[validation], test)
     prove_disjoint(table, split)
     return split
+
+
+def _hold_out_groups(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and validation rows that share no group and hold every class, both."""
+    labels, groups = table["label"], table["group"]
+    fewest = int(groups.groupby(labels).nunique().min())
+    parts = max(2, min(round(1 / VALIDATION_FRACTION), fewest))
+    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    for train, validation in splitter.split(table, labels, groups):
+        if not any(_lacks_a_class(table, rows, set(labels)) for rows in (train, validation)):
+            return train, validation
+    raise SplitError(
+        "no part of the pictures can be held out for validation that has every class: "
+        "add pictures of more patients"
+    )
 
 
 def _split_as_published(table: pd.DataFrame, protocol: str, seed: int) -> Split:

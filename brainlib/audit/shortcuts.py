@@ -2,82 +2,117 @@
 
 Each looks at something that has little to do with a tumour: the grey-level statistics of the whole
 picture, its border, its background, its file, its most similar picture in training. Where such a
-classifier is nearly as right as a network, the network's score says little about tumours.
-
-All have one signature, `shortcut(table, pixels, train, test, seed=0)`, and give the probabilities
-of the test rows in the order of `brainlib.CLASS_NAMES`.
+classifier is nearly as right as a network, the network's score says little about tumours. The last
+one, gradient histograms with a tuned support vector machine, is no shortcut but the classical way,
+which a network has to beat.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.ndimage
 
-from brainlib import CLASS_NAMES
+from brainlib.audit import classifiers
 from brainlib.audit.classes import check_rows, class_codes, class_probabilities
 from brainlib.audit.pictures import AuditError, check_pixels, shrink, thumbnails
 
-SHARPNESS = 50.0
 PROPERTIES = ("width", "height", "mode", "bytes")
+HOG_SIDE = 128
 
 
-def _boost(
-    table: pd.DataFrame, features: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int
-) -> np.ndarray:
-    """Gradient-boosted trees (Friedman, 2001; histogram form: Ke et al., 2017)."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
+@dataclass(frozen=True)
+class Shortcut:
+    """What a shortcut looks at, and how it learns from that.
 
-    codes = class_codes(table)[train]
-    if len(np.unique(codes)) < 2:
-        raise AuditError("training rows have one class only; choose rows with at least two")
-    model = HistGradientBoostingClassifier(random_state=seed, early_stopping=False)
-    model.fit(features[train], codes)
-    return class_probabilities(model, features[test])
+    Attributes
+    ----------
+    features : callable
+        `features(table, pixels)` gives an array of shape (n, d), computed once for all folds.
+    fit : callable
+        `fit(features, codes, groups, seed)` gives a fitted scikit-learn classifier.
+    columns : tuple of str
+        Columns that the table must have beside those of the image table.
+    """
+
+    features: Callable[[pd.DataFrame, np.ndarray], np.ndarray]
+    fit: Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
+    columns: tuple[str, ...] = ()
 
 
-def nearest_neighbor(
-    table: pd.DataFrame, pixels: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0
-) -> np.ndarray:
-    """Give each picture the label of the most similar thumbnail in training.
-
-    The most probable class is that of the nearest neighbour (Cover and Hart, 1967). Probabilities
-    are a softmax over each class's nearest neighbour, 50 times its correlation.
+def shortcut_features(name: str, table: pd.DataFrame, pixels: np.ndarray) -> np.ndarray:
+    """Compute what a shortcut looks at, for all pictures of a table.
 
     Parameters
     ----------
+    name : str
+        A key of `SHORTCUTS`.
     table : DataFrame
-        Image table, n rows.
+        Image table, n rows; for `file_properties` joined with `read_file_properties`.
     pixels : ndarray of uint8, shape (n, height, width, 1)
-        Its pixels.
-    train, test : ndarray of int
-        Row positions.
-    seed : int
-        Not used; the result is the same for all.
 
     Returns
     -------
-    ndarray of float64, shape (len(test), 4)
-        Probabilities in the order of `brainlib.CLASS_NAMES`.
+    ndarray, shape (n, d)
 
     Raises
     ------
     AuditError
-        If table, pixels and rows do not fit.
+        For an unknown name, a missing column, or pixels that do not fit.
     """
-    del seed
     check_pixels(pixels, len(table))
+    shortcut = _find(name)
+    missing = [column for column in shortcut.columns if column not in table.columns]
+    if missing:
+        raise AuditError(
+            f"{name} needs the columns {', '.join(missing)}: join them to the table, for files "
+            "with table.join(read_file_properties(root, table))"
+        )
+    return shortcut.features(table, pixels)
+
+
+def predict_shortcut(
+    name: str,
+    table: pd.DataFrame,
+    features: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int = 0,
+) -> np.ndarray:
+    """Fit a shortcut on training rows and predict the test rows.
+
+    Parameters
+    ----------
+    name : str
+        A key of `SHORTCUTS`.
+    table : DataFrame
+        Image table with `label` and `group`, n rows.
+    features : ndarray, shape (n, d)
+        From `shortcut_features`.
+    train, test : ndarray of int
+        Row positions.
+    seed : int
+
+    Returns
+    -------
+    ndarray of float64, shape (len(test), 4)
+        Probabilities in the order of `brainlib.CLASS_NAMES`; 0 for a class that training lacks.
+
+    Raises
+    ------
+    AuditError
+        For an unknown name, rows that make no sense, or training rows of one class only.
+    """
+    shortcut = _find(name)
     check_rows(table, train, test)
-    codes = class_codes(table)
-    small = thumbnails(pixels)
-    nearest = np.full((len(test), len(CLASS_NAMES)), -np.inf)
-    for code in np.unique(codes[train]):
-        reference = small[train[codes[train] == code]].T
-        for start in range(0, len(test), 1024):
-            rows = slice(start, start + 1024)
-            nearest[rows, code] = (small[test[rows]] @ reference).max(axis=1)
-    odds = np.exp(SHARPNESS * (nearest - nearest.max(axis=1, keepdims=True)))
-    return odds / odds.sum(axis=1, keepdims=True)
+    codes = class_codes(table)[train]
+    if len(np.unique(codes)) < 2:
+        raise AuditError("training rows have one class only; choose rows with at least two")
+    model = shortcut.fit(features[train], codes, table["group"].to_numpy()[train], seed)
+    return class_probabilities(model, features[test])
 
 
 def intensity_features(pixels: np.ndarray) -> np.ndarray:
@@ -86,18 +121,12 @@ def intensity_features(pixels: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, height, width, 1)
-        Pictures.
 
     Returns
     -------
     ndarray of float32, shape (n, 12)
         Mean, standard deviation, skewness, percentiles 5, 25, 50, 75, 95 and 99, maximum, share of
         black pixels (0), entropy in bits.
-
-    Raises
-    ------
-    AuditError
-        If `pixels` is not the project's pixel array.
     """
     check_pixels(pixels)
     levels = np.arange(256)
@@ -114,55 +143,25 @@ def intensity_features(pixels: np.ndarray) -> np.ndarray:
     return features
 
 
-def intensity_statistics(
-    table: pd.DataFrame, pixels: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0
-) -> np.ndarray:
-    """Classify by `intensity_features` alone, with gradient boosting.
-
-    Parameters, returns and raises as `nearest_neighbor`; `seed` is that of the trees.
-    """
-    check_pixels(pixels, len(table))
-    check_rows(table, train, test)
-    return _boost(table, intensity_features(pixels), train, test, seed)
-
-
 def border_features(pixels: np.ndarray, size: int = 48, width: int = 2) -> np.ndarray:
     """Keep the outermost frame of each picture, about 4 % of its side.
 
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, height, width, 1)
-        Pictures.
-    size : int, default 48
+    size : int
         Side to which a picture is shrunk first.
-    width : int, default 2
+    width : int
         Width of the frame in the shrunken picture.
 
     Returns
     -------
     ndarray of float32, shape (n, 4 * width * (size - width))
         Grey values of the frame.
-
-    Raises
-    ------
-    AuditError
-        If `pixels` is not the project's pixel array.
     """
     frame = np.ones((size, size), bool)
     frame[width:-width, width:-width] = False
     return shrink(pixels, size)[:, frame]
-
-
-def border_pixels(
-    table: pd.DataFrame, pixels: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0
-) -> np.ndarray:
-    """Classify by the outermost frame of the picture, where no brain is.
-
-    Parameters, returns and raises as `nearest_neighbor`; `seed` is that of the trees.
-    """
-    check_pixels(pixels, len(table))
-    check_rows(table, train, test)
-    return _boost(table, border_features(pixels), train, test, seed)
 
 
 def head_mask(picture: np.ndarray) -> np.ndarray:
@@ -180,28 +179,18 @@ def head_mask(picture: np.ndarray) -> np.ndarray:
     ndarray of bool, shape (height, width)
         True on the head; all False for a blank picture.
     """
+    from skimage.filters import threshold_otsu
+
     smooth = scipy.ndimage.gaussian_filter(picture.astype(np.float32), len(picture) / 75)
-    if smooth.max() - smooth.min() < 1:
+    if np.ptp(smooth) < 1:
         return np.zeros(picture.shape, bool)
-    bright = smooth > 0.5 * _otsu(smooth)
+    bright = smooth > 0.5 * threshold_otsu(smooth)
     bright = scipy.ndimage.binary_closing(bright, iterations=max(1, len(picture) // 50))
     pieces, count = scipy.ndimage.label(bright)
     if count == 0:
         return np.zeros(picture.shape, bool)
     largest = np.bincount(pieces.ravel())[1:].argmax() + 1
     return scipy.ndimage.binary_fill_holes(pieces == largest)
-
-
-def _otsu(values: np.ndarray) -> float:
-    """Threshold with the largest variance between what is below and what is above."""
-    counts, edges = np.histogram(values, 128)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(centres[np.nanargmax(between)])
 
 
 def mask_heads(pixels: np.ndarray, size: int = 75) -> np.ndarray:
@@ -212,19 +201,13 @@ def mask_heads(pixels: np.ndarray, size: int = 75) -> np.ndarray:
     Parameters
     ----------
     pixels : ndarray of uint8, shape (n, height, width, 1)
-        Pictures.
-    size : int, default 75
+    size : int
         Side to which a picture is shrunk first.
 
     Returns
     -------
     ndarray of uint8, shape (n, size, size, 1)
         Masked pictures: 255 on the head.
-
-    Raises
-    ------
-    AuditError
-        If `pixels` is not the project's pixel array.
     """
     small = np.rint(shrink(pixels, size)).astype(np.uint8)
     for picture in small:
@@ -232,21 +215,22 @@ def mask_heads(pixels: np.ndarray, size: int = 75) -> np.ndarray:
     return small[..., None]
 
 
-def masked_head(
-    table: pd.DataFrame, pixels: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0
-) -> np.ndarray:
-    """Classify by the picture with everything inside the head painted over (`mask_heads`).
+def hog_features(pixels: np.ndarray) -> np.ndarray:
+    """Describe pictures by histograms of oriented gradients (Dalal and Triggs, 2005).
 
-    Principal components of the masked picture, fitted on the training rows, then gradient
-    boosting. Parameters, returns and raises as `nearest_neighbor`; `seed` is that of the trees.
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (n, height, width, 1)
+
+    Returns
+    -------
+    ndarray of float32, shape (n, 8100)
+        Of the picture at 128 × 128: nine orientations, cells of 8 × 8 pixels, blocks of 2 × 2.
     """
-    from sklearn.decomposition import PCA
+    from skimage.feature import hog
 
-    check_pixels(pixels, len(table))
-    check_rows(table, train, test)
-    flat = shrink(mask_heads(pixels), 25).reshape(len(table), -1)
-    reduction = PCA(min(40, len(train) - 1), svd_solver="full").fit(flat[train])
-    return _boost(table, reduction.transform(flat), train, test, seed)
+    small = shrink(pixels, HOG_SIDE)
+    return np.stack([hog(picture, cells_per_block=(2, 2)).astype(np.float32) for picture in small])
 
 
 def read_file_properties(root: str | Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -283,23 +267,33 @@ def read_file_properties(root: str | Path, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, index=table.index, columns=list(PROPERTIES))
 
 
-def file_properties(
-    table: pd.DataFrame, pixels: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int = 0
-) -> np.ndarray:
-    """Classify by width, height, mode and size in bytes, without looking at the picture.
-
-    The table must carry the columns of `read_file_properties`. Parameters, returns and raises
-    otherwise as `nearest_neighbor`; the pixels are not used.
-    """
-    del pixels
-    check_rows(table, train, test)
-    missing = [column for column in PROPERTIES if column not in table.columns]
-    if missing:
-        raise AuditError(
-            f"the table lacks {', '.join(missing)}: "
-            "use table.join(read_file_properties(root, table))"
-        )
+def _file_features(table: pd.DataFrame, _pixels: np.ndarray) -> np.ndarray:
     numbers = table[["width", "height", "bytes"]].to_numpy(np.float64)
     mode = pd.factorize(table["mode"], sort=True)[0]
-    shape = numbers[:, 0] / numbers[:, 1]
-    return _boost(table, np.column_stack([numbers, shape, mode]), train, test, seed)
+    return np.column_stack([numbers, numbers[:, 0] / numbers[:, 1], mode])
+
+
+def _masked_features(_table: pd.DataFrame, pixels: np.ndarray) -> np.ndarray:
+    return shrink(mask_heads(pixels), 25).reshape(len(pixels), -1)
+
+
+SHORTCUTS: dict[str, Shortcut] = {
+    "nearest_neighbor": Shortcut(lambda _, pixels: thumbnails(pixels), classifiers.nearest),
+    "intensity_statistics": Shortcut(
+        lambda _, pixels: intensity_features(pixels), classifiers.boost
+    ),
+    "border_pixels": Shortcut(lambda _, pixels: border_features(pixels), classifiers.boost),
+    "masked_head": Shortcut(_masked_features, classifiers.reduce_and_boost),
+    "file_properties": Shortcut(_file_features, classifiers.boost, PROPERTIES),
+    "mirror_flag": Shortcut(
+        lambda table, _: table[["mirrored"]].to_numpy(np.float64), classifiers.boost, ("mirrored",)
+    ),
+    "hog_svm": Shortcut(lambda _, pixels: hog_features(pixels), classifiers.tuned_svm),
+}
+"""All of them, by name; the classical baseline last because it takes longest."""
+
+
+def _find(name: str) -> Shortcut:
+    if name not in SHORTCUTS:
+        raise AuditError(f"no shortcut {name!r}: choose one of {', '.join(SHORTCUTS)}")
+    return SHORTCUTS[name]
