@@ -1,7 +1,8 @@
 """From the name of a source to the image table, one row per picture.
 
-A source is `kaggle` (version 1 of the Brain Tumor MRI Dataset through Kaggle Hub), `phantom`
-(synthetic, made on this machine), or a folder laid out `<class>/…` or `<split>/<class>/…`.
+A source is `kaggle` (version 1 of the Brain Tumor MRI Dataset through Kaggle Hub), `figshare` (the
+slices that most of its tumours are made of), `phantom` (synthetic, made on this machine), or a
+folder laid out `<class>/…` or `<split>/<class>/…`.
 No picture is decoded here, and no source stands in for another.
 """
 
@@ -93,8 +94,8 @@ def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
     Parameters
     ----------
     source : str
-        `kaggle`, `phantom`, or a folder laid out `<class>/…` or `<split>/<class>/…`, relative to
-        the project's root.
+        `kaggle`, `figshare`, `phantom`, or a folder laid out `<class>/…` or `<split>/<class>/…`,
+        relative to the project's root.
     seed : int
         Seed of the phantom; other sources have none.
 
@@ -111,6 +112,10 @@ def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
         return _open_kaggle()
     if source == "phantom":
         return _open_phantom(seed)
+    if source == "figshare":
+        from brainlib import figshare
+
+        return figshare.open_figshare()
     return open_folder(paths.resolve(source))
 
 
@@ -249,8 +254,8 @@ def _open_phantom(seed: int) -> Collection:
 def _list_pictures(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise DatasetError(
-            f"{folder} is not a folder. A source is 'kaggle', 'phantom', or a folder laid out "
-            "<class>/… or <split>/<class>/…"
+            f"{folder} is not a folder. A source is 'kaggle', 'figshare', 'phantom', or a "
+            "folder laid out <class>/… or <split>/<class>/…"
         )
     rows = []
     for label in CLASS_NAMES:

@@ -141,10 +141,6 @@ def test_every_figshare_slice_has_its_patient_and_one_label(provenance):
     assert (provenance.loc[provenance["source"] != "figshare", "patient"] == "").all()
 
 
-def test_one_source_picture_lies_in_one_group(provenance):
-    assert (provenance.groupby("source_image")["group"].nunique() == 1).all()
-
-
 def test_origins_count_files_pictures_and_patients(downloaded):
     origins = datasets.count_origins(datasets.open_collection("kaggle").table)
     assert origins["files"].tolist() == [1621, 1645, 2000, 1757]

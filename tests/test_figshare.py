@@ -181,7 +181,7 @@ def test_a_stopped_conversion_goes_on(loose, monkeypatch):
     write_mat(broken, 230)
     read, read_slice = [], figshare.read_slice
     monkeypatch.setattr(
-        figshare, "read_slice", lambda *file: read.append(file) or read_slice(*file)
+        figshare.collection, "read_slice", lambda *file: read.append(file) or read_slice(*file)
     )
     assert len(figshare.open_figshare(folder, archives).table) == 8
     assert [file.name for file, _ in read] == ["230.mat", "231.mat", "232.mat"]
@@ -225,7 +225,7 @@ def test_a_download_that_fails_is_tried_again(serve, tmp_path):
 
 
 def test_a_download_with_another_checksum_is_refused(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(figshare, "RETRIES", 0)
+    monkeypatch.setattr(figshare.collection, "RETRIES", 0)
     archives, _ = serve()
     archives["first.zip"] = figshare.Archive(archives["first.zip"].url, "0" * 32, NUMBERS[:4])
     with pytest.raises(datasets.DatasetError, match=r"first\.zip could not be downloaded.*hash"):
@@ -234,7 +234,7 @@ def test_a_download_with_another_checksum_is_refused(serve, tmp_path, monkeypatc
 
 
 def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(loose, monkeypatch):
-    monkeypatch.setattr(figshare, "RETRIES", 0)
+    monkeypatch.setattr(figshare.collection, "RETRIES", 0)
     folder, archives = loose
     (folder / "230.mat").unlink()
     with pytest.raises(datasets.DatasetError) as caught:

@@ -1,0 +1,300 @@
+"""Pictures: grey 8-bit pixels from any file, decoded once, and nothing left out unsaid."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from brainlib import CLASS_NAMES, datasets, images, phantom
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom") / "small"
+    return phantom.write_phantom(folder, patients=4, slices=4, size=64)
+
+
+@pytest.fixture
+def folder(original, tmp_path, monkeypatch):
+    """A phantom to spoil, and an empty cache."""
+    monkeypatch.setenv("BRAINLIB_CACHE", str(tmp_path / "cache"))
+    return shutil.copytree(original, tmp_path / "pictures")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that are decoded from now on."""
+    read, found = images.read_picture, []
+    monkeypatch.setattr(images, "read_picture", lambda file: found.append(file) or read(file))
+    return found
+
+
+def load(folder):
+    return images.load_images(datasets.open_folder(folder), SIZE)
+
+
+def cache_files(folder):
+    return sorted((folder.parent / "cache").rglob("*"))
+
+
+def read_saved(picture, folder, name="picture.png", **options):
+    picture.save(folder / name, **options)
+    return images.read_picture(folder / name)
+
+
+def gradient(low, high, dtype, shape=(16, 16)):
+    return np.linspace(low, high, shape[0] * shape[1]).reshape(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
+@pytest.mark.parametrize("name", ["picture.jpg", "picture.bmp", "picture"])
+def test_a_picture_is_recognised_by_its_content(tmp_path, kind, name):
+    grey = gradient(0, 255, np.uint8)
+    found = read_saved(Image.fromarray(grey), tmp_path, name, format=kind)
+    assert found.dtype == np.uint8 and found.shape == grey.shape
+    np.testing.assert_allclose(found, grey, atol=0 if kind != "JPEG" else 8)
+
+
+def test_the_odd_files_of_the_phantom_are_read_and_counted(folder):
+    collection = datasets.open_folder(folder)
+    formats = images.file_formats(collection)
+    odd = formats[formats["format"] == "PNG"]
+    assert set(odd["mode"]) == {"RGBA", "P"} and (odd["ending"] == ".jpg").all()
+    assert formats["files"].sum() == len(collection.table)
+    for path in collection.table["path"]:
+        pixels = images.read_picture(folder / path)
+        assert pixels.shape == (64, 64) and pixels.std() > 10
+
+
+def test_what_is_transparent_is_black(tmp_path):
+    grey = gradient(10, 250, np.uint8)
+    alpha = np.full_like(grey, 255)
+    alpha[:8] = 0
+    alpha[8] = 128
+    for mode in ("RGBA", "LA"):
+        channels = [grey] * (len(mode) - 1) + [alpha]
+        found = read_saved(Image.fromarray(np.stack(channels, axis=-1), mode), tmp_path)
+        assert not found[:8].any()
+        np.testing.assert_allclose(found[8], grey[8] / 2, atol=2)
+        np.testing.assert_array_equal(found[9:], grey[9:])
+
+
+def test_a_palette_is_looked_up_with_its_transparent_colour(tmp_path):
+    picture = Image.fromarray(np.repeat(np.array([[0, 1, 2]], np.uint8), 2, axis=0), "P")
+    picture.putpalette([200, 200, 200, 50, 50, 50, 90, 90, 90])
+    assert read_saved(picture, tmp_path)[0].tolist() == [200, 50, 90]
+    assert read_saved(picture, tmp_path, transparency=2)[0].tolist() == [200, 50, 0]
+
+
+def test_grey_as_rgb_is_the_same_picture(tmp_path):
+    grey = gradient(0, 255, np.uint8)
+    np.testing.assert_array_equal(
+        read_saved(Image.fromarray(grey).convert("RGB"), tmp_path),
+        read_saved(Image.fromarray(grey), tmp_path),
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        (gradient(0, 65535, np.uint16), "picture.png"),
+        (gradient(100, 4000, np.uint16), "picture.tif"),
+        (gradient(-1000, 3000, np.int32), "picture.tif"),
+        (gradient(-2.5, 900.0, np.float32), "picture.tif"),
+        (gradient(0.0, 1.0, np.float32), "picture.tif"),
+    ],
+)
+def test_greys_of_more_than_8_bits_keep_their_contrast(tmp_path, values, name):
+    found = read_saved(Image.fromarray(values), tmp_path, name)
+    np.testing.assert_allclose(found.ravel(), np.linspace(0, 255, 256), atol=1)
+
+
+def test_8_bit_greys_in_a_wider_file_stay_as_they_are(tmp_path):
+    values = gradient(20, 200, np.uint16)
+    np.testing.assert_array_equal(read_saved(Image.fromarray(values), tmp_path), values)
+
+
+def test_the_orientation_that_a_camera_noted_is_applied(tmp_path):
+    grey = gradient(0, 255, np.uint8, (4, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    found = read_saved(Image.fromarray(grey), tmp_path, exif=exif)
+    np.testing.assert_array_equal(found, np.rot90(grey, -1))
+
+
+def test_an_upload_is_read_as_a_file_is(original):
+    file = next((original / "Training" / "glioma").iterdir())
+    with file.open("rb") as upload:
+        np.testing.assert_array_equal(images.read_picture(upload), images.read_picture(file))
+
+
+def test_resizing_is_antialiased():
+    fine = np.indices((256, 256)).sum(axis=0) % 2 * 255
+    small = images.resize(fine.astype(np.uint8), 32)
+    assert small.shape == (32, 32) and np.abs(small.astype(int) - 127).max() <= 2
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:400])
+
+
+def no_picture(file):
+    file.write_text("not a picture", encoding="utf-8")
+
+
+def absent(file):
+    file.unlink()
+
+
+def a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [cut_short, no_picture, absent, a_folder])
+def test_a_picture_that_cannot_be_read_is_named(folder, spoil):
+    file = next((folder / "Testing" / "glioma").iterdir())
+    spoil(file)
+    with pytest.raises(images.ImageError, match="cannot be read as a picture") as refused:
+        images.read_picture(file)
+    assert str(refused.value).count(str(file)) == 1
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_MAX_PICTURE_PIXELS", 99)
+    Image.new("L", (10, 10)).save(tmp_path / "large.png")
+    with pytest.raises(images.ImageError, match=r"large\.png .* 10 by 10 pixels.*scale it down"):
+        images.read_picture(tmp_path / "large.png")
+
+
+def test_row_i_shows_picture_i(folder):
+    loaded = load(folder)
+    assert loaded.pixels.dtype == np.uint8 and not loaded.unreadable
+    assert loaded.pixels.shape == (len(loaded.table), SIZE, SIZE, 1)
+    for path, pixels in zip(loaded.table["path"], loaded.pixels, strict=True):
+        expected = images.resize(images.read_picture(folder / path), SIZE)
+        np.testing.assert_array_equal(pixels[..., 0], expected)
+
+
+def test_a_second_load_decodes_nothing(folder, decoded):
+    first = load(folder)
+    assert len(decoded) == len(first.table)
+    again = load(folder)
+    assert len(decoded) == len(first.table)
+    np.testing.assert_array_equal(first.pixels, again.pixels)
+    pd.testing.assert_frame_equal(first.table, again.table)
+    other = images.load_images(datasets.open_folder(folder), SIZE // 2)
+    assert other.pixels.shape[1] == SIZE // 2
+
+
+def test_a_changed_picture_is_noticed(folder, decoded):
+    table = load(folder).table
+    file = folder / table["path"].iloc[3]
+    content = bytearray(file.read_bytes())
+    Image.new("L", (64, 64), 77).save(file, format="PNG")
+    assert (load(folder).pixels[3] == 77).all()
+    decoded.clear()
+    file.write_bytes(content)
+    load(folder)
+    assert not decoded  # the old pictures are still in the cache
+
+
+def truncate(content):
+    return content[: len(content) // 2]
+
+
+def flip_a_pixel(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+
+
+def empty(content):
+    return b""
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_pixel, empty])
+def test_a_damaged_cache_is_noticed_and_made_again(folder, decoded, damage):
+    expected = load(folder).pixels
+    (cache,) = cache_files(folder)
+    cache.write_bytes(damage(cache.read_bytes()))
+    decoded.clear()
+    np.testing.assert_array_equal(load(folder).pixels, expected)
+    assert len(decoded) == len(expected)
+    decoded.clear()
+    load(folder)
+    assert not decoded
+
+
+def test_a_load_that_is_stopped_while_it_writes_leaves_no_half_cache(folder, monkeypatch):
+    def stop(file, **arrays):
+        file.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", stop)
+        with pytest.raises(KeyboardInterrupt):
+            load(folder)
+    assert not cache_files(folder)
+    assert len(load(folder).pixels) and len(cache_files(folder)) == 1
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(folder, monkeypatch):
+    (folder.parent / "file").touch()
+    monkeypatch.setenv("BRAINLIB_CACHE", str(folder.parent / "file"))
+    assert len(load(folder).pixels)
+
+
+def test_two_loads_at_once_give_the_same(folder):
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(load, [folder, folder])
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert len(cache_files(folder)) == 1
+
+
+@pytest.fixture
+def many(tmp_path, monkeypatch):
+    """A hundred pictures, each of a grey of its own."""
+    monkeypatch.setenv("BRAINLIB_CACHE", str(tmp_path / "cache"))
+    for number in range(100):
+        file = tmp_path / "many" / CLASS_NAMES[number % 4] / f"{number:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 100 + number).save(file)
+    return tmp_path / "many"
+
+
+def test_one_unreadable_in_a_hundred_is_left_out_and_named(many, caplog):
+    no_picture(many / "glioma" / "004.png")
+    for _ in range(2):  # the second time from the cache
+        loaded = load(many)
+        assert list(loaded.unreadable) == ["glioma/004.png"]
+        assert "cannot be read" in loaded.unreadable["glioma/004.png"]
+        assert len(loaded.pixels) == len(loaded.table) == 99
+        greys = loaded.table["path"].str[-7:-4].astype(int) + 100
+        np.testing.assert_array_equal(loaded.pixels[:, 0, 0, 0], greys)
+    assert caplog.text.count("left out glioma/004.png") == 2
+
+
+def test_two_unreadable_in_a_hundred_are_too_many(many):
+    no_picture(many / "glioma" / "004.png")
+    cut_short(many / "notumor" / "002.png")
+    (many / "notumor" / "002.png").write_bytes(b"\x89PNG")
+    with pytest.raises(images.ImageError, match=r"2 of 100 pictures .* more than 1%") as refused:
+        load(many)
+    assert "The first is glioma/004.png" in str(refused.value)
+
+
+def test_samples_and_histograms_are_of_their_class(many):
+    loaded = load(many)
+    samples = images.sample_pictures(loaded, 3, seed=1)
+    for number, label in enumerate(CLASS_NAMES):
+        assert len(samples[label]) == 3
+        assert all(int(picture[0, 0]) % 4 == number for picture in samples[label])
+    histograms = images.grey_histograms(loaded, bins=256)
+    np.testing.assert_allclose(histograms.sum(), 1)
+    assert histograms["glioma"].iloc[[100, 104]].tolist() == [0.04] * 2
+    assert histograms["glioma"].iloc[101] == 0
