@@ -264,7 +264,8 @@ def _read_cache(cache: Path) -> tuple[np.ndarray, list[str]] | None:
     if not cache.is_file():
         return None
     try:
-        with np.load(cache, allow_pickle=False) as stored:
+        # opened here, because numpy does not close a file that it finds damaged
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return stored["pixels"], stored["reasons"].tolist()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("decoding again, the cache %s is damaged: %s", cache, error)

@@ -23,7 +23,7 @@ def write_details(folder, **columns):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures of each class, one in each split."""
+    """Draw two pictures of each class, one in each split."""
     for label in CLASS_NAMES:
         for split in datasets.SPLIT_NAMES:
             draw(tmp_path / "mine" / split / label / "1.png")
@@ -37,7 +37,7 @@ def provenance():
 
 @pytest.fixture(scope="module")
 def kaggle_folder(provenance, tmp_path_factory):
-    """Files with the names of version 1, and nothing in them."""
+    """Make files with the names of version 1, and nothing in them."""
     root = tmp_path_factory.mktemp("kaggle")
     for split in datasets.SPLIT_NAMES:
         for label in CLASS_NAMES:
@@ -49,7 +49,7 @@ def kaggle_folder(provenance, tmp_path_factory):
 
 @pytest.fixture
 def downloaded(kaggle_folder, monkeypatch):
-    """Kaggle Hub answers from its cache; the handles that it was asked for."""
+    """Let Kaggle Hub answer from its cache, and list the handles that it was asked for."""
     asked = []
     monkeypatch.setattr(
         kagglehub, "dataset_download", lambda handle: asked.append(handle) or str(kaggle_folder)
