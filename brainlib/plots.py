@@ -18,7 +18,16 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from brainlib import CLASS_NAMES
 
 CLASS_COLORS = dict(zip(CLASS_NAMES, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
-_LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINE_COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#999999",
+)
 PROTOCOL_COLORS = {"patient": "#0072B2", "official": "#E69F00", "deduplicated": "#56B4E9"}
 
 
@@ -172,23 +181,26 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     Parameters
     ----------
     curves : mapping of name to DataFrame
-        As `evaluation.risk_coverage` gives them: `coverage`, `risk`.
+        As `evaluation.risk_coverage` gives them: `coverage`, `risk`. The first is drawn thick.
     title : str
     """
-    figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
-    for (name, curve), color in zip(curves.items(), _LINE_COLORS, strict=False):
-        axes.plot(curve["coverage"], curve["risk"], color=color, label=name)
+    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    for number, (name, curve) in enumerate(curves.items()):
+        axes.plot(
+            curve["coverage"], curve["risk"], color=_LINE_COLORS[number % len(_LINE_COLORS)],
+            label=name.replace("_", " "), linewidth=1.2 if number else 2.6, zorder=2 - number / 99,
+        )  # fmt: skip
     axes.set(xlabel="coverage: share of pictures answered", ylabel="risk: share of answers wrong")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlim=(0, 1), ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return _finished(figure, title)
 
 
 def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "accuracy") -> Figure:
-    """Draw one metric of every model under every protocol, with its interval.
+    """Draw one metric of every model under every protocol, with its interval, the best on top.
 
     Parameters
     ----------
@@ -199,8 +211,9 @@ def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "a
     """
     figure, axes = plt.subplots(figsize=(7.5, 1.2 + 0.55 * len(results)), layout="constrained")
     protocols = list(PROTOCOL_COLORS)
-    for row, by_protocol in enumerate(results.values()):
-        for protocol, values in by_protocol.items():
+    best = sorted(results, key=lambda name: -next(iter(results[name].values()))[metric]["value"])
+    for row, name in enumerate(best):
+        for protocol, values in results[name].items():
             score = values[metric]
             shift = 0.22 * (protocols.index(protocol) - 1)
             reach = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
@@ -210,7 +223,7 @@ def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "a
             )  # fmt: skip
     for protocol in protocols:
         axes.plot([], [], "o", color=PROTOCOL_COLORS[protocol], label=protocol)
-    axes.set_yticks(range(len(results)), [name.replace("_", " ") for name in results])
+    axes.set_yticks(range(len(results)), [name.replace("_", " ") for name in best])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel=f"{metric.replace('_', ' ')}, 95 % interval over patients")

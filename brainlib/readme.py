@@ -1,58 +1,171 @@
-"""The numbers of README.md, written from `metrics.json` between markers."""
+"""The numbers of README.md and DATASET.md, written from `metrics.json` between markers."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from brainlib import paths, results
+from brainlib import CLASS_NAMES, paths, results, splits
 
-START, END = "<!-- results: start -->", "<!-- results: end -->"
-_NAMES = {"seed_cnn": "starting network"}
+_MODELS = {
+    "seed_cnn": "**starting network**",
+    "hog_svm": "gradient histograms, tuned SVM",
+    "nearest_neighbor": "nearest neighbour, thumbnails of 32 by 32",
+    "border_pixels": "the border of the picture alone",
+    "intensity_statistics": "twelve intensity statistics",
+    "masked_head": "the head painted over",
+    "file_properties": "size, mode and bytes of the file",
+    "mirror_flag": "whether the file is a mirror image",
+}
 _PROTOCOLS = {
     "patient": "`patient`: new patients",
-    "official": "`official`: what everyone reports",
-    "deduplicated": "`deduplicated`: official without twins",
+    "official": "`official`: as everyone reports",
+    "deduplicated": "`deduplicated`: without twins",
 }
 
 
 def results_section(metrics: dict[str, Any]) -> str:
-    """Return the results as Markdown: one table, and a sentence on how the fit went.
+    """Return the results as Markdown: accuracy by protocol, by type of tumour, and details.
 
     Parameters
     ----------
     metrics : dict
         The content of `metrics.json`.
     """
-    lines = [
-        "| model | protocol | test pictures | accuracy | macro F1 | log loss |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+    return "\n".join(
+        [
+            "Accuracy on four classes, in brackets its 95 % interval from resampling patients:",
+            "",
+            *_accuracies(metrics["results"]),
+            "",
+            "Which tumour it is, among the figshare slices, where no scanner gives it away:",
+            "",
+            *_accuracies(metrics["tumor_type"]),
+            "",
+            "The starting network on new patients, in more than one number:",
+            "",
+            *_details(metrics),
+            "",
+            _training_sentence(metrics),
+        ]
+    )
+
+
+def audit_section(metrics: dict[str, Any]) -> str:
+    """Return what the audit found in the pixels, as a Markdown list."""
+    audit, official = metrics["audit"], metrics["protocols"]["official"]
+    facts = [
+        "{pairs:,} pairs of files look like one picture (thumbnails correlate at {threshold} or "
+        "more), {mirrored_pairs:,} of them mirrored and {identical_pairs:,} identical to the pixel. "
+        "Of the {known_pairs:,} pairs that the provenance table knows, {found_pairs:,} are among "
+        "them. The others: {same_group_other_file:,} pairs of one group, {different_patients:,} of "
+        "different patients, and {unexplained:,} that nothing explains.",
+        "False alarms: {control_false_pairs:,} among {control_pairs:,} pairs of different patients, "
+        "of which the most similar correlate at {control_highest_correlation:.3f}.",
+        "{pairs_with_two_labels:,} pairs show one picture under two labels.",
+        "Of {test_test:,} test files {test_twin:,} have such a twin in Training. All {test_patient:,} "
+        "of the {test_patient_known:,} with a known patient have that patient in Training. "
+        "{test_free:,} are free of any tie.",
     ]
-    for model, by_protocol in metrics["results"].items():
-        for protocol, values in by_protocol.items():
-            cells = [_NAMES.get(model, model), _PROTOCOLS[protocol], f"{values['pictures']:,}"]
-            cells += [_interval(values[name]) for name in results.HEADLINE]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _training_sentence(metrics)])
+    by_provenance = (
+        f"By provenance, {official['with a twin in training']:,.0f} of the test files show the very "
+        "slice of a file that the network was trained on, mirrored or not."
+    )
+    return "\n".join(f"- {fact}" for fact in [*(f.format(**audit) for f in facts), by_provenance])
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "README.md": ("results", results_section),
+    "DATASET.md": ("audit", audit_section),
+}
+"""The page, the name of its markers, and what stands between them."""
+
+
+def written_section(page: str) -> str:
+    """Return what stands between the markers of a page now."""
+    return _cut(_file(page).read_text(encoding="utf-8"), SECTIONS[page][0])[1].strip()
+
+
+def expected_section(page: str) -> str:
+    """Return what should stand there, from `model/metrics.json`."""
+    return SECTIONS[page][1](results.read_metrics(paths.project_root())).strip()
 
 
 def write_results() -> None:
-    """Replace the results in README.md by those of `model/metrics.json`."""
-    readme = paths.project_root() / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(START)
-    after = rest.split(END)[1]
-    section = results_section(results.read_metrics(paths.project_root()))
-    with paths.atomic_write(readme) as temporary:
-        text = f"{before}{START}\n{section}\n{END}{after}"
-        temporary.write_text(text, encoding="utf-8")
+    """Replace the numbers in README.md and DATASET.md by those of `model/metrics.json`."""
+    for page, (name, _) in SECTIONS.items():
+        before, _, after = _cut(_file(page).read_text(encoding="utf-8"), name)
+        with paths.atomic_write(_file(page)) as temporary:
+            text = f"{before}\n{expected_section(page)}\n{after}"
+            temporary.write_text(text, encoding="utf-8")
 
 
-def _interval(metric: dict[str, float]) -> str:
-    return "{value:.3f} ({low:.3f} to {high:.3f})".format(**metric)
+def _file(page: str) -> Path:
+    return paths.project_root() / page
+
+
+def _cut(text: str, name: str) -> tuple[str, str, str]:
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, rest = text.split(start)
+    inside, after = rest.split(end)
+    return before + start, inside, end + after
+
+
+def _accuracies(scores: dict[str, Any]) -> list[str]:
+    some = next(iter(scores.values()))
+    heads = [
+        f"{_PROTOCOLS[name]}, {some[name]['pictures']:,} pictures" for name in splits.PROTOCOLS
+    ]
+    rows = [[title, *_by_protocol(scores[name])] for name, title in _MODELS.items()]
+    return _table(["", *heads], rows)
+
+
+def _by_protocol(by_protocol: dict[str, Any]) -> list[str]:
+    return [_interval(by_protocol[name]["accuracy"]) for name in splits.PROTOCOLS]
+
+
+def _details(metrics: dict[str, Any]) -> list[str]:
+    honest = metrics["results"]["seed_cnn"]["patient"]
+    names = ["balanced_accuracy", "macro_f1", "macro_auroc", "log_loss", "calibration_error"]
+    names += [f"sensitivity_{label}" for label in CLASS_NAMES]
+    names += ["tumor_sensitivity_at_99_specificity"]
+    rows = [[_title(name), _interval(honest[name])] for name in names]
+    for name in ("log_loss", "calibration_error"):
+        found = metrics["calibration"][name]
+        rows.append([f"{_title(name)}, after temperature", _interval(found, "after")])
+    sets = metrics["conformal"]["all"]
+    rows.append(
+        ["share of conformal sets that hold the class (wanted: 0.9)", _interval(sets, "coverage")]
+    )
+    rows.append(["classes in a conformal set, mean", f"{sets['mean_set_size']:.2f}"])
+    for title, part in (("accuracy", "by_patient"), ("tumour type", "tumor_type_by_patient")):
+        value = metrics[part]["seed_cnn"]["patient"]["accuracy"]
+        rows.append([f"{title}, by patient", _interval(value)])
+    return _table(["", "`patient`"], rows)
+
+
+def _title(name: str) -> str:
+    return {
+        "macro_f1": "macro F1",
+        "macro_auroc": "macro AUROC",
+        "tumor_sensitivity_at_99_specificity": "sensitivity for any tumour at 99 % specificity",
+    }.get(name, name.replace("_", " ").replace("sensitivity ", "sensitivity for "))
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _interval(metric: dict[str, float], value: str = "value") -> str:
+    return f"{metric[value]:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
 
 
 def _training_sentence(metrics: dict[str, Any]) -> str:
     last = metrics["training"]["seed_cnn"]
+    official = metrics["results"]["seed_cnn"]["official"]
     return (
-        f"Source: {metrics['source']}. In brackets 95 % intervals, from resampling patients. "
-        f"The official model after {last['epoch']:.0f} epochs: training accuracy "
-        f"{last['accuracy']:.3f}, validation accuracy {last['validation_accuracy']:.3f}, "
-        f"validation loss {last['validation_loss']:.3f}."
+        f"Source: {metrics['source']}. The official model after {last['epoch']:.0f} epochs: "
+        f"training accuracy {last['accuracy']:.3f}, validation accuracy {last['validation_accuracy']:.3f}, "
+        f"validation loss {last['validation_loss']:.3f}, official Testing loss "
+        f"{official['log_loss']['value']:.3f}."
     )

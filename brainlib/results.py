@@ -64,7 +64,8 @@ def read_tables(place: Path | str, part: str = "test") -> Tables:
     Returns
     -------
     dict of model to dict of protocol to DataFrame
-        `deduplicated` is `official` without the pictures that have a twin in Training.
+        The project's networks first; `deduplicated` is `official` without the pictures that have
+        a twin in Training.
 
     Raises
     ------
@@ -89,7 +90,8 @@ def read_tables(place: Path | str, part: str = "test") -> Tables:
     tables: Tables = {}
     for (model, protocol), found in parts.items():
         tables.setdefault(model, {})[protocol] = pd.concat(found, ignore_index=True)
-    return {model: _in_order(by_protocol) for model, by_protocol in tables.items()}
+    first = [name for name in MODEL_NAMES if name in tables]
+    return {name: _in_order(tables[name]) for name in dict.fromkeys([*first, *tables])}
 
 
 def main_model(tables: Tables) -> str:
@@ -214,21 +216,27 @@ def calibration_metrics(
 
 
 def compare_with(tables: Tables, model: str, protocol: str = "patient") -> pd.DataFrame:
-    """Compare a model with every other on the same pictures, a row for each other model."""
+    """Compare a model with every other on the same pictures.
+
+    Returns
+    -------
+    DataFrame
+        A row for each other model, with the numbers of `evaluation.compare`.
+    """
     first = tables[model][protocol]
     rows = {
         other: evaluation.compare(first, by_protocol[protocol])
         for other, by_protocol in tables.items()
         if other != model and protocol in by_protocol
     }
-    return pd.DataFrame(rows).T.rename_axis(f"{model} against")
+    return pd.DataFrame.from_dict(rows, "index").rename_axis(f"{model} against")
 
 
 def rounded(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Return a table as `metrics.json` holds it, by row and column, without what is missing."""
     return {
         str(row): {name: round(float(value), 6) for name, value in values.dropna().items()}
-        for row, values in table.astype(float).iterrows()
+        for row, values in table.select_dtypes("number").astype(float).iterrows()
     }
 
 

@@ -317,7 +317,7 @@ def _injected_names(variables: Mapping[str, Any]) -> list[str]:
 def _checked(parameter: Any, settings: Settings) -> Any:
     value = getattr(settings, parameter.name)
     kind = {"str": str, "int": int, "float": float}.get(parameter.type, parameter.type)
-    if kind is float and isinstance(value, int):
+    if kind is float and type(value) is int:  # True is an int too, and no number
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ParameterError(

@@ -204,7 +204,7 @@ def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
         names = ("test pictures", "with a twin in training")
         names += ("with their patient or group in training", "free of any tie")
         rows[protocol] = dict(zip(names, ties, strict=True))
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.astype(int)
 
 
 def _count_ties(table: pd.DataFrame, split: Split) -> np.ndarray:

@@ -31,9 +31,15 @@ def kaggle_table():
     return table.assign(mislabelled=(published != "") & (published != table["label"]))
 
 
-@pytest.fixture(params=["phantom", "kaggle"])
+@pytest.fixture(scope="module", params=["phantom", "kaggle"])
 def table(request):
     return request.getfixturevalue(f"{request.param}_table")
+
+
+@pytest.fixture(scope="module")
+def five(table):
+    """Make all five splits of protocol `patient`."""
+    return all_folds(table)
 
 
 def make_table(groups=5, pictures=2, classes=CLASS_NAMES):
@@ -66,8 +72,8 @@ def all_folds(table, seed=0):
     return [splits.make_split(table, "patient", fold, seed) for fold in range(splits.FOLDS)]
 
 
-def test_no_patient_group_or_source_picture_is_on_two_sides(table):
-    for split in all_folds(table):
+def test_no_patient_group_or_source_picture_is_on_two_sides(table, five):
+    for split in five:
         for column in ("patient", "group", "source_image"):
             train, validation, test = (
                 values_of(table, getattr(split, part), column) for part in PARTS
@@ -76,22 +82,28 @@ def test_no_patient_group_or_source_picture_is_on_two_sides(table):
         assert not splits.prove_disjoint(table, split).to_numpy().any()
 
 
-def test_every_source_picture_is_tested_exactly_once(table):
-    tested = np.concatenate([split.test for split in all_folds(table)])
+def test_every_source_picture_is_tested_exactly_once(table, five):
+    tested = np.concatenate([split.test for split in five])
     used = table[~table["mislabelled"]]
     assert len(np.unique(tested)) == len(tested)
     assert set(table["source_image"].iloc[tested]) == set(used["source_image"])
     assert table["source_image"].iloc[tested].is_unique
-    for split in all_folds(table):
+    for split in five:
         rows = np.concatenate([getattr(split, part) for part in PARTS])
         assert sorted(rows) == sorted(tested)
 
 
-def test_every_part_of_every_fold_holds_every_class(table):
-    for seed in range(3):
-        for split in all_folds(table, seed):
-            for part in PARTS:
-                assert values_of(table, getattr(split, part), "label") == set(CLASS_NAMES)
+def test_every_part_of_every_fold_holds_every_class(table, five):
+    for split in five:
+        for part in PARTS:
+            assert values_of(table, getattr(split, part), "label") == set(CLASS_NAMES)
+
+
+def test_few_patients_are_enough_for_a_validation_of_every_class(phantom_table):
+    for seed in range(4):
+        for split in all_folds(phantom_table, seed):
+            labels = values_of(phantom_table, split.validation, "label")
+            assert labels == set(CLASS_NAMES)
 
 
 def test_mislabelled_files_are_left_out(kaggle_table):
@@ -195,7 +207,7 @@ def test_unknown_patients_are_not_one_patient():
 
 @pytest.mark.parametrize("fold", [-1, 5, "0"])
 def test_a_fold_out_of_range_names_the_range(fold):
-    with pytest.raises(splits.SplitError, match="no fold .*choose one of 0 to 4"):
+    with pytest.raises(splits.SplitError, match=r"no fold .*choose one of 0 to 4"):
         splits.make_split(make_table(), "patient", fold)
 
 
@@ -225,13 +237,13 @@ def test_five_groups_of_each_class_are_enough_and_four_are_not():
 
 
 def test_a_class_that_a_fold_would_lack_is_named():
-    table = make_table(groups=12)
-    # ten gliomas in one group with nearly everything else, so that this fold takes no other
-    others = ~table["label"].eq("pituitary")
-    table = changed(table, others & table["path"].str.contains(r"/(?:\d|10)-"), group="hospital")
-    with pytest.raises(splits.SplitError, match="no picture of .* add pictures of more patients"):
-        for fold in range(splits.FOLDS):
-            splits.make_split(table, "patient", fold)
+    # six hospitals, and each class is unknown to one of them: four folds are one hospital each
+    table = make_table(groups=6)
+    hospital = table["group"].str[-1]
+    at_home = hospital.astype(int) != table["label"].map(CLASS_NAMES.index)
+    table = table.assign(group="hospital " + hospital)[at_home].reset_index(drop=True)
+    with pytest.raises(splits.SplitError, match=r"fold \d .* no picture of \w+, .* more patients"):
+        splits.make_split(table)
 
 
 @pytest.mark.parametrize("missing", ["", None])

@@ -216,7 +216,7 @@ def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6
     pairs : DataFrame
         Pairs as `find_duplicates` gives them.
     count : int
-        Rows at most, half of them mirrored where there are as many.
+        Rows at most, each of another file, half of them mirrored where there are as many.
 
     Returns
     -------
@@ -235,6 +235,7 @@ def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6
     picked = pairs[across | back].copy()
     picked["train"] = np.where(across, pairs["first"], pairs["second"])[across | back]
     picked["test"] = np.where(across, pairs["second"], pairs["first"])[across | back]
+    picked = picked[~picked["train"].duplicated() & ~picked["test"].duplicated()]
     plain = picked[~picked["mirrored"]].head(count - count // 2)
     return pd.concat([plain, picked[picked["mirrored"]].head(count - len(plain))])
 

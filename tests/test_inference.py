@@ -1,0 +1,163 @@
+"""Answers: a row for each picture, in order, whatever its size, and bad ones say what is wrong."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from brainlib import CLASS_NAMES, evaluation, inference, models, phantom, runs, splits
+
+CLASSES = list(CLASS_NAMES)
+BAND = 64
+"""Grey values that the model by brightness gives to each class."""
+
+
+@pytest.fixture(scope="module")
+def by_brightness():
+    """Build a model that is sure of class 0 below grey 64, of class 1 below 128, and so on."""
+    pixels = keras.Input((None, None, 1))
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / BAND)(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(4, activation="softmax")(mean))
+    steps = np.arange(4)
+    model.layers[-1].set_weights([50.0 * steps[np.newaxis], -25.0 * steps * (steps + 1)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def network():
+    return models.build_model("seed_cnn")
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom") / "small"
+    return phantom.write_phantom(folder, patients=4, slices=4, size=64)
+
+
+def flat(number, size=(8, 8)):
+    return np.full(size, number % 4 * BAND + BAND // 2, np.uint8)
+
+
+def draw(folder, names):
+    """Write one picture of each class after the other, and return their paths."""
+    files = [folder / name for name in names]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(flat(number, (8 + number, 9))).save(file)
+    return files
+
+
+def test_answers_keep_the_order_of_the_pictures(by_brightness, monkeypatch):
+    predict, batches = inference._predict_batch, []
+    monkeypatch.setattr(
+        inference,
+        "_predict_batch",
+        lambda model, batch: batches.append(len(batch)) or predict(model, batch),
+    )
+    sizes = [(8, 8)] * 130 + [(8, 8), (8, 9)] * 3 + [(9, 8)] * 2
+    pictures = (flat(number, size) for number, size in enumerate(sizes))
+    probabilities = inference.predict_pictures(by_brightness, pictures)
+    assert probabilities.shape == (len(sizes), 4) and probabilities.dtype == np.float32
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), np.arange(len(sizes)) % 4)
+    assert sum(batches) == len(sizes) and batches[:3] == [64, 64, 3] and batches[-1] == 2
+
+
+def test_no_picture_gives_no_row(by_brightness):
+    assert inference.predict_pictures(by_brightness, []).shape == (0, 4)
+
+
+def test_a_picture_cut_short_has_its_reason_and_the_others_their_answers(by_brightness, tmp_path):
+    files = draw(tmp_path, [f"{number}.png" for number in range(6)])
+    files[2].write_bytes(files[2].read_bytes()[:60])
+    files[5].write_text("no picture", encoding="utf-8")
+    table = inference.classify(by_brightness, iter(files))
+    assert table.columns.tolist() == ["path", "class", *CLASSES, "error"]
+    assert table["path"].tolist() == [str(file) for file in files]
+    good = [0, 1, 3, 4]
+    assert table.loc[good, "class"].tolist() == [CLASSES[number % 4] for number in good]
+    assert (table.loc[good, "error"] == "").all()
+    np.testing.assert_allclose(table.loc[good, CLASSES].sum(axis="columns"), 1, rtol=1e-6)
+    bad = table.loc[[2, 5]]
+    assert bad[["class", *CLASSES]].isna().all().all()
+    for file, error in zip([files[2], files[5]], bad["error"], strict=True):
+        assert f"{file} cannot be read as a picture" in error
+
+
+def test_pictures_that_all_fail_are_all_named(by_brightness, tmp_path):
+    files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    files[0].write_bytes(b"")
+    table = inference.classify(by_brightness, files)
+    assert table["class"].isna().all() and (table["error"] != "").all()
+    assert table.columns.tolist() == ["path", "class", *CLASSES, "error"]
+
+
+def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, collection, tmp_path):
+    source = next((collection / "Training" / "glioma").iterdir())
+    with Image.open(source) as picture:
+        for mode in ("L", "RGB", "RGBA"):
+            picture.convert("L").convert(mode).save(tmp_path / f"{mode}.png")
+        picture.resize((301, 97)).save(tmp_path / "wide.bmp")
+        picture.resize((1, 1)).save(tmp_path / "tiny.tif")
+    table = inference.classify(network, inference.list_pictures(tmp_path)).set_index("path")
+    table.index = table.index.str.rsplit("/").str[-1]
+    np.testing.assert_allclose(table[CLASSES].sum(axis="columns"), 1, rtol=1e-5)
+    assert len(table) == 5 and (table["error"] == "").all()
+    for name in ("RGB.png", "RGBA.png"):
+        np.testing.assert_allclose(
+            table.loc[name, CLASSES].astype(float), table.loc["L.png", CLASSES].astype(float),
+            rtol=1e-5,
+        )  # fmt: skip
+
+
+def test_pictures_are_listed_sorted_through_all_folders(tmp_path):
+    files = draw(tmp_path, ["b/2.PNG", "a/deep/1.png", "c.png"])
+    (tmp_path / "a" / "notes.txt").write_text("no picture", encoding="utf-8")
+    assert inference.list_pictures(tmp_path) == [files[1], files[0], files[2]]
+    assert inference.list_pictures(files[2]) == [files[2]]
+
+
+def test_a_picture_that_is_named_is_taken_whatever_it_is_called(by_brightness, tmp_path):
+    file = draw(tmp_path, ["scan.png"])[0].rename(tmp_path / "scan")
+    table = inference.classify(by_brightness, inference.list_pictures(file))
+    assert table["class"].tolist() == [CLASSES[0]]
+
+
+@pytest.mark.parametrize("name", ["empty", "absent.png"])
+def test_nothing_to_classify_is_said_with_the_place(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    with pytest.raises(inference.InferenceError, match="neither a picture nor a folder") as refused:
+        inference.list_pictures(tmp_path / name)
+    assert str(tmp_path / name) in str(refused.value) and ".jpg" in str(refused.value)
+
+
+def test_the_pictures_of_a_run_are_those_named_or_some_of_the_test_pictures(collection, tmp_path):
+    files = draw(tmp_path, ["1.png", "2.png"])
+    named = runs.start("04_infer", {"pictures": str(tmp_path), "source": "no/such/folder"})
+    assert inference.choose_pictures(named) == files
+    variables = {"source": str(collection), "seed": 1}
+    chosen, again = (
+        inference.choose_pictures(runs.start("04_infer", variables), count=3) for _ in range(2)
+    )
+    assert chosen == again and len(set(chosen)) == 3
+    assert all(path.is_file() and path.is_relative_to(collection / "Testing") for path in chosen)
+
+
+def test_predictions_of_a_fold_are_a_prediction_table(by_brightness, tmp_path):
+    names = [f"{name}/{number}.png" for number in range(5) for name in CLASS_NAMES]
+    draw(tmp_path, names)
+    table = runs.open_collection(str(tmp_path)).table
+    split = splits.make_split(table, "patient", fold=3)
+    tested = splits.part(table, split, "test")
+    predictions = inference.predict_table(by_brightness, tested, tmp_path, fold=3)
+    evaluation.check_predictions(predictions)
+    assert predictions["path"].tolist() == tested["path"].tolist()
+    assert (predictions["fold"] == 3).all() and not predictions["twin_in_training"].any()
+    np.testing.assert_array_equal(
+        predictions[CLASSES].idxmax(axis="columns"), predictions["label"]
+    )
+    predictions.to_csv(tmp_path / "table.csv", index=False)
+    pd.testing.assert_frame_equal(
+        evaluation.read_predictions(tmp_path / "table.csv")[CLASSES], predictions[CLASSES]
+    )
