@@ -55,20 +55,20 @@ def audit_section(metrics: dict[str, Any]) -> str:
     audit, official = metrics["audit"], metrics["protocols"]["official"]
     facts = [
         "{pairs:,} pairs of files look like one picture (thumbnails correlate at {threshold} or "
-        "more), {mirrored_pairs:,} of them mirrored and {identical_pairs:,} identical to the pixel. "
-        "Of the {known_pairs:,} pairs that the provenance table knows, {found_pairs:,} are among "
-        "them. The others: {same_group_other_file:,} pairs of one group, {different_patients:,} of "
-        "different patients, and {unexplained:,} that nothing explains.",
-        "False alarms: {control_false_pairs:,} among {control_pairs:,} pairs of different patients, "
-        "of which the most similar correlate at {control_highest_correlation:.3f}.",
+        "more), {mirrored_pairs:,} of them mirrored and {identical_pairs:,} identical to the "
+        "pixel. Of the {known_pairs:,} pairs that the provenance table knows, {found_pairs:,} are "
+        "among them. The others: {same_group_other_file:,} pairs of one group, "
+        "{different_patients:,} of different patients, and {unexplained:,} that nothing explains.",
+        "False alarms: {control_false_pairs:,} among {control_pairs:,} pairs of different "
+        "patients, of which the most similar correlate at {control_highest_correlation:.3f}.",
         "{pairs_with_two_labels:,} pairs show one picture under two labels.",
-        "Of {test_test:,} test files {test_twin:,} have such a twin in Training. All {test_patient:,} "
-        "of the {test_patient_known:,} with a known patient have that patient in Training. "
-        "{test_free:,} are free of any tie.",
+        "Of {test_test:,} test files {test_twin:,} have such a twin in Training. Of the "
+        "{test_patient_known:,} with a known patient {test_patient:,} have that patient in "
+        "Training. {test_free:,} are free of any tie.",
     ]
     by_provenance = (
-        f"By provenance, {official['with a twin in training']:,.0f} of the test files show the very "
-        "slice of a file that the network was trained on, mirrored or not."
+        f"By provenance, {official['with a twin in training']:,} of the test files show the very "
+        "slice of a file in Training, mirrored or not."
     )
     return "\n".join(f"- {fact}" for fact in [*(f.format(**audit) for f in facts), by_provenance])
 
@@ -165,7 +165,7 @@ def _training_sentence(metrics: dict[str, Any]) -> str:
     official = metrics["results"]["seed_cnn"]["official"]
     return (
         f"Source: {metrics['source']}. The official model after {last['epoch']:.0f} epochs: "
-        f"training accuracy {last['accuracy']:.3f}, validation accuracy {last['validation_accuracy']:.3f}, "
-        f"validation loss {last['validation_loss']:.3f}, official Testing loss "
-        f"{official['log_loss']['value']:.3f}."
+        f"training accuracy {last['accuracy']:.3f}, validation accuracy "
+        f"{last['validation_accuracy']:.3f}, validation loss {last['validation_loss']:.3f}, "
+        f"official Testing loss {official['log_loss']['value']:.3f}."
     )

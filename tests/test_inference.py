@@ -154,9 +154,7 @@ def test_predictions_of_a_fold_are_a_prediction_table(by_brightness, tmp_path):
     evaluation.check_predictions(predictions)
     assert predictions["path"].tolist() == tested["path"].tolist()
     assert (predictions["fold"] == 3).all() and not predictions["twin_in_training"].any()
-    np.testing.assert_array_equal(
-        predictions[CLASSES].idxmax(axis="columns"), predictions["label"]
-    )
+    np.testing.assert_array_equal(predictions[CLASSES].idxmax(axis="columns"), predictions["label"])
     predictions.to_csv(tmp_path / "table.csv", index=False)
     pd.testing.assert_frame_equal(
         evaluation.read_predictions(tmp_path / "table.csv")[CLASSES], predictions[CLASSES]
