@@ -17,12 +17,13 @@ from brainlib import evaluation, paths, splits
 from brainlib.runs import MODEL_NAMES, Run
 
 METRICS_FILE = "model/metrics.json"
+COMPARED = ["first", "second", "difference", "low", "high", "only_first_right",
+            "only_second_right", "p_value", "p_value_groups", "pictures", "groups"]  # fmt: skip
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
 _TABLE_NAME = re.compile(r"(?P<model>.+?)(?P<patient>_patient\d?)?\.(?P<part>test|validation)\.csv")
 
 Tables = dict[str, dict[str, pd.DataFrame]]
 """Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
-
 
 CONFORMAL_ALPHA = 0.1
 
@@ -139,14 +140,14 @@ def headline(results: dict[str, Any], metrics: tuple[str, ...] = HEADLINE) -> pd
 def tumor_type_tables(tables: Tables) -> Tables:
     """Restrict every table to the tumours of one source, where only their type is asked.
 
-    Tables without a picture from figshare, and so without a source that all tumours share, are left
-    out.
+    The source is the one that most of its tumour pictures come from; in the Kaggle collection that
+    is figshare. Tables that do not know their sources are left out.
     """
     found = {
         model: {
-            protocol: evaluation.restrict_to_tumors(table)
+            protocol: evaluation.restrict_to_tumors(table, _source_of_tumors(table))
             for protocol, table in by_protocol.items()
-            if "source" in table and (table["source"] == "figshare").any()
+            if "source" in table
         }
         for model, by_protocol in tables.items()
     }
@@ -216,20 +217,22 @@ def calibration_metrics(
 
 
 def compare_with(tables: Tables, model: str, protocol: str = "patient") -> pd.DataFrame:
-    """Compare a model with every other on the same pictures.
+    """Compare a model with every other on the same pictures, of the folds that the model has.
 
     Returns
     -------
     DataFrame
-        A row for each other model, with the numbers of `evaluation.compare`.
+        A row for each other model, with the numbers `COMPARED` of `evaluation.compare`.
     """
     first = tables[model][protocol]
+    seconds = {name: by_protocol[protocol] for name, by_protocol in tables.items()
+               if name != model and protocol in by_protocol}  # fmt: skip
     rows = {
-        other: evaluation.compare(first, by_protocol[protocol])
-        for other, by_protocol in tables.items()
-        if other != model and protocol in by_protocol
+        other: evaluation.compare(first, second[second["fold"].isin(first["fold"])])
+        for other, second in seconds.items()
     }
-    return pd.DataFrame.from_dict(rows, "index").rename_axis(f"{model} against")
+    table = pd.DataFrame(rows.values(), index=list(rows), columns=COMPARED)
+    return table.rename_axis(f"{model} against")
 
 
 def rounded(table: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -261,6 +264,10 @@ def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Return the content of `metrics.json` below a project or output folder."""
     return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+
+
+def _source_of_tumors(table: pd.DataFrame) -> str:
+    return str(table.loc[table["label"] != "notumor", "source"].mode().iloc[0])
 
 
 def _read_single(file: Path) -> Tables:

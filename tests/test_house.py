@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from brainlib import paths, readme, results, runs
+from brainlib import CLASS_NAMES, paths, readme, results, runs
 
 ROOT = paths.project_root()
 
@@ -53,7 +53,7 @@ def test_metrics_json_is_made_from_the_released_predictions():
     for model, by_protocol in tables.items():
         for protocol, table in by_protocol.items():
             accuracy = published[model][protocol]["accuracy"]["value"]
-            predicted = table[list(results.CLASS_NAMES)].idxmax(axis="columns")
+            predicted = table[list(CLASS_NAMES)].idxmax(axis="columns")
             assert accuracy == pytest.approx((predicted == table["label"]).mean(), abs=1e-6)
 
 
