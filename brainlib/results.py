@@ -252,6 +252,16 @@ def update_metrics(run: Run, **sections: Any) -> dict[str, Any]:
     return document
 
 
+def read_histories(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
+    """Return the histories in a model folder: by protocol, then by the name of the run."""
+    histories: dict[str, dict[str, pd.DataFrame]] = {}
+    for file in sorted(folder.glob("*.history.csv")):
+        name = file.name.removesuffix(".history.csv")
+        protocol = "patient" if "_patient" in name else "official"
+        histories.setdefault(protocol, {})[name] = pd.read_csv(file)
+    return histories
+
+
 def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict[str, float]]:
     """Return the last row of every history, by the name of the run, rounded to four digits."""
     return {

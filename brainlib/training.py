@@ -113,16 +113,6 @@ def forget(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def read_histories(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
-    """Return the histories in a model folder: by protocol, then by the name of the run."""
-    histories: dict[str, dict[str, pd.DataFrame]] = {}
-    for file in sorted(folder.glob("*.history.csv")):
-        name = file.name.removesuffix(".history.csv")
-        protocol = "patient" if "_patient" in name else "official"
-        histories.setdefault(protocol, {})[name] = pd.read_csv(file)
-    return histories
-
-
 class ShuffledBatches(keras.utils.PyDataset):
     """Batches of an array in an order that the seed and the number of the epoch decide."""
 
