@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from brainlib import CLASS_NAMES, paths, readme, results, runs
+from brainlib import CLASS_NAMES, paths, readme, results, runs, splits
 
 ROOT = paths.project_root()
 
@@ -61,6 +61,10 @@ def test_every_picture_that_the_readme_shows_is_there():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in re.findall(r"!\[.*?\]\((.+?)\)", text):
         assert (ROOT / name).is_file(), name
+
+
+def test_the_invitation_counts_the_pictures_of_the_published_folds():
+    assert f"for the {len(splits.benchmark()):,} pictures" in (ROOT / "README.md").read_text()
 
 
 def test_make_help_lists_the_targets():
