@@ -20,7 +20,7 @@ FEWEST_COMPARED_CELLS = 4
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     return phantom.write_phantom(
-        tmp_path_factory.mktemp("collection") / "small", patients=40, slices=5
+        tmp_path_factory.mktemp("collection") / "small", patients=80, slices=4
     )
 
 
