@@ -194,6 +194,13 @@ def test_details_name_patients_and_groups(folder):
         assert table[column].tolist() == [True] + [False] * 7
 
 
+def test_numbers_of_patients_are_names(folder):
+    names = datasets.open_folder(folder).table["path"].tolist()
+    write_details(folder, path=names, patient=[f"{number:03d}" for number in range(8)])
+    found = datasets.open_folder(folder).table.set_index("path")["patient"]
+    assert found[names].tolist() == [f"{number:03d}" for number in range(8)]
+
+
 def test_details_do_not_change_labels(folder):
     names = datasets.open_folder(folder).table["path"].tolist()
     write_details(folder, path=names, label="glioma", split="Training", patient="p")

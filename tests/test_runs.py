@@ -1,6 +1,7 @@
 """The frame of a notebook: parameters checked, writes whole, every result with its record."""
 
 import os
+from dataclasses import replace
 from datetime import datetime
 
 import keras
@@ -113,6 +114,8 @@ def test_the_smoke_profile_is_a_small_phantom_and_says_so(monkeypatch, tmp_path)
         assert run.smoke and run.output == paths.project_root() / "runs" / "smoke"
         assert run.open_collection().is_synthetic
         assert run.versions().loc["profile", "version"].startswith("smoke: a small phantom")
+        record = replace(run, output=tmp_path / "out").write_record(name)
+        assert runs.read_record(record)["profile"] == "smoke"
     assert len(made) == 1
     assert runs.start("02_train", {"epochs": 50}).settings.epochs == 1
     predictions = runs.start("03_evaluate", {}).settings.predictions

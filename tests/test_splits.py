@@ -113,6 +113,11 @@ def test_mislabelled_files_are_left_out(kaggle_table):
     assert np.bincount(folds[folds >= 0]).tolist() == [971] * 5
 
 
+def test_what_is_marked_as_mislabelled_is_in_no_fold():
+    folds = splits.assign_folds(changed(make_table(), 3, mislabelled=True))
+    assert np.flatnonzero(folds < 0).tolist() == [3]
+
+
 def test_of_a_repeated_picture_the_unmirrored_file_is_kept(phantom_table):
     kept = phantom_table[splits.assign_folds(phantom_table) >= 0]
     assert phantom_table["mirrored"].any() and not kept["mirrored"].any()
@@ -231,19 +236,40 @@ def test_without_a_published_split_the_other_protocol_is_named(protocol, name):
 
 
 def test_five_groups_of_each_class_are_enough_and_four_are_not():
-    assert len(all_folds(make_table(groups=5))) == 5
+    for pictures in (1, 2):
+        table = make_table(groups=5, pictures=pictures)
+        for split in all_folds(table):
+            assert values_of(table, split.validation, "label") == set(CLASS_NAMES)
     with pytest.raises(splits.SplitError, match=r"at least 5 groups .* has 4: add pictures"):
         splits.make_split(make_table(groups=4))
 
 
-def test_a_class_that_a_fold_would_lack_is_named():
-    # six hospitals, and each class is unknown to one of them: four folds are one hospital each
+@pytest.fixture
+def hospitals():
+    """Make a table of six hospitals, of which four have never seen one class."""
     table = make_table(groups=6)
     hospital = table["group"].str[-1]
-    at_home = hospital.astype(int) != table["label"].map(CLASS_NAMES.index)
-    table = table.assign(group="hospital " + hospital)[at_home].reset_index(drop=True)
+    known = hospital.astype(int) != table["label"].map(CLASS_NAMES.index)
+    return table.assign(group="hospital " + hospital)[known].reset_index(drop=True)
+
+
+def test_a_class_that_a_fold_would_lack_is_named(hospitals):
     with pytest.raises(splits.SplitError, match=r"fold \d .* no picture of \w+, .* more patients"):
-        splits.make_split(table)
+        splits.make_split(hospitals)
+
+
+def test_validation_takes_groups_that_hold_every_class(hospitals):
+    for seed in range(10):
+        train, validation = splits._hold_out_groups(hospitals, seed)
+        for rows in (train, validation):
+            assert values_of(hospitals, rows, "label") == set(CLASS_NAMES)
+        assert not values_of(hospitals, train, "group") & values_of(hospitals, validation, "group")
+
+
+def test_without_such_groups_it_is_said():
+    table = make_table().assign(group=lambda table: table["label"])
+    with pytest.raises(splits.SplitError, match="held out for validation"):
+        splits._hold_out_groups(table, 0)
 
 
 @pytest.mark.parametrize("missing", ["", None])
