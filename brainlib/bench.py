@@ -80,7 +80,9 @@ def _ways(collection: datasets.Collection) -> dict[str, tuple[Callable[[], int],
 
 
 def _trainer(loaded: images.LoadedImages, jit: bool) -> Callable[[], int]:
-    network = models.build_model()
+    whole = models.build_model()
+    # XLA cannot compile the resizing of TensorFlow: both ways train what comes after it
+    network = keras.Model(whole.get_layer("resizing").output, whole.output)
     network.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
     batches = training.ShuffledBatches(
         *training.examples(loaded, np.arange(len(loaded.table))), batch_size=32, seed=0
