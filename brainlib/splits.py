@@ -5,6 +5,7 @@ Training, test on Testing, as everyone does) and `deduplicated` (official, witho
 pictures that also stand in Training).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
@@ -281,8 +282,7 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
             f"{fewest}: add pictures of more patients"
         )
     folds = np.full(len(table), -1)
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    for fold, (_, test) in enumerate(splitter.split(rows, labels, groups)):
+    for fold, (_, test) in enumerate(_group_folds(labels, groups, FOLDS, seed=0)):
         if _lacks_a_class(table, rows[test], set(labels)):
             absent = ", ".join(sorted(set(labels) - set(labels.iloc[test])))
             raise SplitError(
@@ -291,6 +291,19 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
             )
         folds[rows[test]] = fold
     return folds
+
+
+def _group_folds(
+    labels: pd.Series, groups: pd.Series, count: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rest and the rows of each fold; folds cut no group and have alike class shares.
+
+    Groups are shuffled here: `shuffle=True` does not keep the class shares before scikit-learn 1.8,
+    and a seed shall give the same folds under all versions.
+    """
+    codes = pd.factorize(groups, sort=True)[0]
+    shuffled = np.random.default_rng(seed).permutation(codes.max() + 1)[codes]
+    return StratifiedGroupKFold(count).split(labels, labels, shuffled)
 
 
 def _is_repeated(table: pd.DataFrame) -> pd.Series:
@@ -318,8 +331,7 @@ def _hold_out_groups(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.nda
     labels, groups = table["label"], table["group"]
     fewest = int(groups.groupby(labels).nunique().min())
     parts = max(2, min(round(1 / VALIDATION_FRACTION), fewest))
-    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    for train, validation in splitter.split(table, labels, groups):
+    for train, validation in _group_folds(labels, groups, parts, seed):
         if not any(_lacks_a_class(table, rows, set(labels)) for rows in (train, validation)):
             return train, validation
     raise SplitError(

@@ -79,7 +79,7 @@ def tuned_svm(features: np.ndarray, codes: np.ndarray, groups: np.ndarray, seed:
     fewest = min(len(np.unique(groups[codes == code])) for code in np.unique(codes))
     if fewest < 2:
         raise AuditError("a class has one group only in training: tuning needs two")
-    folds = StratifiedGroupKFold(min(TUNING_FOLDS, fewest), shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(min(TUNING_FOLDS, fewest))
     pairs = list(folds.split(features, codes, groups))
     components = PCA(min(HOG_COMPONENTS, *features.shape), random_state=seed).fit(features)
     reduced = components.transform(features)
