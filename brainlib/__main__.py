@@ -1,6 +1,7 @@
 """The commands behind the Makefile: `python -m brainlib run`, `reproduce`, `readme`, `bench`."""
 
 import argparse
+import os
 import sys
 
 from brainlib import pipeline
@@ -22,6 +23,8 @@ def main() -> int:
     reproduce.add_argument("--epochs", type=int, default=5)
     reproduce.add_argument("--seed", type=int, default=0)
     reproduce.add_argument("--resume", action="store_true", help="keep the trainings that are done")
+    reproduce.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 4),
+                           help="trainings at a time")  # fmt: skip
     commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
     chosen = parser.parse_args()
@@ -33,7 +36,8 @@ def main() -> int:
     if chosen.command == "bench":
         from brainlib import bench
 
-        print(bench.write_table().to_string())
+        for table in bench.write_tables().values():
+            print(table.to_string())
         return 0
     place = (chosen.source, chosen.output, chosen.seed)
     if chosen.command == "run":
@@ -42,7 +46,7 @@ def main() -> int:
         steps = pipeline.reproduce_steps(chosen.output, chosen.epochs)
         if chosen.resume:
             steps = [step for step in steps if not pipeline.is_finished(step, *place)]
-    pipeline.run(steps, *place)
+    pipeline.run(steps, *place, jobs=getattr(chosen, "jobs", 1))
     print(pipeline.summary(chosen.output))
     return 0
 

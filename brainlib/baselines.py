@@ -82,6 +82,19 @@ def scanner_against_scanner(
     return {name: round(float(value), 4) for name, value in scores.items()}
 
 
+def describe_scanners(scores: dict[str, float]) -> pd.DataFrame:
+    """Return the scores of `scanner_against_scanner` with what each of them means."""
+    meanings = {
+        "largest_source": "always naming the largest source names the right one",
+        "source_accuracy": "twelve intensity statistics name the right source",
+        "largest_answer": "always saying 'tumour', or always 'none', is right",
+        "tumour_accuracy_by_source": "saying what is usual for the true source is right",
+        "tumour_accuracy_by_predicted_source": "saying what is usual for the named source is right",
+    }
+    rows = {text: scores[name] for name, text in meanings.items() if name in scores}
+    return pd.DataFrame({"share of pictures": rows}, dtype=float).rename_axis("on new patients")
+
+
 def _predict(
     name: str, table: pd.DataFrame, features: np.ndarray, protocol: str, seed: int
 ) -> pd.DataFrame:

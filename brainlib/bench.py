@@ -1,9 +1,12 @@
 """How fast the pieces are, each beside the naive way, in one run on this machine.
 
 Machines differ and are shared, so the ratios are the result and the rates are its illustration.
+The audit, which has no naive way that would end, is measured alone: seconds and memory.
 """
 
 import itertools
+import multiprocessing
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,19 +16,21 @@ import keras
 import numpy as np
 import pandas as pd
 
-from brainlib import datasets, images, inference, models, paths, phantom, training
+from brainlib import audit, datasets, images, inference, models, paths, phantom, training
 
 PATIENTS, SLICES = 24, 8
 ROUNDS = 3
 _STEPS = 8
+AUDITED = (7_000, 70_000)
 
 
-def write_table() -> pd.DataFrame:
-    """Measure all pairs, write them to `figures/bench.csv`, and return the table."""
-    table = measure()
-    with paths.atomic_write(paths.project_root() / "figures" / "bench.csv") as temporary:
-        table.to_csv(temporary, lineterminator="\n")
-    return table
+def write_tables() -> dict[str, pd.DataFrame]:
+    """Measure, write `figures/bench.csv` and `figures/bench_audit.csv`, and return both tables."""
+    tables = {"bench": measure(), "bench_audit": measure_audit()}
+    for name, table in tables.items():
+        with paths.atomic_write(paths.project_root() / "figures" / f"{name}.csv") as temporary:
+            table.to_csv(temporary, lineterminator="\n")
+    return tables
 
 
 def measure() -> pd.DataFrame:
@@ -48,6 +53,36 @@ def measure() -> pd.DataFrame:
             rows[name] = dict(zip(("ours", "naive"), np.median(rates, axis=0), strict=True))
     table = pd.DataFrame(rows).T.rename_axis("pictures a second")
     return table.assign(ratio=table["ours"] / table["naive"]).round(2)
+
+
+def measure_audit(counts: tuple[int, ...] = AUDITED) -> pd.DataFrame:
+    """Measure the search for copies among pictures of noise, each count in a process of its own.
+
+    Returns
+    -------
+    DataFrame
+        A row for each count: `seconds`, and `gigabytes`, the highest memory of the process with
+        Python, its packages and the pictures (64 by 64 pixels).
+    """
+    processes = multiprocessing.get_context("spawn")
+    rows = {}
+    for count in counts:
+        with processes.Pool(1) as pool:
+            rows[count] = pool.apply(_audit_cost, (count,))
+    columns = ["seconds", "gigabytes"]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("pictures").round(2)
+
+
+def _audit_cost(count: int) -> tuple[float, float]:
+    import resource  # not on Windows, where only this measurement is not to be had
+
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 1), np.uint8)
+    table = pd.DataFrame({"path": [f"{row}.png" for row in range(count)]})
+    began = time.perf_counter()
+    audit.find_duplicates(table, pixels)
+    seconds = time.perf_counter() - began
+    unit = 1 if sys.platform == "darwin" else 1024
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _ways(collection: datasets.Collection) -> dict[str, tuple[Callable[[], int], ...]]:

@@ -1,8 +1,11 @@
 """The four notebooks in order, each executed with papermill: `make run` and `make reproduce`."""
 
+import itertools
 import json
 import logging
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,22 +81,45 @@ def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> 
     return target
 
 
-def run(steps: list[Step], source: str, output: str, seed: int) -> None:
-    """Execute steps one after the other into `output`, the executed notebooks beside the results.
+def run(steps: list[Step], source: str, output: str, seed: int, jobs: int = 1) -> None:
+    """Execute steps in their order into `output`, the executed notebooks beside the results.
 
     Where the output folder is the project itself, the executed notebooks replace the committed
     ones, without what depends on the machine.
+
+    Parameters
+    ----------
+    steps : list of Step
+    source, output : str
+    seed : int
+    jobs : int
+        Executions at a time of steps that do not need each other: the trainings with a suffix.
+        One training keeps about four cores busy.
     """
-    _show_progress()
     folder = paths.resolve(output)
     released = folder == paths.project_root()
     executed = folder / "runs" / "reproduce" if released else folder / "notebooks"
-    for number, step in enumerate(steps, start=1):
-        name = f"{step.notebook}{step.suffix}"
-        logging.getLogger("brainlib").info("[%d/%d] %s", number, len(steps), name)
-        target = execute(step, source, output, seed, executed)
-        if released and not step.suffix:
-            publish(target)
+    place = (source, output, seed, executed)
+    number = 0
+    for together, group in itertools.groupby(steps, key=lambda step: bool(step.suffix)):
+        batch = list(group)
+        named = [(f"[{number + n}/{len(steps)}]", step, *place) for n, step in enumerate(batch, 1)]
+        number += len(batch)
+        if together and jobs > 1:
+            spawned = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(jobs, mp_context=spawned) as pool:
+                targets = list(pool.map(_announce_and_execute, *zip(*named, strict=True)))
+        else:
+            targets = [_announce_and_execute(*arguments) for arguments in named]
+        if released and not together:
+            for target in targets:
+                publish(target)
+
+
+def _announce_and_execute(position: str, step: Step, *place: Any) -> Path:
+    _show_progress()
+    logging.getLogger("brainlib").info("%s %s%s", position, step.notebook, step.suffix)
+    return execute(step, *place)
 
 
 def is_finished(step: Step, source: str, output: str, seed: int) -> bool:

@@ -163,6 +163,21 @@ def patient_tables(tables: Tables) -> Tables:
     }
 
 
+def break_down(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "plane")) -> pd.DataFrame:
+    """Return the accuracy for each value of each column that a prediction table knows.
+
+    Returns
+    -------
+    DataFrame
+        A row for each value, named `<column> <value>`, as `evaluation.breakdown` gives them.
+    """
+    known = [name for name in columns if name in table and (table[name].fillna("") != "").any()]
+    parts = [
+        evaluation.breakdown(table, name).rename(index=f"{name} {{}}".format) for name in known
+    ]
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
 def calibrate(test: pd.DataFrame, validation: pd.DataFrame | None) -> Calibrated:
     """Fit temperature and conformal thresholds fold by fold, never on the pictures of that fold.
 

@@ -111,6 +111,26 @@ def test_the_same_seed_gives_the_same_numbers(demo, collection, tmp_path, execut
     pd.testing.assert_frame_equal(first, second, rtol=1e-4, atol=1e-5)
 
 
+def test_trainings_side_by_side_leave_what_single_ones_do(demo, collection, tmp_path):
+    place = (str(collection), str(tmp_path), 0)
+    steps = [
+        pipeline.Step("02_train", {"protocol": "patient", "fold": fold, "epochs": 1}, f"-{fold}")
+        for fold in (1, 2)
+    ]
+    assert not any(pipeline.is_finished(step, *place) for step in steps)
+    pipeline.run(steps, *place, jobs=2)
+    assert all(pipeline.is_finished(step, *place) for step in steps)
+    tested = [
+        set(evaluation.read_predictions(folder / "model" / "predictions" / name)["group"])
+        for folder, name in (
+            (demo, "seed_cnn_patient0.test.csv"),
+            (tmp_path, "seed_cnn_patient1.test.csv"),
+            (tmp_path, "seed_cnn_patient2.test.csv"),
+        )
+    ]
+    assert not tested[0] & tested[1] and not tested[1] & tested[2]
+
+
 def test_infer_takes_a_folder_of_ones_own(demo, collection, tmp_path, execute):
     model = str(demo / "model" / "seed_cnn_patient0.keras")
     folder = collection / "Testing" / "glioma"

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 
 from brainlib.audit.duplicates import DUPLICATE_THRESHOLD, find_duplicates, negative_control
-from brainlib.audit.findings import conflicting_labels, score_against_provenance, split_ties
+from brainlib.audit.findings import (
+    conflicting_groups,
+    conflicting_labels,
+    groups_across_splits,
+    score_against_provenance,
+    split_ties,
+)
 from brainlib.audit.pictures import known
 
 SPLITS = {"Training", "Testing"}
@@ -40,7 +46,7 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     Parameters
     ----------
     table : DataFrame
-        Image table with `source_image` and `mirrored`.
+        Image table with `source_image`, `mirrored` and `mislabelled`.
     pixels : ndarray of uint8, shape (n, height, width, 1)
 
     Returns
@@ -58,7 +64,11 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
         "mirrored_pairs": int(pairs["mirrored"].sum()),
         "identical_pairs": int(pairs["identical"].sum()),
         "pairs_with_two_labels": len(conflicts),
+        "groups_with_two_labels": len(conflicting_groups(table)),
+        "groups_across_splits": len(groups_across_splits(table)),
     }
+    if table["mislabelled"].any():
+        numbers |= _mislabelled(table, conflicts)
     if table["source_image"].duplicated().any():
         numbers |= score_against_provenance(table, pairs)
     if table.loc[known(table["patient"]), "patient"].nunique() > 1:
@@ -67,6 +77,13 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     if ties is not None:
         numbers |= {f"test_{name}": int(count) for name, count in ties.loc["all"].items()}
     return AuditReport(pairs, conflicts, ties, numbers)
+
+
+def _mislabelled(table: pd.DataFrame, conflicts: pd.DataFrame) -> dict[str, float]:
+    """Count the files known to be mislabelled, and those that a copy with another label betrays."""
+    wrong = set(table.loc[table["mislabelled"], "path"])
+    betrayed = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
+    return {"mislabelled_files": len(wrong), "mislabelled_files_found": len(betrayed)}
 
 
 def _control(table: pd.DataFrame, pixels: np.ndarray) -> dict[str, float]:
