@@ -15,12 +15,13 @@ NOTEBOOKS = {
 }
 IGNORED = "nbval-ignore-output"
 FEWEST_COMPARED_CELLS = 4
+EPOCHS = 4
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     return phantom.write_phantom(
-        tmp_path_factory.mktemp("collection") / "small", patients=80, slices=4
+        tmp_path_factory.mktemp("collection") / "small", patients=120, slices=4
     )
 
 
@@ -28,7 +29,7 @@ def collection(tmp_path_factory):
 def demo(collection, tmp_path_factory):
     """All four notebooks, as `make run` executes them."""
     output = tmp_path_factory.mktemp("demo")
-    steps = pipeline.demo_steps(str(output), epochs=3)
+    steps = pipeline.demo_steps(str(output), epochs=EPOCHS)
     pipeline.run(steps, str(collection), str(output), seed=0)
     return output
 
@@ -56,7 +57,7 @@ def test_train_leaves_model_history_predictions_and_record(demo):
     assert (demo / "model" / "seed_cnn_patient0.keras").is_file()
     assert not (demo / "model" / "checkpoints" / "seed_cnn_patient0").exists()
     history = pd.read_csv(demo / "model" / "seed_cnn_patient0.history.csv")
-    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["epoch"].tolist() == list(range(1, EPOCHS + 1))
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     for part in ("test", "validation"):
         table = evaluation.read_predictions(
@@ -64,7 +65,7 @@ def test_train_leaves_model_history_predictions_and_record(demo):
         )
         assert len(table)
     record = runs.read_record(demo / "model" / "seed_cnn_patient0.run.json")
-    assert record["parameters"]["epochs"] == 3
+    assert record["parameters"]["epochs"] == EPOCHS
     assert record["profile"] == "full"
 
 
@@ -83,7 +84,7 @@ def test_the_network_learns_unseen_phantom_patients(demo):
     assert metrics["synthetic"] and "phantom" in metrics["source"]
     accuracy = metrics["results"]["seed_cnn"]["patient"]["accuracy"]
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
-    assert accuracy["value"] > 0.35  # chance is 0.25 to 0.30
+    assert accuracy["value"] > 0.4  # chance is 0.25; measured 0.60 to 0.70 over folds and seeds
 
 
 def test_evaluate_draws_its_figures(demo):
@@ -105,7 +106,7 @@ def test_the_summary_names_every_place_and_the_accuracy(demo):
 
 
 def test_the_same_seed_gives_the_same_numbers(demo, collection, tmp_path, execute):
-    execute("02_train", source=str(collection), epochs=3)
+    execute("02_train", source=str(collection), epochs=EPOCHS)
     name = "model/predictions/seed_cnn_patient0.test.csv"
     first, second = (pd.read_csv(folder / name) for folder in (demo, tmp_path))
     pd.testing.assert_frame_equal(first, second, rtol=1e-4, atol=1e-5)
