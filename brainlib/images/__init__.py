@@ -1,0 +1,37 @@
+"""From a path to grey 8-bit pixels: pictures, DICOM and NIfTI; from an image table to one array.
+
+`pictures` decodes pictures and caches whole collections of them. `scans` gives the slices of
+whatever lies at a path, through `dicom` and `nifti`; `geometry` turns them the way they are looked
+at. Files are recognised by their content, whatever their name ends with.
+"""
+
+from brainlib.images.pictures import (
+    CACHE_VERSION,
+    UNREADABLE_LIMIT,
+    ImageError,
+    LoadedImages,
+    file_formats,
+    grey_histograms,
+    load_images,
+    read_picture,
+    resize,
+    sample_pictures,
+)
+from brainlib.images.scans import open_scans
+from brainlib.images.slices import PLANES, ScanSlice
+
+__all__ = [
+    "CACHE_VERSION",
+    "PLANES",
+    "UNREADABLE_LIMIT",
+    "ImageError",
+    "LoadedImages",
+    "ScanSlice",
+    "file_formats",
+    "grey_histograms",
+    "load_images",
+    "open_scans",
+    "read_picture",
+    "resize",
+    "sample_pictures",
+]
