@@ -162,7 +162,7 @@ def require_size(shape: tuple[int, ...]) -> None:
 
 
 def cut(slices: Iterator[np.ndarray], spacing: np.ndarray, like: ScanSlice) -> Iterator[ScanSlice]:
-    """Number grey slices, and resample them to square pixels.
+    """Count grey slices, and resample them to square pixels.
 
     Parameters
     ----------

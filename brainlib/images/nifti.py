@@ -37,14 +37,11 @@ def read_volume(file: Path, plane: str, series: str) -> Iterator[ScanSlice]:
         Before the first slice: where the file is cut short or damaged, has another number of
         dimensions than three, colours, or nothing finite.
     """
-    try:
-        volume, affine, oriented = _load(file)
-        low, high = robust_range(volume)
-        chosen = geometry.acquired_plane(volume.shape, affine) if plane == "acquired" else plane
-        name = geometry.plane_name(affine, chosen) if oriented else ""
-        turned, spacing = geometry.turn(volume, affine, chosen)
-    except ImageError as error:
-        raise ImageError(f"{file} cannot be used: {error}") from error
+    volume, affine, oriented = _load(file)
+    low, high = robust_range(volume)
+    chosen = geometry.acquired_plane(volume.shape, affine) if plane == "acquired" else plane
+    name = geometry.plane_name(affine, chosen) if oriented else ""
+    turned, spacing = geometry.turn(volume, affine, chosen)
     slices = (to_grey(turned[:, :, number], low, high) for number in range(turned.shape[2]))
     yield from geometry.cut(slices, spacing, ScanSlice(file, series, plane=name))
 

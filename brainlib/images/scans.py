@@ -1,0 +1,193 @@
+"""The slices of whatever lies at a path: pictures, DICOM, NIfTI, or folders of all of them."""
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from brainlib import paths
+from brainlib.datasets import PICTURE_SUFFIXES
+from brainlib.images.pictures import ImageError, read_picture
+from brainlib.images.slices import PLANES, ScanSlice
+
+SCAN_SUFFIXES = {".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".nii": "nifti",
+                 ".nii.gz": "nifti", **dict.fromkeys(PICTURE_SUFFIXES, "picture")}  # fmt: skip
+"""What a file claims to be by its name; what it is, its content says."""
+
+_HEAD = 512
+_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM")
+
+
+def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]:
+    """Give the slices of a scan, one after the other, in an order that does not change.
+
+    Nothing but the slice (or the one volume) at hand is held in memory, and a line for each DICOM
+    file. A file that cannot be read gives a `ScanSlice` with its `error`, and the rest goes on.
+    In a folder, what is neither a scan nor named as one (`notes.txt`, a licence) is passed over, as
+    are names that start with a dot; links to folders are followed once.
+
+    Parameters
+    ----------
+    path : Path or str
+        A picture, a DICOM file, a NIfTI volume, or a folder of these, nested as deep as one likes;
+        a relative one is taken from the project's root. Recognised by content.
+    plane : str
+        `acquired`, or one of `axial`, `coronal`, `sagittal`: NIfTI volumes, and DICOM series that
+        make a regular volume, are cut in it; a picture shows what it shows.
+
+    Returns
+    -------
+    iterator of ScanSlice
+        Files in order of their names, a DICOM series at the place of its first file.
+
+    Raises
+    ------
+    ImageError
+        At once, where the plane is unknown, or there is nothing at the path that could be a scan.
+
+    Examples
+    --------
+    >>> import tempfile, numpy, PIL.Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> PIL.Image.new("L", (3, 2)).save(folder / "slice.png")
+    >>> [(found.series, found.pixels.shape) for found in open_scans(folder)]
+    [('slice.png', (2, 3))]
+    """
+    if plane not in ("acquired", *PLANES):
+        raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
+    root = paths.resolve(path)
+    if not root.exists():
+        raise ImageError(f"there is nothing at {path}; name a picture, DICOM, NIfTI or folder")
+    kinds = _recognised(root)
+    if not kinds:
+        raise ImageError(
+            f"the folder {path} holds nothing that could be a scan: no picture, no DICOM and no "
+            "NIfTI, whatever its name; choose another folder"
+        )
+    return _named_as_given(_read_all(kinds, plane, root), root, Path(path))
+
+
+def _named_as_given(slices: Iterator[ScanSlice], root: Path, given: Path) -> Iterator[ScanSlice]:
+    for found in slices:
+        file = given / found.file.relative_to(root)
+        error = found.error and f"{file}: {found.error}".replace(str(found.file), str(file))
+        yield dataclasses.replace(found, file=file, error=" ".join(error.splitlines()))
+
+
+def _read_all(kinds: dict[Path, str], plane: str, root: Path) -> Iterator[ScanSlice]:
+    frames, firsts = {}, {}
+    for file in [file for file, kind in kinds.items() if kind == "dicom"]:
+        from brainlib.images import dicom
+
+        try:
+            for frame in dicom.index_file(file):
+                frames.setdefault(frame.series, []).append(frame)
+                firsts.setdefault(file, {})[frame.series] = None
+        except ImageError as error:
+            kinds[file] = str(error)
+    done = set()
+    for file, kind in kinds.items():
+        if kind != "dicom":
+            yield from _read_file(file, kind, plane, file.relative_to(root))
+            continue
+        for series in firsts.get(file, {}):
+            if series not in done:
+                done.add(series)
+                yield from _safely(dicom.read_series(frames.pop(series), plane), file, series)
+
+
+def _read_file(file: Path, kind: str, plane: str, below: Path) -> Iterator[ScanSlice]:
+    series = below.as_posix() if below.name else file.name
+    if kind == "picture":
+        return _safely(_read_one(file, series), file, series)
+    if kind == "nifti":
+        from brainlib.images import nifti
+
+        return _safely(nifti.read_volume(file, plane, series), file, series)
+    return iter([ScanSlice(file, series, error=kind)])
+
+
+def _read_one(file: Path, series: str) -> Iterator[ScanSlice]:
+    yield ScanSlice(file, series, pixels=read_picture(file))
+
+
+def _safely(slices: Iterator[ScanSlice], file: Path, series: str) -> Iterator[ScanSlice]:
+    """Pass slices on; where no more can be had, end with a record that says why."""
+    number = 0
+    try:
+        for found in slices:
+            number = found.number + 1
+            yield found
+    except ImageError as error:
+        reason = str(error).removeprefix(f"{file} ")
+        yield ScanSlice(file, series, number, error=reason)
+
+
+def _recognised(root: Path) -> dict[Path, str]:
+    """Return what each file is: `picture`, `dicom`, `nifti`, or why it cannot be read."""
+    if not root.is_dir():
+        return {root: _kind(root) or "it is no picture, no DICOM and no NIfTI; name another file"}
+    failures: list[OSError] = []
+    kinds = {file: _kind(file) for file in sorted(_list_files(root, failures))}
+    kinds = {file: kind for file, kind in kinds.items() if kind}
+    for error in failures:
+        kinds[Path(error.filename)] = f"the folder cannot be opened ({error.strerror})"
+    return dict(sorted(kinds.items()))
+
+
+def _list_files(root: Path, failures: list[OSError]) -> Iterator[Path]:
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=failures.append, followlinks=True):
+        status = Path(folder).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:  # a link to where we have been, perhaps in a circle
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder) / name for name in names if not name.startswith("."))
+
+
+def _kind(file: Path) -> str:
+    """Return what a file is by its content, else by its name; empty where it is something else."""
+    ends = file.name.lower()
+    claimed = next((kind for end, kind in SCAN_SUFFIXES.items() if ends.endswith(end)), "")
+    if not file.is_file():  # a pipe would be waited for, a broken link is said
+        return "it is no regular file, or a link to nothing" if claimed else ""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as error:
+        return f"it cannot be opened ({error.strerror})"
+    if head[128:132] == b"DICM" or _starts_without_preamble(head):
+        return "dicom"
+    if head.startswith(_PICTURE_STARTS):
+        return "picture"
+    if _is_nifti(file):
+        return "nifti"
+    if not claimed and _may_be_damaged(file, head):
+        return "it is no picture, no DICOM and no NIfTI, or damaged; copy it again or remove it"
+    return claimed
+
+
+def _starts_without_preamble(head: bytes) -> bool:
+    """Return whether the first bytes are a DICOM tag of group 2 or 8, explicit or implicit."""
+    if head[:2] not in (b"\x02\x00", b"\x08\x00") or head[3:4] != b"\0":
+        return False
+    return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"
+
+
+def _is_nifti(file: Path) -> bool:
+    from brainlib.images import nifti
+
+    try:
+        return nifti.may_be_nifti(file)
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _may_be_damaged(file: Path, head: bytes) -> bool:
+    """Return whether a file has no ending, as many DICOM files, and is no text."""
+    ending = file.suffix[1:]
+    return (not ending or ending.isdigit()) and (not head or b"\0" in head)
