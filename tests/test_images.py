@@ -30,7 +30,9 @@ def folder(original, tmp_path, monkeypatch):
 def decoded(monkeypatch):
     """List the files that are decoded from now on."""
     read, found = images.read_picture, []
-    monkeypatch.setattr(images, "read_picture", lambda file: found.append(file) or read(file))
+    monkeypatch.setattr(
+        images.pictures, "read_picture", lambda file: found.append(file) or read(file)
+    )
     return found
 
 
@@ -166,7 +168,7 @@ def test_a_picture_that_cannot_be_read_is_named(folder, spoil):
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "_MAX_PICTURE_PIXELS", 99)
+    monkeypatch.setattr(images.pictures, "MAX_PICTURE_PIXELS", 99)
     Image.new("L", (10, 10)).save(tmp_path / "large.png")
     with pytest.raises(images.ImageError, match=r"large\.png .* 10 by 10 pixels.*scale it down"):
         images.read_picture(tmp_path / "large.png")

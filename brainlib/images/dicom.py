@@ -361,10 +361,10 @@ def _require_slices(header: Dataset, frames: int) -> None:
     for word in header.get("ImageType") or []:
         if word in _NO_SLICES:
             raise ImageError(f"skipped: it is {_NO_SLICES[word]}")
-    if header.Rows * header.Columns > pictures._MAX_PICTURE_PIXELS or frames > _MAX_FRAMES:
+    if header.Rows * header.Columns > pictures.MAX_PICTURE_PIXELS or frames > _MAX_FRAMES:
         raise ImageError(
             f"it has {frames} slices of {header.Columns} by {header.Rows} pixels, more than "
-            f"{_MAX_FRAMES:,} or {pictures._MAX_PICTURE_PIXELS:,}; take it apart first"
+            f"{_MAX_FRAMES:,} or {pictures.MAX_PICTURE_PIXELS:,}; take it apart first"
         )
 
 

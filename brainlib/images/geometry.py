@@ -132,10 +132,10 @@ def square(pixels: np.ndarray, row_spacing: float, column_spacing: float) -> np.
     finest = min(row_spacing, column_spacing)
     height = max(1, round(pixels.shape[0] * float(row_spacing / finest)))
     width = max(1, round(pixels.shape[1] * float(column_spacing / finest)))
-    if height * width > pictures._MAX_PICTURE_PIXELS:
+    if height * width > pictures.MAX_PICTURE_PIXELS:
         raise ImageError(
             f"it would have {width} by {height} square pixels, more than "
-            f"{pictures._MAX_PICTURE_PIXELS:,}; check its spacing of {row_spacing:g} by "
+            f"{pictures.MAX_PICTURE_PIXELS:,}; check its spacing of {row_spacing:g} by "
             f"{column_spacing:g}"
         )
     if (height, width) == pixels.shape:

@@ -25,7 +25,9 @@ CACHE_VERSION = "1"
 UNREADABLE_LIMIT = 0.01
 """The share of unreadable pictures above which a collection is refused."""
 
-_MAX_PICTURE_PIXELS = 100_000_000
+MAX_PICTURE_PIXELS = 100_000_000
+"""The largest picture that is decoded; a larger one would fill the memory."""
+
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
 
 logger = logging.getLogger(__name__)
@@ -86,10 +88,10 @@ def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     name = path if isinstance(path, Path | str) else "the upload"
     try:
         with Image.open(path) as picture:
-            if picture.width * picture.height > _MAX_PICTURE_PIXELS:
+            if picture.width * picture.height > MAX_PICTURE_PIXELS:
                 raise ImageError(
                     f"it has {picture.width} by {picture.height} pixels, more than "
-                    f"{_MAX_PICTURE_PIXELS:,}; scale it down first"
+                    f"{MAX_PICTURE_PIXELS:,}; scale it down first"
                 )
             return np.asarray(_to_grey(ImageOps.exif_transpose(picture)))
     except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
