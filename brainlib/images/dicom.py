@@ -5,6 +5,7 @@ Only the tags that are needed to show a slice are read, none that names a patien
 
 import hashlib
 import os
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
+from pydicom.pixels import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi,
+    apply_windowing,
+    iter_pixels,
+)
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from brainlib.images import geometry, pictures
 from brainlib.images.pictures import ImageError
@@ -47,7 +55,9 @@ _NO_SLICES = {
 }
 _MAX_FRAMES = 100_000
 _SAMPLED_SLICES = 32  # the percentiles of a long series are taken from this many of its slices
+_SAMPLED_PIXELS = 100_000  # of each of these slices
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
+_REASON_LENGTH = 300  # decoders answer with pages
 _EXTREMES = np.array([-1e30, 1e30])
 
 Result = TypeVar("Result")
@@ -268,7 +278,7 @@ def _stored(
         run = list(run)
         try:
             header = _read_header(file)
-            decoded = pydicom.pixels.iter_pixels(file, indices=[frame.index for frame in run])
+            decoded = _iter_pixels(file, header, [frame.index for frame in run])
         except ImageError as error:
             yield from ((frame, None, error) for frame in run)
             continue
@@ -279,8 +289,17 @@ def _stored(
             except ImageError as error:  # a generator that failed gives nothing more
                 values, tags = error, None
                 rest = [later.index for later in run if later.index > frame.index]
-                decoded = pydicom.pixels.iter_pixels(file, indices=rest)
+                decoded = _iter_pixels(file, header, rest)
             yield frame, tags, values
+
+
+def _iter_pixels(file: Path, header: Dataset, indices: list[int]) -> Iterator[np.ndarray]:
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # a file without preamble is not compressed, and was read as one of these
+        implicit, little_endian = header.original_encoding
+        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        syntax = ImplicitVRLittleEndian if implicit else explicit
+    return iter_pixels(file, indices=indices, transfer_syntax_uid=syntax)
 
 
 class _SeriesRange:
@@ -294,7 +313,8 @@ class _SeriesRange:
     def __call__(self) -> tuple[float, float]:
         if self._range is None:
             samples = [
-                apply_modality_lut(values, header).ravel()
+                # an odd step meets every column in turn
+                apply_modality_lut(values, header).ravel()[:: values.size // _SAMPLED_PIXELS | 1]
                 for _, header, values in _stored(self._frames)
                 if not isinstance(values, ImageError) and values.ndim == 2
             ]
@@ -443,6 +463,7 @@ def _quietly(read: Callable[[], Result]) -> Result:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, AttributeError) and "7FE0" in str(error):
+    if isinstance(error, AttributeError) and "Pixel Data" in str(error):
         return "it holds no pixel data"
-    return f"it cannot be decoded, cut short or damaged ({type(error).__name__}: {error})"
+    text = textwrap.shorten(f"{type(error).__name__}: {error}", _REASON_LENGTH)
+    return f"it cannot be decoded, cut short or damaged ({text})"

@@ -59,7 +59,7 @@ def _load(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:
     except ImageError:
         raise
     except Exception as error:  # nibabel, gzip and zlib raise a dozen kinds on damaged files
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}".replace(str(file), file.name)
         raise ImageError(
             f"it is cut short, damaged, or not made of plain numbers ({reason}); copy or convert "
             "it again from where it came"
