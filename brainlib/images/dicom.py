@@ -120,12 +120,7 @@ def index_file(file: Path) -> list[Frame]:
         Where the file is damaged, holds no picture, or none to be shown (a localizer).
     """
     header = _read_header(file)
-    frames = _quietly(lambda: int(header.get("NumberOfFrames") or 1))
-    _require_slices(header, frames)
-    series = _series_name(header, file)
-    return [
-        _quietly(lambda index=index: _frame(file, index, series, header)) for index in range(frames)
-    ]
+    return _quietly(lambda: _index(file, header))
 
 
 def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
@@ -148,12 +143,19 @@ def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
     ImageError
         Where the series cannot be cut in the plane that was asked for.
     """
-    frames = _in_order(frames)
+    frames = _quietly(lambda: _in_order(frames))
     grey_range = _SeriesRange(frames)
     if plane == "acquired" or all(_plane(frame)[0] == plane for frame in frames):
         yield from _acquired(frames, grey_range)
     else:
         yield from _cut_anew(frames, grey_range, plane)
+
+
+def _index(file: Path, header: Dataset) -> list[Frame]:
+    count = int(header.get("NumberOfFrames") or 1)
+    _require_slices(header, count)
+    series = _series_name(header, file)
+    return [_frame(file, index, series, header) for index in range(count)]
 
 
 def _acquired(frames: list[Frame], grey_range: "_SeriesRange") -> Iterator[ScanSlice]:
@@ -167,13 +169,14 @@ def _acquired(frames: list[Frame], grey_range: "_SeriesRange") -> Iterator[ScanS
             seen.add(identity)
             if isinstance(pixels, ImageError):
                 raise pixels
-            shown = ScanSlice(frame.file, frame.series, number, name, _displayed(pixels, frame))
+            pixels = _quietly(lambda: _shown(pixels, frame))  # noqa: B023
+            shown = ScanSlice(frame.file, frame.series, number, name, pixels)
         except ImageError as error:
             shown = ScanSlice(frame.file, frame.series, number, name, error=str(error))
         yield shown
 
 
-def _displayed(pixels: np.ndarray, frame: Frame) -> np.ndarray:
+def _shown(pixels: np.ndarray, frame: Frame) -> np.ndarray:
     if frame.orientation is None:
         return geometry.square(pixels, *frame.spacing)
     turned, spacing = geometry.turn(pixels[..., np.newaxis], frame.affine, _plane(frame)[0])
@@ -454,15 +457,15 @@ def _quietly(read: Callable[[], Result]) -> Result:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return read()
-    except ImageError:
+    except (ImageError, KeyboardInterrupt, SystemExit):
         raise
     except StopIteration:
         raise ImageError("it holds fewer slices than it says; copy it again") from None
-    except Exception as error:  # pydicom and the decoders raise a dozen kinds on damaged files
+    except BaseException as error:  # the RLE decoder panics (no Exception) on damaged files
         raise ImageError(f"{_reason(error)}; copy it again from where it came") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, AttributeError) and "Pixel Data" in str(error):
         return "it holds no pixel data"
     text = textwrap.shorten(f"{type(error).__name__}: {error}", _REASON_LENGTH)
