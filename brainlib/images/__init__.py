@@ -1,8 +1,8 @@
 """From a path to grey 8-bit pixels: pictures, DICOM and NIfTI; from an image table to one array.
 
 `pictures` decodes pictures and caches whole collections of them. `scans` gives the slices of
-whatever lies at a path, through `dicom` and `nifti`; `geometry` turns them the way they are looked
-at. Files are recognised by their content, whatever their name ends with.
+whatever lies at a path, through `dicom` (with `decoding`) and `nifti`; `geometry` turns them the
+way they are looked at. Files are recognised by their content, whatever their name ends with.
 """
 
 from brainlib.images.pictures import (

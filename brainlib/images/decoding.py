@@ -1,0 +1,260 @@
+"""The tags and the pixels of DICOM files, frame by frame.
+
+Only the tags that are needed to show a slice are read, none that names a patient.
+"""
+
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi,
+    apply_windowing,
+    iter_pixels,
+)
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from brainlib.images.pictures import ImageError
+from brainlib.images.slices import robust_range, to_grey
+
+_PLACE_TAGS = (
+    "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "ImagerPixelSpacing",
+    "PixelAspectRatio", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+_SIGNAL_TAGS = (
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction",
+    "WindowCenter", "WindowWidth", "RedPaletteColorLookupTableDescriptor",
+    "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData",
+)  # fmt: skip
+_FILE_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "InstanceNumber", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
+)  # fmt: skip
+_TAGS = [*_FILE_TAGS, *_PLACE_TAGS, *_SIGNAL_TAGS]
+
+_SAMPLED_SLICES = 32  # the percentiles of a long series are taken from this many of its slices
+_SAMPLED_PIXELS = 100_000  # of each of these slices
+_REASON_LENGTH = 300  # decoders answer with pages
+_EXTREMES = np.array([-1e30, 1e30])
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where one slice is found, and where it lies; no pixels.
+
+    Attributes
+    ----------
+    file : Path
+    index : int
+        Its place in a multi-frame file, 0 in others.
+    series : str
+        The series number and a hash of the series' UID.
+    identity : str
+        The file's own UID, empty where it has none.
+    instance : int
+        Its instance number, -1 where it has none.
+    orientation : tuple of 6 floats, or None
+        Directions of a row and of a column in the patient, DICOM's axes.
+    position : tuple of 3 floats, or None
+        Centre of the first pixel, mm, DICOM's axes.
+    spacing : tuple of 2 floats
+        Between rows and between columns, mm where the file says.
+    shape : tuple of 2 ints
+        Height and width.
+    """
+
+    file: Path
+    index: int
+    series: str
+    identity: str
+    instance: int
+    orientation: tuple[float, ...] | None
+    position: tuple[float, ...] | None
+    spacing: tuple[float, float]
+    shape: tuple[int, int]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """From (row, column, 0) to millimetres, nibabel's axes; for frames with an orientation."""
+        along_row, along_column = np.reshape(self.orientation, (2, 3))
+        affine = np.eye(4)
+        affine[:3, 0] = along_column * self.spacing[0]
+        affine[:3, 1] = along_row * self.spacing[1]
+        affine[:3, 2] = np.cross(along_row, along_column)
+        affine[:3, 3] = self.position or (0, 0, 0)
+        affine[:2] *= -1  # DICOM counts to the left and to the back
+        return affine
+
+
+def decode(
+    frames: Iterable[Frame], grey_range: "SeriesRange"
+) -> Iterator[tuple[Frame, np.ndarray | ImageError]]:
+    """Give each frame with its grey pixels as stored (not turned), or with why there are none.
+
+    Returns
+    -------
+    iterator of (Frame, uint8 array of shape (height, width) or ImageError)
+    """
+    for frame, header, values in _stored(frames):
+        if isinstance(values, ImageError):
+            yield frame, values
+            continue
+        try:
+            yield frame, quietly(lambda: _grey(values, header, grey_range))  # noqa: B023
+        except ImageError as error:
+            yield frame, error
+
+
+def _stored(
+    frames: Iterable[Frame],
+) -> Iterator[tuple[Frame, Dataset | None, np.ndarray | ImageError]]:
+    """Decode frames one by one; neighbours in one file are read in one go."""
+    for file, run in groupby(frames, key=lambda frame: frame.file):
+        run = list(run)
+        try:
+            header = read_header(file)
+            decoded = _iter_pixels(file, header, [frame.index for frame in run])
+        except ImageError as error:
+            yield from ((frame, None, error) for frame in run)
+            continue
+        for frame in run:
+            try:
+                values = quietly(lambda: next(decoded))  # noqa: B023
+                tags = quietly(lambda: frame_header(header, frame.index))  # noqa: B023
+            except ImageError as error:  # a generator that failed gives nothing more
+                values, tags = error, None
+                rest = [later.index for later in run if later.index > frame.index]
+                decoded = _iter_pixels(file, header, rest)
+            yield frame, tags, values
+
+
+def _iter_pixels(file: Path, header: Dataset, indices: list[int]) -> Iterator[np.ndarray]:
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # a file without preamble is not compressed, and was read as one of these
+        implicit, little_endian = header.original_encoding
+        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        syntax = ImplicitVRLittleEndian if implicit else explicit
+    return iter_pixels(file, indices=indices, transfer_syntax_uid=syntax)
+
+
+class SeriesRange:
+    """The signals drawn black and white in a series without windows; found when first asked for."""
+
+    def __init__(self, frames: list[Frame]) -> None:
+        chosen = np.linspace(0, len(frames) - 1, min(len(frames), _SAMPLED_SLICES)).astype(int)
+        self._frames = [frames[number] for number in sorted(set(chosen))]
+        self._range: tuple[float, float] | None = None
+
+    def __call__(self) -> tuple[float, float]:
+        if self._range is None:
+            samples = [
+                # an odd step meets every column in turn
+                apply_modality_lut(values, header).ravel()[:: values.size // _SAMPLED_PIXELS | 1]
+                for _, header, values in _stored(self._frames)
+                if not isinstance(values, ImageError) and values.ndim == 2
+            ]
+            self._range = robust_range(np.concatenate(samples))
+        return self._range
+
+
+def _grey(values: np.ndarray, header: Dataset, series_range: SeriesRange) -> np.ndarray:
+    if header.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, header)
+    if values.ndim == 3:
+        bits = 8 * values.dtype.itemsize
+        colours = to_grey(values[..., :3], 0, 2**bits - 1) if bits > 8 else values[..., :3]
+        return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
+    grey = _windowed(values, header, series_range)
+    return 255 - grey if header.PhotometricInterpretation == "MONOCHROME1" else grey
+
+
+def _windowed(values: np.ndarray, header: Dataset, series_range: SeriesRange) -> np.ndarray:
+    signal = apply_modality_lut(values, header)
+    if header.get("VOILUTSequence"):
+        bits = header.VOILUTSequence[0].LUTDescriptor[2]
+        return to_grey(apply_voi(signal.astype(np.int64), header), 0, 2**bits - 1)
+    if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
+        try:
+            with np.errstate(over="ignore"):
+                # what the window makes of the extremes is what it calls black and white
+                black, white = apply_windowing(_EXTREMES, header)
+                shown = apply_windowing(signal, header)
+            return to_grey((shown - black) / (white - black), 0, 1)
+        except (ValueError, ZeroDivisionError):  # a width of zero is no window
+            pass
+    if values.dtype == np.uint8:
+        full = np.array([0, 2**header.BitsStored - 1], np.uint8)
+        return to_grey(signal, *sorted(apply_modality_lut(full, header)))
+    return to_grey(signal, *series_range())
+
+
+def read_header(file: Path) -> Dataset:
+    """Read the tags that slices need; no pixels, no names.
+
+    Raises
+    ------
+    ImageError
+        Where the file cannot be parsed.
+    """
+
+    def read() -> Dataset:
+        # a file without the DICOM preamble is read as well, and refused below if it makes no sense
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
+            if name in header and header[name].is_empty:
+                del header[name]
+        return header
+
+    return quietly(read)
+
+
+def frame_header(header: Dataset, index: int) -> Dataset:
+    """Return the tags of one frame; enhanced files keep them in sequences, for all or for each."""
+    groups = [*(header.get("SharedFunctionalGroupsSequence") or [])[:1]]
+    groups += (header.get("PerFrameFunctionalGroupsSequence") or [])[index : index + 1]
+    if not groups:
+        return header
+    tags = Dataset(header)
+    tags.set_original_encoding(*header.original_encoding)
+    tags.file_meta = header.file_meta
+    for group in groups:
+        for element in group:
+            if element.VR == "SQ" and element.value:
+                tags.update(element.value[0])
+    return tags
+
+
+def quietly(read: Callable[[], Result]) -> Result:
+    """Call what reads a file; whatever it raises or warns of becomes one kind of error, or none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read()
+    except (ImageError, KeyboardInterrupt, SystemExit):
+        raise
+    except StopIteration:
+        raise ImageError("it holds fewer slices than it says; copy it again") from None
+    except BaseException as error:  # the RLE decoder panics (no Exception) on damaged files
+        raise ImageError(f"{_reason(error)}; copy it again from where it came") from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, AttributeError) and "Pixel Data" in str(error):
+        return "it holds no pixel data"
+    text = textwrap.shorten(f"{type(error).__name__}: {error}", _REASON_LENGTH)
+    return f"it cannot be decoded, cut short or damaged ({text})"
