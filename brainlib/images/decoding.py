@@ -161,6 +161,7 @@ class SeriesRange:
         self._range: tuple[float, float] | None = None
 
     def __call__(self) -> tuple[float, float]:
+        """Return the signals drawn black and white."""
         if self._range is None:
             samples = [
                 # an odd step meets every column in turn
