@@ -117,7 +117,7 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         return (values * 255.0).round().astype(np.uint8)
     if low >= 0 and high <= 255:
         return values.astype(np.uint8)
-    return ((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8)
+    return ((values - low) * (255.0 / (high - low or 1.0))).round().astype(np.uint8)
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
