@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, audit, evaluation, paths, splits
 from brainlib.datasets import SPLIT_NAMES, Collection

@@ -141,8 +141,16 @@ def open_folder(folder: Path) -> Collection:
         raise DatasetError(f"{details} cannot be read as UTF-8 CSV: {error}") from error
     if "path" not in known or known["path"].duplicated().any():
         raise DatasetError(f"{details} must have a column `path` that names each picture once")
+    unknown = set(known) - {*COLUMNS, *_EXTRA_COLUMNS}
+    if unknown:
+        raise DatasetError(
+            f"{details} has the columns {', '.join(sorted(unknown))}, which mean nothing here: "
+            f"the columns are {', '.join((*COLUMNS, *_EXTRA_COLUMNS))}"
+        )
+    known = known.apply(lambda column: column.str.strip())
     _require_all(table, known, details)
-    groups_from = "images.csv" if {"patient", "group"} & set(known) else "nothing"
+    named = [name for name in ("patient", "group") if name in known]
+    groups_from = "images.csv" if (known[named] != "").to_numpy().any() else "nothing"
     return Collection(folder.name, "", folder, _completed(_joined(table, known)), groups_from)
 
 
@@ -257,6 +265,7 @@ def _list_pictures(folder: Path) -> pd.DataFrame:
             f"{folder} is not a folder. A source is 'kaggle', 'figshare', 'phantom', or a "
             "folder laid out <class>/… or <split>/<class>/…"
         )
+    _refuse_other_folders(folder)
     rows = []
     for label in CLASS_NAMES:
         for split in ("", *SPLIT_NAMES):
@@ -269,6 +278,28 @@ def _list_pictures(folder: Path) -> pd.DataFrame:
             f"{' and '.join(SPLIT_NAMES)}. Known endings: {', '.join(PICTURE_SUFFIXES)}"
         )
     return pd.DataFrame(rows, columns=["path", "label", "split"])
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """Refuse folders of pictures that are neither class nor split: a class would go missing."""
+    known = {*CLASS_NAMES, *SPLIT_NAMES, "masks"}
+    nested = [folder / split for split in SPLIT_NAMES if (folder / split).is_dir()]
+    others = [
+        inner
+        for outer in (folder, *nested)
+        for inner in sorted(outer.iterdir())
+        if inner.is_dir() and inner.name not in (known if outer == folder else CLASS_NAMES)
+    ]
+    wrong = [
+        other
+        for other in others
+        if any(path.suffix.lower() in PICTURE_SUFFIXES for path in other.rglob("*"))
+    ]
+    if wrong:
+        raise DatasetError(
+            f"{', '.join(str(other) for other in wrong)} holds pictures and is no class: rename it "
+            f"to one of {', '.join(CLASS_NAMES)}, or move it out of {folder}"
+        )
 
 
 def _joined(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from brainlib.datasets import PICTURE_SUFFIXES
 from brainlib.runs import Run
 
 BATCH_SIZE = 64
+BATCH_PIXELS = BATCH_SIZE * 512 * 512
 
 
 class InferenceError(ValueError):
@@ -36,13 +37,17 @@ def predict_pictures(model: keras.Model, pictures: Iterable[np.ndarray]) -> np.n
     """
     probabilities, batch = [np.empty((0, len(CLASS_NAMES)), np.float32)], []
     for picture in pictures:
-        if batch and (picture.shape != batch[0].shape or len(batch) == BATCH_SIZE):
+        if batch and (picture.shape != batch[0].shape or len(batch) >= _batch_size(picture)):
             probabilities.append(_predict_batch(model, batch))
             batch = []
         batch.append(picture)
     if batch:
         probabilities.append(_predict_batch(model, batch))
     return np.concatenate(probabilities)
+
+
+def _batch_size(picture: np.ndarray) -> int:
+    return max(1, min(BATCH_SIZE, BATCH_PIXELS // picture.size))
 
 
 def _predict_batch(model: keras.Model, batch: list[np.ndarray]) -> np.ndarray:

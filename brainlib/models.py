@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 
 from brainlib import CLASS_NAMES, paths
@@ -78,14 +79,11 @@ MODELS: dict[str, Callable[[], keras.Model]] = {"seed_cnn": build_seed_cnn}
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a model for prediction, without the optimizer's state (a third of the size)."""
-    optimizer = getattr(model, "optimizer", None)
-    model.optimizer = None  # Keras has an argument for this, which the .keras format disregards
-    try:
-        with paths.atomic_write(path) as temporary:
-            model.save(temporary)
-    finally:
-        model.optimizer = optimizer
+    """Save a model for prediction, without loss and optimizer (a third of the size)."""
+    # Keras has an argument for this, which the .keras format disregards
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    with paths.atomic_write(path) as temporary:
+        bare.save(temporary)
 
 
 def load_model(path: Path | str) -> keras.Model:
@@ -94,12 +92,32 @@ def load_model(path: Path | str) -> keras.Model:
     Raises
     ------
     ModelError
-        Where the file is absent or is no Keras model.
+        Where the file is absent, is no Keras model, or does not give four probabilities for a
+        picture of any size.
     """
     path = paths.resolve(path)
     if not path.is_file():
         raise ModelError(f"there is no model {path}: run notebooks/02_train.ipynb, or `make run`")
     try:
-        return keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON or its weights may be what is damaged
         raise ModelError(f"{path} cannot be loaded as a Keras model: {error}") from error
+    _require_probabilities(model, path)
+    return model
+
+
+def _require_probabilities(model: keras.Model, path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 90, 80, 1)).astype("uint8")
+    try:
+        answer = np.asarray(model.predict_on_batch(noise))
+    except Exception as error:
+        raise ModelError(
+            f"{path} does not take grey pictures of 90 by 80 pixels: a model must take raw "
+            f"pictures of any size ({error})"
+        ) from error
+    is_right = answer.shape == (2, len(CLASS_NAMES)) and (answer >= 0).all()
+    if not is_right or not np.allclose(answer.sum(axis=1), 1, atol=1e-3):
+        raise ModelError(
+            f"{path} does not give a probability for each of {', '.join(CLASS_NAMES)}: its answer "
+            f"has the shape {answer.shape} and rows that sum to {answer.reshape(2, -1).sum(axis=1)}"
+        )

@@ -123,7 +123,7 @@ def _announce_and_execute(position: str, step: Step, *place: Any) -> Path:
 
 
 def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
-    """Return whether a training step has left its record, made with the same parameters."""
+    """Return whether a training step has left its record, of the same parameters and commit."""
     if step.notebook != "02_train":
         return False
     wanted = runs.TrainSettings(source=source, output=output, seed=seed, **step.parameters)
@@ -132,8 +132,15 @@ def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
     record, model = folder / f"{name}.run.json", folder / f"{name}.keras"
     if not record.is_file() or not model.is_file():
         return False
-    found = runs.read_record(record)["parameters"]
-    return found == {**found, **step.parameters, "source": source, "seed": seed}
+    found = runs.read_record(record)
+    if _commit(found["git_commit"]) != _commit(runs.git_commit()):
+        return False
+    asked = {**step.parameters, "source": source, "seed": seed}
+    return found["parameters"] == {**found["parameters"], **asked}
+
+
+def _commit(described: str) -> str:
+    return described.removesuffix("+changes")
 
 
 def publish(executed: Path) -> Path:

@@ -19,7 +19,7 @@ _MODELS = {
 _PROTOCOLS = {
     "patient": "`patient`: new patients",
     "official": "`official`: as everyone reports",
-    "deduplicated": "`deduplicated`: without twins",
+    "deduplicated": "`deduplicated`: without slices that are in Training",
 }
 
 
@@ -61,14 +61,16 @@ def audit_section(metrics: dict[str, Any]) -> str:
         "{different_patients:,} of different patients, and {unexplained:,} that nothing explains.",
         "False alarms: {control_false_pairs:,} among {control_pairs:,} pairs of different "
         "patients, of which the most similar correlate at {control_highest_correlation:.3f}.",
-        "{pairs_with_two_labels:,} pairs show one picture under two labels.",
-        "Of {test_test:,} test files {test_twin:,} have such a twin in Training. Of the "
+        "{pairs_with_two_labels:,} pairs show one picture under two labels; they betray "
+        "{mislabelled_files_found:,} of the {mislabelled_files:,} files known to be mislabelled.",
+        "Of {test_test:,} test files {test_twin:,} look like one in Training. Of the "
         "{test_patient_known:,} with a known patient {test_patient:,} have that patient in "
         "Training. {test_free:,} are free of any tie.",
     ]
     by_provenance = (
-        f"By provenance, {official['with a twin in training']:,} of the test files show the very "
-        "slice of a file in Training, mirrored or not."
+        f"By provenance, {official['with a twin in training']:,.0f} of the test files show the "
+        "very slice of a file in Training, mirrored or not; these are what protocol "
+        "`deduplicated` leaves out."
     )
     return "\n".join(f"- {fact}" for fact in [*(f.format(**audit) for f in facts), by_provenance])
 

@@ -51,7 +51,7 @@ class ResultsError(ValueError):
     """Prediction tables that are not there."""
 
 
-def read_tables(place: Path | str, part: str = "test") -> Tables:
+def read_tables(place: Path | str, part: str = "test", pictures: pd.Series | None = None) -> Tables:
     """Read the predictions in a folder, the folds of a model joined into one table.
 
     Parameters
@@ -61,6 +61,8 @@ def read_tables(place: Path | str, part: str = "test") -> Tables:
         framework, which needs only `path` and the four probabilities.
     part : str
         `test` or `validation`.
+    pictures : Series of str, optional
+        The paths of the source that the predictions are about.
 
     Returns
     -------
@@ -71,9 +73,18 @@ def read_tables(place: Path | str, part: str = "test") -> Tables:
     Raises
     ------
     ResultsError
-        Where there is no table of test predictions.
+        Where there is no table of test predictions, or one is about other pictures.
     """
+    tables = _read_place(place, part)
+    if pictures is not None:
+        _require_pictures(tables, pictures, place)
+    return tables
+
+
+def _read_place(place: Path | str, part: str) -> Tables:
     place = paths.resolve(place)
+    if not place.exists():
+        raise ResultsError(f"{place} does not exist: name a prediction table or a folder of them")
     if place.is_file():
         return _read_single(place) if part == "test" else {}
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
@@ -90,14 +101,34 @@ def read_tables(place: Path | str, part: str = "test") -> Tables:
         )
     tables: Tables = {}
     for (model, protocol), found in parts.items():
-        tables.setdefault(model, {})[protocol] = pd.concat(found, ignore_index=True)
+        joined = pd.concat(found, ignore_index=True)
+        if part == "test":  # validation groups of one fold are trained on in another
+            evaluation.check_predictions(joined, f"{model}, protocol {protocol}, in {place}")
+        tables.setdefault(model, {})[protocol] = joined
     first = [name for name in MODEL_NAMES if name in tables]
     return {name: _in_order(tables[name]) for name in dict.fromkeys([*first, *tables])}
+
+
+def _require_pictures(tables: Tables, pictures: pd.Series, place: Path | str) -> None:
+    for model, by_protocol in tables.items():
+        for table in by_protocol.values():
+            others = table.loc[~table["path"].isin(pictures), "path"]
+            if len(others):
+                raise ResultsError(
+                    f"{model} in {place} has predictions for {len(others)} pictures that the "
+                    f"source does not hold, for instance {others.iloc[0]}: name the source that "
+                    "they were made on, or give each source an output folder of its own"
+                )
 
 
 def main_model(tables: Tables) -> str:
     """Return the model to look at closely: the released one, or the first where it is absent."""
     return next((name for name in MODEL_NAMES if name in tables), next(iter(tables)))
+
+
+def most_honest(by_protocol: dict[str, pd.DataFrame]) -> str:
+    """Return `patient`, or the next best protocol that there is a table of."""
+    return next(name for name in splits.PROTOCOLS if name in by_protocol)
 
 
 def measure(tables: Tables, resamples: int, seed: int = 0) -> dict[str, Any]:
@@ -134,7 +165,7 @@ def headline(results: dict[str, Any], metrics: tuple[str, ...] = HEADLINE) -> pd
         for model, by_protocol in results.items()
         for protocol, values in by_protocol.items()
     }
-    return pd.DataFrame(rows).T.rename_axis(["model", "protocol"])
+    return pd.DataFrame(rows).T.rename_axis(["model", "protocol"]) if rows else pd.DataFrame()
 
 
 def tumor_type_tables(tables: Tables) -> Tables:
@@ -259,10 +290,12 @@ def rounded(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def update_metrics(run: Run, **sections: Any) -> dict[str, Any]:
-    """Put sections into a run's `metrics.json`, the other sections as they are, and return all."""
-    file = run.output / METRICS_FILE
-    before = read_metrics(run.output) if file.is_file() else {}
-    document = before | sections
+    """Put sections into a run's `metrics.json` beside those of the same source, and return all."""
+    found = run.collection
+    source = {"source": found.title, "synthetic": found.is_synthetic} if found else {}
+    before = read_metrics(run.output) if (run.output / METRICS_FILE).is_file() else {}
+    same = before.get("source") == source.get("source")
+    document = (before if same else {}) | source | sections
     run.write_json(document, "model/metrics")
     return document
 
@@ -296,14 +329,17 @@ def _source_of_tumors(table: pd.DataFrame) -> str:
 
 
 def _read_single(file: Path) -> Tables:
-    table = evaluation.read_predictions(file, reference=_reference_for(file))
+    """Read a table of anyone's; pictures of the benchmark are held against its published folds."""
+    table = evaluation.read_predictions(file, reference=_reference_for)
     return {file.stem.removesuffix(".test"): {"patient": table}}
 
 
-def _reference_for(file: Path) -> pd.DataFrame | None:
-    """Return the published patient folds where a table brings no labels of its own."""
-    header = pd.read_csv(file, nrows=0, encoding="utf-8").columns
-    return None if {"label", "group", "fold"} <= set(header) else splits.benchmark()
+def _reference_for(table: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the published folds for a table that has pictures of them or no labels of its own."""
+    benchmark = splits.benchmark()
+    is_complete = {"label", "group", "fold"} <= set(table)
+    is_other = not table["path"].isin(benchmark["path"]).any()
+    return None if is_complete and is_other else benchmark
 
 
 def _in_order(by_protocol: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -116,7 +117,7 @@ class Run:
     smoke: bool
     collection: Collection | None = None
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
-    git_commit: str = field(default_factory=lambda: _git_commit())
+    git_commit: str = field(default_factory=lambda: git_commit())
 
     @property
     def figures(self) -> Path:
@@ -271,7 +272,18 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     smoke = is_smoke()
     if smoke:
         settings = _smoke_settings(settings)
+    _require_folder(paths.resolve(settings.output))
     return Run(notebook, settings, paths.resolve(settings.output), smoke)
+
+
+def _require_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise ParameterError(
+            f"output = {str(output)!r} is no folder that can be written to ({error}): name another"
+        ) from error
 
 
 def is_smoke() -> bool:
@@ -321,7 +333,8 @@ def _checked(parameter: Any, settings: Settings) -> Any:
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ParameterError(
-            f"{parameter.name} = {value!r} is {type(value).__name__}; it must be {kind.__name__}"
+            f"{parameter.name} = {value!r} is {type(value).__name__}; it must be {kind.__name__} "
+            "(papermill takes a number as text with -r)"
         )
     limits = parameter.metadata
     if "choices" in limits and value not in limits["choices"]:
@@ -364,7 +377,7 @@ def _describe(collection: Collection | None) -> dict[str, Any]:
     }
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
     """Return the commit of the checkout, with `+changes` where it is not clean, or `unknown`."""
     command = ["git", "-C", str(paths.project_root()), "describe", "--always", "--abbrev=40"]
     try:

@@ -6,11 +6,13 @@ on the seed and the number of the epoch alone, never on what was drawn before.
 
 import hashlib
 import json
+import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -18,6 +20,8 @@ from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.images import LoadedImages
+
+logger = logging.getLogger(__name__)
 
 HISTORY_COLUMNS = ("epoch", "accuracy", "loss", "validation_accuracy", "validation_loss")
 
@@ -71,7 +75,8 @@ def fit(
     schedule : Schedule
     checkpoint : Path
         Folder that holds the state of this fit after each epoch. A state that other data or
-        another schedule left there is deleted. Delete the folder once the model is saved.
+        another schedule left there, or one that cannot be read, is deleted. Delete the folder once
+        the model is saved.
 
     Returns
     -------
@@ -195,7 +200,12 @@ class Progress(keras.callbacks.Callback):
 
 def _identity(model: keras.Model, *parts: Any) -> str:
     """Return a hash over all that decides the outcome of a fit."""
-    digest = hashlib.sha256(model.to_json().encode())
+    digest = hashlib.sha256()
+    for layer in model.layers:  # without their names, which Keras counts up in one process
+        config = sorted(layer.get_config().items())
+        plain = [item for item in config if isinstance(item[1], (str, int, float, list, tuple))]
+        plain = [(name, value) for name, value in plain if name != "name"]
+        digest.update(f"{type(layer).__name__} {plain}".encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
     *arrays, schedule = parts
@@ -205,9 +215,24 @@ def _identity(model: keras.Model, *parts: Any) -> str:
     return digest.hexdigest()
 
 
+def _is_damaged(checkpoint: Path) -> bool:
+    """Return whether a fit that was killed while it wrote left what cannot be read."""
+    try:
+        for file in checkpoint.glob("*.json"):
+            json.loads(file.read_text("utf-8"))
+        for file in checkpoint.glob("*.weights.h5"):
+            h5py.File(file).close()
+    except (OSError, ValueError):
+        return True
+    return False
+
+
 def _discard_foreign_state(checkpoint: Path, identity: str) -> None:
     name = checkpoint / "identity.txt"
     if checkpoint.is_dir() and (not name.is_file() or name.read_text("utf-8") != identity):
+        shutil.rmtree(checkpoint)
+    elif _is_damaged(checkpoint):
+        logger.warning("the state in %s is damaged: the fit begins anew", checkpoint)
         shutil.rmtree(checkpoint)
     with paths.atomic_write(name) as temporary:
         temporary.write_text(identity, encoding="utf-8")

@@ -251,6 +251,24 @@ def test_a_missing_folder_names_the_other_sources(tmp_path):
         datasets.open_collection(str(tmp_path / "absent"))
 
 
+def test_a_misnamed_class_is_not_left_out_in_silence(folder):
+    draw(folder / "Training" / "no_tumor" / "a.png")
+    with pytest.raises(datasets.DatasetError, match="no_tumor holds pictures and is no class"):
+        datasets.open_folder(folder)
+
+
+def test_a_misspelt_column_of_details_is_refused(folder):
+    write_details(folder, path=["a.png"], Patient=["p"])
+    with pytest.raises(datasets.DatasetError, match="columns Patient, which mean nothing"):
+        datasets.open_folder(folder)
+
+
+def test_details_that_name_no_patient_leave_the_groups_to_the_audit(folder):
+    paths = datasets.open_folder(folder).table["path"]
+    write_details(folder, path=paths, patient=" ")
+    assert datasets.open_folder(folder).groups_from == "nothing"
+
+
 def test_a_folder_without_classes_names_them(tmp_path):
     draw(tmp_path / "Glioblastoma" / "1.png")
     with pytest.raises(datasets.DatasetError, match="glioma, meningioma, notumor, pituitary"):

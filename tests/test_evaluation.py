@@ -151,7 +151,7 @@ def test_rounded_probabilities_are_accepted_and_made_to_sum_to_one(table):
 def test_predictions_of_another_framework_are_completed_from_a_reference(tmp_path, table):
     reference = table.assign(source="figshare").sample(frac=1, random_state=0)
     table[["path", *CLASSES]].to_csv(tmp_path / "bare.csv", index=False)
-    with pytest.raises(EvaluationError, match="join_reference"):
+    with pytest.raises(EvaluationError, match="published patient folds"):
         evaluation.read_predictions(tmp_path / "bare.csv")
     joined = evaluation.read_predictions(tmp_path / "bare.csv", reference)
     assert joined["path"].tolist() == table["path"].tolist()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,6 +90,16 @@ def test_a_damaged_file_is_named(tmp_path):
         models.load_model(broken)
     with pytest.raises(models.ModelError, match="make run"):
         models.load_model(tmp_path / "absent.keras")
+
+
+@pytest.mark.parametrize("answers", [{"units": 5, "activation": "softmax"}, {"units": 4}])
+def test_a_model_that_does_not_give_four_probabilities_is_refused(tmp_path, answers):
+    pixels = keras.Input((None, None, None))
+    features = keras.ops.mean(pixels, axis=(1, 2, 3), keepdims=False)[:, None]
+    model = keras.Model(pixels, keras.layers.Dense(**answers)(features))
+    model.save(tmp_path / "other.keras")
+    with pytest.raises(models.ModelError, match=r"other\.keras does not give a probability"):
+        models.load_model(tmp_path / "other.keras")
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import nbformat
 import pandas as pd
@@ -193,6 +194,7 @@ def test_no_progress_error_or_machine_is_stored(committed):
         assert all(output.output_type != "error" for output in cell.outputs)
         assert all(output.get("name") != "stderr" for output in cell.outputs)
     text = nbformat.writes(committed)
+    assert not re.search(r"\d+%\|.*it/s", text)
     assert str(paths.project_root()) not in text and "papermill" not in committed.metadata
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, evaluation, paths, readme, results, runs, splits
+from brainlib import CLASS_NAMES, datasets, evaluation, paths, readme, results, runs, splits
 
 CLASSES = list(CLASS_NAMES)
 
@@ -117,7 +117,7 @@ def test_a_table_of_another_framework_is_scored_on_the_published_folds(foreign, 
 
 
 def drop_two(table):
-    return table.iloc[2:], f"lacks 2 pictures of the reference ({table['path'].iloc[0]}"
+    return table.iloc[2:], f"lacks 2 pictures of the published reference ({table['path'].iloc[0]}"
 
 
 def add_another(table):
@@ -272,10 +272,49 @@ def test_the_headline_shows_value_and_interval(folder):
 
 def test_sections_of_metrics_are_replaced_one_by_one(tmp_path):
     run = runs.start("03_evaluate", {"output": str(tmp_path)})
-    results.update_metrics(run, source="phantom", results={"a": 1})
+    results.update_metrics(run, results={"a": 1}, audit={"pairs": 3})
     document = results.update_metrics(run, results={"b": 2}, calibration={})
-    assert document == {"source": "phantom", "results": {"b": 2}, "calibration": {}}
+    assert document == {"results": {"b": 2}, "audit": {"pairs": 3}, "calibration": {}}
     assert results.read_metrics(tmp_path) == document
+
+
+def test_metrics_of_another_source_do_not_stay(tmp_path):
+    run = runs.start("03_evaluate", {"output": str(tmp_path)})
+    for name in ("ours", "theirs"):
+        table = pd.DataFrame({"source": [name]})
+        run.collection = datasets.Collection(name, "", tmp_path, table, "nothing")
+        document = results.update_metrics(run, **{name: {"a": 1}})
+    assert document == {"source": "theirs", "synthetic": False, "theirs": {"a": 1}}
+
+
+def test_predictions_about_pictures_of_another_source_are_refused(folder):
+    pictures = results.read_tables(folder)["seed_cnn"]["patient"]["path"]
+    assert results.read_tables(folder, pictures=pictures)
+    with pytest.raises(results.ResultsError, match="1 pictures that the source does not hold"):
+        results.read_tables(folder, pictures=pictures.iloc[1:])
+
+
+def test_a_table_cannot_bring_labels_of_its_own_for_pictures_of_the_benchmark(tmp_path):
+    table = splits.benchmark().assign(**dict.fromkeys(CLASSES, 0.25))
+    relabelled = table.assign(label="glioma")
+    few = table.head(100)
+    for wrong, message in ((relabelled, "disagree on the label"), (few, "lacks 4755 pictures")):
+        with pytest.raises(evaluation.EvaluationError, match=message):
+            results.read_tables(write(wrong, tmp_path, "theirs.csv"))
+    assert results.read_tables(write(table, tmp_path, "theirs.csv"))
+
+
+def test_a_picture_that_is_in_two_tables_of_a_model_is_refused(folder):
+    write(make_table(0), folder, "seed_cnn_patient.test.csv")
+    with pytest.raises(evaluation.EvaluationError, match="more than one row"):
+        results.read_tables(folder)
+
+
+def test_without_patient_the_next_best_protocol_is_looked_at(folder):
+    by_protocol = results.read_tables(folder)["seed_cnn"]
+    assert results.most_honest(by_protocol) == "patient"
+    del by_protocol["patient"]
+    assert results.most_honest(by_protocol) == "official"
 
 
 def test_what_is_missing_is_left_out_of_metrics():

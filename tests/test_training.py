@@ -108,6 +108,23 @@ def test_the_state_of_another_fit_is_not_taken_over(tmp_path, change):
         np.testing.assert_array_equal(first, second)
 
 
+def test_in_one_process_a_second_model_goes_on_where_the_first_stopped(tmp_path):
+    small_fit(tmp_path / "state", epochs=2)
+    times = [file.stat().st_mtime_ns for file in sorted((tmp_path / "state").glob("*.h5"))]
+    small_fit(tmp_path / "state", epochs=2)
+    assert times == [file.stat().st_mtime_ns for file in sorted((tmp_path / "state").glob("*.h5"))]
+
+
+def test_a_state_cut_short_is_given_up_and_the_fit_begins_anew(tmp_path, caplog):
+    _, expected = small_fit(tmp_path / "whole")
+    small_fit(tmp_path / "state")
+    for file in (tmp_path / "state").glob("*.h5"):
+        file.write_bytes(file.read_bytes()[:1000])
+    _, found = small_fit(tmp_path / "state")
+    assert "damaged" in caplog.text
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_every_epoch_sees_every_picture_once_in_an_order_of_its_own():
     pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
     batches = training.ShuffledBatches(pixels, np.arange(10), batch_size=4, seed=0)

@@ -1,6 +1,6 @@
 """Prediction tables: read, checked, joined to a reference, averaged over patients."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from brainlib import CLASS_NAMES
 CLASSES = list(CLASS_NAMES)
 TEXT_COLUMNS = ("path", "patient", "group", "label")
 COLUMNS = (*TEXT_COLUMNS, "fold")
-SUM_TOLERANCE = 1e-3
+SUM_TOLERANCE = 2e-3  # four probabilities written with three digits
 ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 _REFERENCE_COLUMNS = ("label", "patient", "group", "fold", "source", "plane", "twin_in_training")
 
@@ -20,14 +20,17 @@ class EvaluationError(ValueError):
     """A prediction table, or a choice, from which no trustworthy number can be computed."""
 
 
-def read_predictions(path: Path | str, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+def read_predictions(
+    path: Path | str,
+    reference: pd.DataFrame | Callable[[pd.DataFrame], pd.DataFrame | None] | None = None,
+) -> pd.DataFrame:
     r"""Read a prediction table from CSV and check it.
 
     Parameters
     ----------
     path : Path or str
         UTF-8 CSV with `path, patient, group, label, fold` and a probability column for each class.
-    reference : DataFrame, optional
+    reference : DataFrame, or callable that takes the table as read and gives one, optional
         A table that knows `label`, `patient`, `group` and `fold` of the same pictures. With it the
         file needs only `path` and the four probabilities, as another framework would write it.
 
@@ -64,8 +67,9 @@ def read_predictions(path: Path | str, reference: pd.DataFrame | None = None) ->
         ) from error
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
-    if reference is not None:
-        table = join_reference(table, reference, str(path))
+    known = reference(table) if callable(reference) and "path" in table else reference
+    if isinstance(known, pd.DataFrame):
+        table = join_reference(table, known, str(path))
     check_predictions(table, str(path))
     return table
 
@@ -84,7 +88,7 @@ def check_predictions(table: pd.DataFrame, name: str = "the prediction table") -
     EvaluationError
         For missing columns, no rows, a picture named twice, an unknown label, an empty group, a
         patient in two groups, and probabilities that are not numbers in [0, 1] summing to 1
-        within 0.001. The message names the table, the first rows concerned, and what to do.
+        within 0.002. The message names the table, the first rows concerned, and what to do.
 
     Examples
     --------
@@ -96,6 +100,7 @@ def check_predictions(table: pd.DataFrame, name: str = "the prediction table") -
     _check_paths(table, name)
     _check_labels(table, name)
     _check_groups(table, name)
+    _check_folds(table, name)
     _check_probabilities(table, name)
 
 
@@ -138,7 +143,7 @@ def join_reference(
     _require_columns(table, ("path", *CLASSES), name)
     _check_paths(table, name)
     _check_paths(reference, "the reference")
-    _require_same_pictures(table["path"], reference["path"], name, "the reference")
+    _require_same_pictures(table["path"], reference["path"], name, "the published reference")
     known = reference[["path", *(c for c in _REFERENCE_COLUMNS if c in reference)]]
     joined = table.drop(columns=known.columns.drop("path"), errors="ignore").merge(
         known, "left", "path"
@@ -163,7 +168,7 @@ def probabilities(table: pd.DataFrame) -> np.ndarray:
     Raises
     ------
     EvaluationError
-        Where they are not numbers in [0, 1] that sum to 1 within 0.001.
+        Where they are not numbers in [0, 1] that sum to 1 within 0.002.
 
     Examples
     --------
@@ -314,8 +319,8 @@ def _require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> 
     if absent:
         raise EvaluationError(
             f"{name} has no column {', '.join(absent)}. A prediction table has the columns "
-            f"{', '.join((*COLUMNS, *CLASSES))}; where it has only path and probabilities, join "
-            "the rest with join_reference"
+            f"{', '.join((*COLUMNS, *CLASSES))}; for pictures of the published patient folds "
+            "path and the four probabilities are enough"
         )
 
 
@@ -357,6 +362,14 @@ def _check_groups(table: pd.DataFrame, name: str) -> None:
             f"{_first_few(cut)}: give all pictures of a patient one group, or intervals are "
             "too narrow"
         )
+
+
+def _check_folds(table: pd.DataFrame, name: str) -> None:
+    numbers = pd.to_numeric(table["fold"], errors="coerce")
+    _refuse(
+        table.loc[~(numbers >= 0) | (numbers % 1 != 0), "path"], f"{name} has no fold for",
+        "a fold is a whole number from 0; 0 everywhere where there are none",
+    )  # fmt: skip
 
 
 def _check_probabilities(table: pd.DataFrame, name: str) -> None:

@@ -290,7 +290,7 @@ def _to_8_bits(image: np.ndarray) -> np.ndarray:
 
 
 def _convert_all(slices: dict[int, tuple[Path, str]], pictures: Path) -> None:
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     pictures.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=pictures) as scratch:

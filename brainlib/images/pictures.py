@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from brainlib import paths
 from brainlib.datasets import Collection
@@ -119,7 +119,7 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         return (values * 255.0).round().astype(np.uint8)
     if low >= 0 and high <= 255:
         return values.astype(np.uint8)
-    return ((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8)
+    return ((values - low) * (255.0 / (high - low or 1.0))).round().astype(np.uint8)
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:

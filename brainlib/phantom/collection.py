@@ -120,7 +120,7 @@ def _write_pictures(
     folder: Path, layout: pd.DataFrame, seeds: list, slices: int, size: int
 ) -> pd.DataFrame:
     from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     grow_anatomy()  # once, before the threads ask for it
     jobs = (
