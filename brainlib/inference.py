@@ -1,6 +1,7 @@
-"""From pictures and a saved model to a table of predictions."""
+"""From scans and a saved model to a table of predictions."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import keras
@@ -8,16 +9,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, images, paths
-from brainlib.datasets import PICTURE_SUFFIXES
+from brainlib import CLASS_NAMES, images
 from brainlib.runs import Run
 
 BATCH_SIZE = 64
 BATCH_PIXELS = BATCH_SIZE * 512 * 512
-
-
-class InferenceError(ValueError):
-    """Nothing to classify at the place that was named."""
 
 
 def predict_pictures(model: keras.Model, pictures: Iterable[np.ndarray]) -> np.ndarray:
@@ -72,68 +68,59 @@ def predict_table(model: keras.Model, table: pd.DataFrame, root: Path, fold: int
     return pd.concat([predictions, extras], axis="columns").reset_index(drop=True)
 
 
-def list_pictures(place: Path | str) -> list[Path]:
-    """Return the picture, or all pictures below the folder, that a path names, sorted.
+def choose_slices(run: Run, count: int = 12) -> Iterator[images.ScanSlice]:
+    """Read the slices that a run of `04_infer` names, or some test pictures of its source.
+
+    Yields
+    ------
+    ScanSlice
+        One after the other, so that memory does not grow with their number.
 
     Raises
     ------
-    InferenceError
-        Where there is nothing, or no picture.
+    ImageError
+        Where the parameter `pictures` names nothing that could be a scan.
     """
-    place = paths.resolve(place)
-    if place.is_file():
-        return [place]
-    found = sorted(
-        file
-        for file in place.rglob("*")
-        if file.is_file() and file.suffix.lower() in PICTURE_SUFFIXES
-    )
-    if not found:
-        raise InferenceError(
-            f"{place} is neither a picture nor a folder with pictures "
-            f"({', '.join(PICTURE_SUFFIXES)})"
-        )
-    return found
-
-
-def choose_pictures(run: Run, count: int = 12) -> list[Path]:
-    """Return the pictures that a run of `04_infer` names, or some test pictures of its source."""
     if run.settings.pictures:
-        return list_pictures(run.settings.pictures)
+        return images.open_scans(run.settings.pictures, run.settings.plane)
     collection = run.open_collection()
     table = collection.table
     test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
     chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
-    return [collection.root / path for path in chosen]
+    return (next(images.open_scans(collection.root / path)) for path in chosen)
 
 
-def classify(model: keras.Model, files: Iterable[Path]) -> pd.DataFrame:
-    """Classify pictures of one's own.
+def readable(slices: Iterable[images.ScanSlice], count: int) -> list[images.ScanSlice]:
+    """Return the first slices that have pixels, to look at."""
+    return list(itertools.islice((one for one in slices if one.pixels is not None), count))
+
+
+def classify(model: keras.Model, slices: Iterable[images.ScanSlice]) -> pd.DataFrame:
+    """Classify slices of one's own.
 
     Parameters
     ----------
     model : keras.Model
-    files : iterable of Path
+    slices : iterable of ScanSlice
+        As `images.open_scans` reads them.
 
     Returns
     -------
     DataFrame
-        `path`, `class`, the four probabilities, and `error`: a picture that cannot be read has its
-        reason there, no class, and no probabilities.
+        `path`, `series`, `slice` (its place in the series, from 0), `plane`, `class`, the four
+        probabilities, and `error`: what cannot be read has its reason there, no class, and no
+        probabilities.
     """
-    files = list(files)
-    errors: dict[Path, str] = {}
+    rows = []
 
-    def readable() -> Iterable[np.ndarray]:
-        for file in tqdm(files, "classifying", delay=2):
-            try:
-                yield images.read_picture(file)
-            except images.ImageError as error:
-                errors[file] = str(error)
+    def pixels() -> Iterator[np.ndarray]:
+        for one in tqdm(slices, "classifying", delay=2, unit=" slices"):
+            rows.append((str(one.file), one.series, one.number, one.plane, one.error))
+            if one.pixels is not None:
+                yield one.pixels
 
-    probabilities = predict_pictures(model, readable())
-    table = pd.DataFrame({"path": [str(file) for file in files]})
-    table["error"] = [errors.get(file, "") for file in files]
+    probabilities = predict_pictures(model, pixels())
+    table = pd.DataFrame(rows, columns=["path", "series", "slice", "plane", "error"])
     table.loc[table["error"] == "", list(CLASS_NAMES)] = probabilities.astype(float)
     table["class"] = table[list(CLASS_NAMES)].dropna().idxmax(axis="columns")
-    return table[["path", "class", *CLASS_NAMES, "error"]]
+    return table[["path", "series", "slice", "plane", "class", *CLASS_NAMES, "error"]]

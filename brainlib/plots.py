@@ -312,8 +312,10 @@ def confusion_captions(confused: pd.DataFrame) -> list[str]:
 
 def answer_captions(predictions: pd.DataFrame) -> list[str]:
     """Return the name of the file and the class for each row of `inference.classify`."""
-    rows = zip(predictions["path"], predictions["class"], strict=True)
-    return [f"{Path(path).name}\n{label}" for path, label in rows]
+    return [
+        f"{Path(row.path).name}{f', slice {row.slice}' if row.slice else ''}\n{row.label}"
+        for row in predictions.rename(columns={"class": "label"}).itertuples()
+    ]
 
 
 def show_picture(axes: Axes, picture: np.ndarray) -> None:

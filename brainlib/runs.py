@@ -21,7 +21,7 @@ import pandas as pd
 
 from brainlib import audit, paths, splits
 from brainlib.datasets import Collection, open_collection
-from brainlib.images import LoadedImages, load_images
+from brainlib.images import PLANES, LoadedImages, load_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,6 +84,7 @@ class InferSettings(Settings):
     """Parameters of `04_infer`."""
 
     pictures: str = ""
+    plane: str = _choice("acquired", ("acquired", *PLANES))
     model: str = "model/seed_cnn.keras"
 
 

@@ -1,14 +1,16 @@
 """Answers: a row for each picture, in order, whatever its size, and bad ones say what is wrong."""
 
 import keras
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from brainlib import CLASS_NAMES, evaluation, inference, models, phantom, runs, splits
+from brainlib import CLASS_NAMES, evaluation, images, inference, models, phantom, runs, splits
 
 CLASSES = list(CLASS_NAMES)
+COLUMNS = ["path", "series", "slice", "plane", "class", *CLASSES, "error"]
 BAND = 64
 """Grey values that the model by brightness gives to each class."""
 
@@ -33,6 +35,10 @@ def network():
 def collection(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom") / "small"
     return phantom.write_phantom(folder, patients=4, slices=4, size=64)
+
+
+def opened(files):
+    return (one for file in files for one in images.open_scans(file))
 
 
 def flat(number, size=(8, 8)):
@@ -71,8 +77,8 @@ def test_a_picture_cut_short_has_its_reason_and_the_others_their_answers(by_brig
     files = draw(tmp_path, [f"{number}.png" for number in range(6)])
     files[2].write_bytes(files[2].read_bytes()[:50])
     files[5].write_text("no picture", encoding="utf-8")
-    table = inference.classify(by_brightness, iter(files))
-    assert table.columns.tolist() == ["path", "class", *CLASSES, "error"]
+    table = inference.classify(by_brightness, opened(files))
+    assert table.columns.tolist() == COLUMNS
     assert table["path"].tolist() == [str(file) for file in files]
     good = [0, 1, 3, 4]
     assert table.loc[good, "class"].tolist() == [CLASSES[number % 4] for number in good]
@@ -81,15 +87,16 @@ def test_a_picture_cut_short_has_its_reason_and_the_others_their_answers(by_brig
     bad = table.loc[[2, 5]]
     assert bad[["class", *CLASSES]].isna().all().all()
     for file, error in zip([files[2], files[5]], bad["error"], strict=True):
-        assert f"{file} cannot be read as a picture" in error
+        assert f"{file}: cannot be read as a picture" in error
 
 
 def test_pictures_that_all_fail_are_all_named(by_brightness, tmp_path):
     files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    files[0].write_bytes(b"")
-    table = inference.classify(by_brightness, files)
+    for file in files:
+        file.write_bytes(b"")
+    table = inference.classify(by_brightness, opened(files))
     assert table["class"].isna().all() and (table["error"] != "").all()
-    assert table.columns.tolist() == ["path", "class", *CLASSES, "error"]
+    assert table.columns.tolist() == COLUMNS
 
 
 def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, collection, tmp_path):
@@ -99,7 +106,7 @@ def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, co
             picture.convert("L").convert(mode).save(tmp_path / f"{mode}.png")
         picture.resize((301, 97)).save(tmp_path / "wide.bmp")
         picture.resize((1, 1)).save(tmp_path / "tiny.tif")
-    table = inference.classify(network, inference.list_pictures(tmp_path)).set_index("path")
+    table = inference.classify(network, images.open_scans(tmp_path)).set_index("path")
     table.index = table.index.str.rsplit("/").str[-1]
     np.testing.assert_allclose(table[CLASSES].sum(axis="columns"), 1, rtol=1e-5)
     assert len(table) == 5 and (table["error"] == "").all()
@@ -110,35 +117,32 @@ def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, co
         )  # fmt: skip
 
 
-def test_pictures_are_listed_sorted_through_all_folders(tmp_path):
-    files = draw(tmp_path, ["b/2.PNG", "a/deep/1.png", "c.png"])
-    (tmp_path / "a" / "notes.txt").write_text("no picture", encoding="utf-8")
-    assert inference.list_pictures(tmp_path) == [files[1], files[0], files[2]]
-    assert inference.list_pictures(files[2]) == [files[2]]
-
-
 def test_a_picture_that_is_named_is_taken_whatever_it_is_called(by_brightness, tmp_path):
     file = draw(tmp_path, ["scan.png"])[0].rename(tmp_path / "scan")
-    table = inference.classify(by_brightness, inference.list_pictures(file))
+    table = inference.classify(by_brightness, images.open_scans(file))
     assert table["class"].tolist() == [CLASSES[0]]
 
 
-@pytest.mark.parametrize("name", ["empty", "absent.png"])
-def test_nothing_to_classify_is_said_with_the_place(tmp_path, name):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(inference.InferenceError, match="neither a picture nor a folder") as refused:
-        inference.list_pictures(tmp_path / name)
-    assert str(tmp_path / name) in str(refused.value) and ".jpg" in str(refused.value)
+def test_the_slices_of_a_volume_are_rows_of_one_series(by_brightness, tmp_path):
+    volume = np.stack([np.full((20, 20), 30 + 10 * number) for number in range(4)], axis=-1)
+    volume[0, 0, :] = 0
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.uint8), np.eye(4)), tmp_path / "head.nii.gz")
+    table = inference.classify(by_brightness, images.open_scans(tmp_path, "axial"))
+    assert table["slice"].tolist() == [0, 1, 2, 3] and (table["plane"] == "axial").all()
+    assert table["series"].unique().tolist() == ["head.nii.gz"]
+    assert table["class"].notna().all() and (table["error"] == "").all()
+    shown = inference.readable(images.open_scans(tmp_path, "axial"), 2)
+    assert [one.number for one in shown] == [0, 1]
 
 
 def test_the_pictures_of_a_run_are_those_named_or_some_of_the_test_pictures(collection, tmp_path):
     files = draw(tmp_path, ["1.png", "2.png"])
     named = runs.start("04_infer", {"pictures": str(tmp_path), "source": "no/such/folder"})
-    assert inference.choose_pictures(named) == files
+    assert [one.file for one in inference.choose_slices(named)] == files
     variables = {"source": str(collection), "seed": 1}
     chosen, again = (
-        inference.choose_pictures(runs.start("04_infer", variables), count=3) for _ in range(2)
+        [one.file for one in inference.choose_slices(runs.start("04_infer", variables), count=3)]
+        for _ in range(2)
     )
     assert chosen == again and len(set(chosen)) == 3
     assert all(path.is_file() and path.is_relative_to(collection / "Testing") for path in chosen)

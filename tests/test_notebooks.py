@@ -95,7 +95,8 @@ def test_evaluate_draws_its_figures(demo):
 
 def test_infer_writes_a_row_for_each_picture(demo):
     table = pd.read_csv(demo / "predictions.csv", keep_default_na=False)
-    assert list(table.columns) == ["path", "class", *CLASS_NAMES, "error"]
+    columns = ["path", "series", "slice", "plane", "class", *CLASS_NAMES, "error"]
+    assert list(table.columns) == columns
     assert len(table) == 12 and set(table["class"]) <= set(CLASS_NAMES)
 
 
