@@ -137,15 +137,6 @@ def test_a_table_without_patients_gets_groups_from_its_pixels(planted):
     assert group.nunique() == 14
 
 
-def test_pairs_across_groups_join_them():
-    table = make_table(6, groups=["b", "a", "a", "c", "d", "d"])
-    pairs = pd.DataFrame({"first": [2, 0], "second": [3, 5]})
-    assert audit.merge_groups(table, pairs).tolist() == ["b", "a", "a", "a", "b", "b"]
-    assert audit.merge_groups(table, pairs[:0]).tolist() == table["group"].tolist()
-    with pytest.raises(audit.AuditError, match="no group"):
-        audit.merge_groups(table.assign(group=""), pairs)
-
-
 def test_negative_control_compares_other_patients_only(planted):
     table, pixels = planted
     table = table[:16].assign(patient=[*"abcdefghijkl", *"abcd"])

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from brainlib.audit.duplicates import duplicate_groups
 from brainlib.audit.pictures import AuditError, known
 
 
@@ -94,40 +93,6 @@ def groups_across_splits(table: pd.DataFrame) -> pd.DataFrame:
     _check_columns(table, "group", "split")
     counts = pd.crosstab(table["group"], table["split"])
     return counts[(counts > 0).sum(axis=1) > 1]
-
-
-def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
-    """Join the groups of a table that pairs of pictures connect.
-
-    For tables that come with groups and where the audit finds a copy in two of them: neither the
-    given groups nor the pairs are cut afterwards.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Image table with `group`; every row has one.
-    pairs : DataFrame
-        Pairs as `find_duplicates` gives them.
-
-    Returns
-    -------
-    Series of str, name "group", index of the table
-        Joined groups bear the name of the one that comes first in the table.
-
-    Raises
-    ------
-    AuditError
-        If a row has no group.
-    """
-    _check_columns(table, "group")
-    if not known(table["group"]).all():
-        raise AuditError("some rows have no group; use group_from_audit for such a table")
-    codes, names = pd.factorize(table["group"].to_numpy(object))
-    ends = pd.DataFrame({end: codes[pairs[end].to_numpy(np.int64)] for end in ("first", "second")})
-    joined = pd.Series(duplicate_groups(len(names), ends))
-    first = joined.groupby(joined).transform(lambda members: members.index[0])
-    merged = names[first.to_numpy(np.int64)[codes]]
-    return pd.Series(merged, table.index, str, name="group")
 
 
 def split_ties(
