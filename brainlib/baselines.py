@@ -20,15 +20,12 @@ PROTOCOLS = ("patient", "official")
 KEPT = ("path", "patient", "group", "label", "source", "plane", "twin_in_training")
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all baselines, the classical one last because it takes longest."""
-    return tuple(audit.SHORTCUTS)
-
-
 def write_predictions(
     collection: Collection, loaded: LoadedImages, folder: Path, seed: int = 0
 ) -> pd.DataFrame:
     """Write the prediction tables of all baselines that a folder does not hold yet.
+
+    A table that names the same pictures with the same labels is kept, whatever its seed.
 
     Parameters
     ----------
@@ -46,7 +43,7 @@ def write_predictions(
     """
     table = loaded.table.join(audit.read_file_properties(collection.root, loaded.table))
     accuracies: dict[str, dict[str, float]] = {}
-    for name in tqdm(names(), desc="baselines", delay=2):
+    for name in tqdm(audit.SHORTCUTS, desc="baselines", delay=2):
         features = None
         for protocol in _protocols(table):
             suffix = "_patient" if protocol == "patient" else ""
