@@ -7,6 +7,7 @@ No picture is decoded here, and no source stands in for another.
 """
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from importlib import resources
@@ -26,7 +27,11 @@ KAGGLE_SOURCES = ("figshare", "sartaj", "br35h_no")
 SPLIT_NAMES = tuple(KAGGLE_COUNTS)
 COLUMNS = ("path", "label", "split", "source", "patient", "group")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-_EXTRA_COLUMNS = ("source_image", "mirrored", "mislabelled", "plane", "outline")
+OUTLINE_FRAME = 512
+"""Width and height, in pixels, of the slices that the outlines of the Kaggle pictures count in."""
+
+_OUTLINE_COLUMNS = ("outline", "outline_frame")
+_EXTRA_COLUMNS = ("source_image", "mirrored", "mislabelled", "plane", *_OUTLINE_COLUMNS)
 
 
 class DatasetError(RuntimeError):
@@ -47,8 +52,10 @@ class Collection:
         The folder that the table's paths are relative to.
     table : DataFrame
         The image table: `path, label, split, source, patient, group`, then `source_image`
-        (the same for two files that show the same picture), `mirrored`, `mislabelled`, `plane` and
-        `outline`, each empty where it is not known.
+        (the same for two files that show the same picture), `mirrored`, `mislabelled`, `plane`,
+        `outline` (the border of the tumour, a JSON list of [x, y]) and `outline_frame` (width and
+        height of the square that its pixels are counted in; the picture's own where it is empty),
+        each empty where it is not known.
     groups_from : str
         Where the groups come from: `provenance`, `images.csv`, or `nothing` where each picture is
         its own group until the audit has looked at the pixels.
@@ -123,8 +130,8 @@ def open_folder(folder: Path) -> Collection:
     """List the pictures of a folder laid out `<class>/…` or `<split>/<class>/…`.
 
     An `images.csv` in the folder may name, for each `path`, its `patient`, `group`, `source`,
-    `source_image`, `mirrored`, `mislabelled`, `plane` and `outline`; any of these columns can be
-    absent. `mirrored` and `mislabelled` are 1 or 0.
+    `source_image`, `mirrored`, `mislabelled`, `plane`, `outline` and `outline_frame`; any of these
+    can be absent. `mirrored` and `mislabelled` are 1 or 0.
 
     Raises
     ------
@@ -166,6 +173,17 @@ def read_provenance() -> pd.DataFrame:
     file = resources.files("brainlib") / "data" / "kaggle_v1_provenance.csv.gz"
     with resources.as_file(file) as path:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def read_outlines() -> pd.Series:
+    """Return the radiologists' outline of each figshare slice, by its number as text.
+
+    A JSON list of [x, y], in pixels of the slice's 512 by 512. J. Cheng, figshare, doi
+    10.6084/m9.figshare.1512427 (CC BY 4.0).
+    """
+    file = resources.files("brainlib") / "data" / "figshare_outlines.csv.gz"
+    with resources.as_file(file) as path:
+        return pd.read_csv(path, dtype=str, index_col="figshare_slice")["outline"]
 
 
 def count_origins(table: pd.DataFrame) -> pd.DataFrame:
@@ -211,7 +229,22 @@ def _open_kaggle() -> Collection:
     joined = _joined(table, provenance)
     published = joined["figshare_label"]
     joined["mislabelled"] = (published != "") & (published != joined["label"])
+    joined["outline"] = _outlines_of(joined)
+    joined["outline_frame"] = OUTLINE_FRAME
     return Collection("kaggle", KAGGLE_VERSION, root, _completed(joined), "provenance")
+
+
+def _outlines_of(table: pd.DataFrame) -> list[str]:
+    """Return the outline of each Kaggle picture, turned over where the picture is mirrored."""
+    known = read_outlines()
+    rows = zip(table["figshare_slice"], table["mirrored"] == "1", strict=True)
+    return [_oriented(known[number], mirrored) if number else "" for number, mirrored in rows]
+
+
+def _oriented(outline: str, mirrored: bool) -> str:
+    if not mirrored:
+        return outline
+    return json.dumps([[round(OUTLINE_FRAME - x, 1), y] for x, y in json.loads(outline)])
 
 
 def _download_kaggle() -> Path:
@@ -316,7 +349,7 @@ def _require_all(table: pd.DataFrame, known: pd.DataFrame, name: Path) -> None:
 
 def _completed(table: pd.DataFrame) -> pd.DataFrame:
     table = table.copy()
-    for column in ("patient", "source", "source_image", "plane", "outline"):
+    for column in ("patient", "source", "source_image", "plane", *_OUTLINE_COLUMNS):
         if column not in table:
             table[column] = ""
     if "group" not in table:

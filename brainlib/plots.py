@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from brainlib import CLASS_NAMES
+from brainlib import CLASS_NAMES, corruptions
 
 CLASS_COLORS = dict(zip(CLASS_NAMES, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
 _LINE_COLORS = (
@@ -28,6 +28,7 @@ _LINE_COLORS = (
     "#000000",
     "#999999",
 )
+_MARKERS = "osD^vPX*"
 PROTOCOL_COLORS = {"patient": "#0072B2", "official": "#E69F00", "deduplicated": "#56B4E9"}
 
 
@@ -100,6 +101,8 @@ def history(
     for protocol, runs in histories.items():
         for number, table in enumerate(runs.values()):
             for column, style in ((quantity, "--"), (f"validation_{quantity}", "-")):
+                if table[column].isna().all():  # a fit without validation pictures
+                    continue
                 name = "validation" if column.startswith("validation") else "training"
                 axes.plot(
                     table["epoch"], table[column], style, color=PROTOCOL_COLORS[protocol],
@@ -302,6 +305,66 @@ def twin_pictures(
     return labelled_pictures(pictures, captions, title, columns=max(1, len(pairs)))
 
 
+def robustness(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw accuracy over the strength of each corruption, a panel for each, a line for each model.
+
+    Parameters
+    ----------
+    tables : mapping of model to DataFrame
+        As `corruptions.robustness` gives them, all with the same rows; strength 0 is `clean`.
+    title : str
+    """
+    names = [name for name in next(iter(tables.values())).index if name != "clean"]
+    columns = min(5, len(names))
+    rows = -(-len(names) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.1 * columns, 0.9 + 2.1 * rows), squeeze=False,
+        sharex=True, sharey=True, layout="constrained",
+    )  # fmt: skip
+    for axes in grid.flat[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(grid.flat, names, strict=False):
+        for number, (model, table) in enumerate(tables.items()):
+            _strength_line(axes, table, name, number, model.replace("_", " "))
+        axes.set_title(name.replace("_", " "), fontsize=11)
+        axes.grid(alpha=0.3)
+    for axes in grid.flat[: len(names)][-columns:]:  # the lowest of each column
+        axes.set_xlabel("strength (0: clean)")
+        axes.tick_params(labelbottom=True)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy")
+    grid[0][0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid[0][0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center")
+    return _finished(figure, title)
+
+
+def corruption_examples(picture: np.ndarray, title: str) -> Figure:
+    """Draw one picture, clean and under each corruption in all strengths, a row for each.
+
+    Parameters
+    ----------
+    picture : uint8 array of shape (height, width)
+    title : str
+    """
+    names, strengths = list(corruptions.CORRUPTIONS), corruptions.STRENGTHS
+    figure, grid = plt.subplots(
+        len(names), 1 + len(strengths), figsize=(8.4, 14), squeeze=False, layout="constrained"
+    )
+    for axes_row, name in zip(grid, names, strict=True):
+        show_picture(axes_row[0], picture)
+        for axes, strength in zip(axes_row[1:], strengths, strict=True):
+            show_picture(axes, corruptions.corrupt(picture, name, strength, seed=0))
+        axes_row[0].text(
+            -0.06, 0.5, name.replace("_", " "), transform=axes_row[0].transAxes, rotation=90,
+            ha="right", va="center", fontsize=12,
+        )  # fmt: skip
+    for axes, caption in zip(grid[0], ["clean", *strengths], strict=True):
+        axes.set_title(caption, fontsize=12)
+    return _finished(figure, title)
+
+
 def confusion_captions(confused: pd.DataFrame) -> list[str]:
     """Return a caption for each row of `evaluation.most_confused`."""
     return [
@@ -322,6 +385,16 @@ def show_picture(axes: Axes, picture: np.ndarray) -> None:
     """Show one grey picture without axes."""
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
+
+
+def _strength_line(axes: Axes, table: pd.DataFrame, name: str, number: int, label: str) -> None:
+    columns = [column for column in table.columns if column.startswith("strength ")]
+    strengths = [int(column.removeprefix("strength ")) for column in columns]
+    axes.plot(
+        [0, *strengths], [table.loc["clean", "mean"], *table.loc[name, columns]],
+        color=_LINE_COLORS[number % len(_LINE_COLORS)], marker=_MARKERS[number % len(_MARKERS)],
+        markersize=4.5, linewidth=1.6, label=label,
+    )  # fmt: skip
 
 
 def _probability_bars(axes: Axes, row: Mapping[str, float]) -> None:

@@ -300,10 +300,10 @@ def update_metrics(run: Run, **sections: Any) -> dict[str, Any]:
     return document
 
 
-def read_histories(folder: Path) -> dict[str, dict[str, pd.DataFrame]]:
-    """Return the histories in a model folder: by protocol, then by the name of the run."""
+def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.DataFrame]]:
+    """Return the histories in a model folder, of one model or all: by protocol, then by run."""
     histories: dict[str, dict[str, pd.DataFrame]] = {}
-    for file in sorted(folder.glob("*.history.csv")):
+    for file in sorted(folder.glob(f"{model}*.history.csv")):
         name = file.name.removesuffix(".history.csv")
         protocol = "patient" if "_patient" in name else "official"
         histories.setdefault(protocol, {})[name] = pd.read_csv(file)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 PROFILE_VARIABLE = "BRAINLIB_PROFILE"
 SMOKE_OUTPUT = "runs/smoke"
 SMOKE_PATIENTS, SMOKE_SLICES = 24, 3
-MODEL_NAMES = ("seed_cnn",)
+MODEL_NAMES = ("brain_tumor", "seed_cnn")
+"""The project's networks, the released one first."""
+
 _PACKAGES = ("brainlib", "keras", "tensorflow", "numpy", "pandas", "scikit-learn", "matplotlib")
 
 
@@ -63,12 +65,13 @@ class ExploreSettings(Settings):
 class TrainSettings(Settings):
     """Parameters of `02_train`."""
 
-    model: str = _choice("seed_cnn", MODEL_NAMES)
+    model: str = _choice("brain_tumor", MODEL_NAMES)
     protocol: str = _choice("patient", splits.PROTOCOLS)
     fold: int = _number(0, 0, splits.FOLDS - 1)
-    epochs: int = _number(5, 1, 1000)
-    batch_size: int = _number(32, 1, 1024)
-    learning_rate: float = _number(1e-3, 1e-7, 1.0)
+    hold_out: float = _number(splits.VALIDATION_FRACTION, 0.0, 0.5)
+    epochs: int = _number(0, 0, 1000)
+    batch_size: int = _number(0, 0, 1024)
+    learning_rate: float = _number(0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class InferSettings(Settings):
 
     pictures: str = ""
     plane: str = _choice("acquired", ("acquired", *PLANES))
-    model: str = "model/seed_cnn.keras"
+    model: str = "model/brain_tumor.keras"
 
 
 SETTINGS: dict[str, type[Settings]] = {

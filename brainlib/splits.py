@@ -43,6 +43,11 @@ class Split:
     validation: np.ndarray
     test: np.ndarray
 
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The parts that are predicted: `validation`, where there is one, and `test`."""
+        return ("validation", "test") if len(self.validation) else ("test",)
+
     def counts(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return pictures, groups and the pictures of each class, a row for each part."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -58,7 +63,11 @@ class Split:
 
 
 def make_split(
-    table: pd.DataFrame, protocol: str = "patient", fold: int = 0, seed: int = 0
+    table: pd.DataFrame,
+    protocol: str = "patient",
+    fold: int = 0,
+    seed: int = 0,
+    hold_out: float = VALIDATION_FRACTION,
 ) -> Split:
     """Split an image table by one of the three protocols.
 
@@ -76,6 +85,8 @@ def make_split(
         The test fold, 0 to 4, for `patient`.
     seed : int
         Seed of the choice of validation rows; the folds do not depend on it.
+    hold_out : float
+        About this share of the rest becomes validation rows; with 0 all of it is trained on.
 
     Raises
     ------
@@ -88,8 +99,8 @@ def make_split(
         raise SplitError(f"no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     _require_classes(table)
     if protocol == "patient":
-        return _split_by_patient(table, fold, seed)
-    return _split_as_published(table, protocol, seed)
+        return _split_by_patient(table, fold, seed, hold_out)
+    return _split_as_published(table, protocol, seed, hold_out)
 
 
 def assign_folds(table: pd.DataFrame) -> np.ndarray:
@@ -312,7 +323,7 @@ def _is_repeated(table: pd.DataFrame) -> pd.Series:
     return order["source_image"].duplicated().reindex(table.index)
 
 
-def _split_by_patient(table: pd.DataFrame, fold: int, seed: int) -> Split:
+def _split_by_patient(table: pd.DataFrame, fold: int, seed: int, hold_out: float) -> Split:
     if fold not in range(FOLDS):
         raise SplitError(f"no fold {fold!r}: choose one of 0 to {FOLDS - 1}")
     _require_groups(table)
@@ -320,17 +331,19 @@ def _split_by_patient(table: pd.DataFrame, fold: int, seed: int) -> Split:
     folds = assign_folds(table)
     test = np.flatnonzero(folds == fold)
     rest = np.flatnonzero((folds >= 0) & (folds != fold))
-    train, validation = _hold_out_groups(table.iloc[rest], seed)
+    train, validation = _hold_out_groups(table.iloc[rest], seed, hold_out)
     split = Split("patient", fold, rest[train], rest[validation], test)
     prove_disjoint(table, split)
     return split
 
 
-def _hold_out_groups(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out_groups(table: pd.DataFrame, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Return training and validation rows that share no group and hold every class, both."""
+    if not share:
+        return np.arange(len(table)), np.arange(0)
     labels, groups = table["label"], table["group"]
     fewest = int(groups.groupby(labels).nunique().min())
-    parts = max(2, min(round(1 / VALIDATION_FRACTION), fewest))
+    parts = max(2, min(round(1 / share), fewest))
     for train, validation in _group_folds(labels, groups, parts, seed):
         if not any(_lacks_a_class(table, rows, set(labels)) for rows in (train, validation)):
             return train, validation
@@ -340,7 +353,7 @@ def _hold_out_groups(table: pd.DataFrame, seed: int) -> tuple[np.ndarray, np.nda
     )
 
 
-def _split_as_published(table: pd.DataFrame, protocol: str, seed: int) -> Split:
+def _split_as_published(table: pd.DataFrame, protocol: str, seed: int, hold_out: float) -> Split:
     training = np.flatnonzero(table["split"] == "Training")
     test = np.flatnonzero(table["split"] == "Testing")
     if not len(training) or not len(test):
@@ -350,7 +363,9 @@ def _split_as_published(table: pd.DataFrame, protocol: str, seed: int) -> Split:
     if protocol == "deduplicated":
         twins = table["source_image"].isin(table["source_image"].iloc[training])
         test = test[~twins.iloc[test].to_numpy()]
+    if not hold_out:
+        return Split(protocol, 0, training, np.arange(0), test)
     train, validation = train_test_split(
-        training, test_size=VALIDATION_FRACTION, random_state=seed, shuffle=True
+        training, test_size=hold_out, random_state=seed, shuffle=True
     )
     return Split(protocol, 0, np.sort(train), np.sort(validation), test)

@@ -1,10 +1,12 @@
 """From a path to grey 8-bit pixels: pictures, DICOM and NIfTI; from an image table to one array.
 
-`pictures` decodes pictures and caches whole collections of them. `scans` gives the slices of
-whatever lies at a path, through `dicom` (with `decoding`) and `nifti`; `geometry` turns them the
-way they are looked at. Files are recognised by their content, whatever their name ends with.
+`pictures` decodes pictures and caches whole collections of them, `outlines` draws their tumours.
+`scans` gives the slices of whatever lies at a path, through `dicom` (with `decoding`) and `nifti`;
+`geometry` turns them the way they are looked at. Files are recognised by their content, whatever
+their name ends with.
 """
 
+from brainlib.images.outlines import draw_outlines, draw_polygon
 from brainlib.images.pictures import (
     CACHE_VERSION,
     UNREADABLE_LIMIT,
@@ -27,6 +29,8 @@ __all__ = [
     "ImageError",
     "LoadedImages",
     "ScanSlice",
+    "draw_outlines",
+    "draw_polygon",
     "file_formats",
     "grey_histograms",
     "load_images",

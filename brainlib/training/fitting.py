@@ -1,14 +1,10 @@
-"""From a model and rows of pixels to a fitted model and its history.
-
-A fit that was killed goes on from its last finished epoch: what an epoch draws at random depends
-on the seed and the number of the epoch alone, never on what was drawn before.
-"""
+"""Fitting: a model and examples in, a fitted model and its history out, undone by no kill."""
 
 import hashlib
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,60 +14,38 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, paths
-from brainlib.images import LoadedImages
+from brainlib import models, paths
+from brainlib.training.batches import (
+    AugmentedBatches,
+    Examples,
+    ShuffledBatches,
+    whole_examples,
+)
+from brainlib.training.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
 HISTORY_COLUMNS = ("epoch", "accuracy", "loss", "validation_accuracy", "validation_loss")
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How a model is fitted.
-
-    Attributes
-    ----------
-    epochs : int
-    batch_size : int
-        Pictures in a step.
-    learning_rate : float
-        Of Adam (Kingma and Ba, 2015).
-    seed : int
-        Seed of the order of the pictures and of dropout.
-    """
-
-    epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    seed: int = 0
-
-
-def class_indices(labels: pd.Series) -> np.ndarray:
-    """Return the position of each label in `CLASS_NAMES`, int32 of shape (n,)."""
-    return pd.Categorical(labels, categories=list(CLASS_NAMES)).codes.astype(np.int32)
-
-
-def examples(loaded: LoadedImages, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels and the class indices of some rows, as `fit` takes them."""
-    return loaded.pixels[rows], class_indices(loaded.table["label"].iloc[rows])
-
-
 def fit(
     model: keras.Model,
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
+    train: Examples,
+    validation: Examples | None,
     schedule: Schedule,
     checkpoint: Path,
 ) -> pd.DataFrame:
     """Fit a model, going on from its checkpoint where an earlier fit of the same kind was killed.
 
+    A schedule with sizes fits the network inside the model, with augmentation, to classes and
+    outlines at once; one without fits the model itself to the classes.
+
     Parameters
     ----------
     model : keras.Model
         Untrained; it is trained in place.
-    train, validation : (pixels, classes)
-        uint8 of shape (n, height, width, 1) and int of shape (n,).
+    train, validation : Examples
+        Without validation examples the history has none of their numbers.
     schedule : Schedule
     checkpoint : Path
         Folder that holds the state of this fit after each epoch. A state that other data or
@@ -82,61 +56,100 @@ def fit(
     -------
     DataFrame
         One row an epoch: `epoch` (from 1), `accuracy`, `loss`, `validation_accuracy`,
-        `validation_loss`. The training columns are Keras' running means during the epoch.
+        `validation_loss`, all of the class. The training columns are Keras' running means during
+        the epoch.
     """
     _discard_foreign_state(checkpoint, _identity(model, train, validation, schedule))
-    model.compile(
-        optimizer=keras.optimizers.Adam(schedule.learning_rate),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+    learner = models.network_of(model) if schedule.sizes else model
+    _compile(learner, schedule, steps=-(-len(train) // schedule.batch_size) * schedule.epochs)
+    history = checkpoint / "history.csv"
+    for size, first_epoch, end in schedule.phases():
+        batches = _batches(train.resized(size), schedule)
+        learner.fit(
+            batches,
+            validation_data=_validation_data(validation, schedule),
+            validation_batch_size=256 if not schedule.sizes else 64,
+            initial_epoch=first_epoch,
+            epochs=end,
+            shuffle=False,  # the batches shuffle themselves
+            verbose=0,
+            callbacks=[
+                DrawByEpoch(batches, schedule.seed),
+                HistoryFile(history),
+                Progress(schedule.epochs),
+                keras.callbacks.BackupAndRestore(
+                    str(checkpoint), double_checkpoint=True, delete_checkpoint=False
+                ),
+            ],
+        )
+    return pd.read_csv(history)
+
+
+def _batches(train: Examples, schedule: Schedule) -> ShuffledBatches:
+    kind = AugmentedBatches if schedule.sizes else ShuffledBatches
+    return kind(train, schedule.batch_size, schedule.seed)
+
+
+def _validation_data(validation: Examples | None, schedule: Schedule) -> tuple | None:
+    if validation is None or not len(validation):
+        return None
+    if not schedule.sizes:
+        return validation.pixels, validation.classes
+    return whole_examples(validation.resized(schedule.sizes[-1][0]))
+
+
+def _compile(learner: keras.Model, schedule: Schedule, steps: int) -> None:
+    entropy = keras.losses.SparseCategoricalCrossentropy
+    both = {
+        "loss": {"logits": entropy(from_logits=True), "tissue": tissue_loss},
+        "metrics": {"logits": "accuracy"},
+    }
+    learner.compile(
+        optimizer=_optimizer(schedule, steps),
         # XLA halves TensorFlow's speed on a CPU; JAX knows nothing else
         jit_compile=keras.backend.backend() == "jax",
+        **(both if schedule.sizes else {"loss": entropy(), "metrics": ["accuracy"]}),
     )
-    batches = ShuffledBatches(*train, schedule.batch_size, schedule.seed)
-    history = checkpoint / "history.csv"
-    model.fit(
-        batches,
-        validation_data=validation,
-        validation_batch_size=256,
-        epochs=schedule.epochs,
-        shuffle=False,  # the batches shuffle themselves
-        verbose=0,
-        callbacks=[
-            DrawByEpoch(batches, schedule.seed),
-            HistoryFile(history),
-            Progress(schedule.epochs),
-            keras.callbacks.BackupAndRestore(
-                str(checkpoint), double_checkpoint=True, delete_checkpoint=False
-            ),
-        ],
+
+
+def _optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
+    rate: Any = schedule.learning_rate
+    if schedule.warm_up:
+        rising = int(schedule.warm_up * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 25, steps - rising, alpha=1e-3, warmup_target=rate, warmup_steps=rising
+        )
+    if not schedule.weight_decay:
+        return keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.AdamW(
+        rate, weight_decay=schedule.weight_decay, beta_2=0.99, clipnorm=1.0
     )
-    return pd.read_csv(history)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def tissue_loss(shares: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Return how far the drawn tissue is from the outlined one, for each picture.
+
+    Four times the mean cross-entropy of the places, so that the few places of the tumour count, and
+    half the soft Dice loss of tumour against background (Milletari et al., 2016).
+
+    Parameters
+    ----------
+    shares, logits : float tensors of shape (n, size, size, 4)
+    """
+    logarithms = keras.ops.log_softmax(logits, axis=-1)
+    entropy = -keras.ops.mean(keras.ops.sum(shares * logarithms, axis=-1), axis=(1, 2))
+    drawn, outlined = 1 - keras.ops.exp(logarithms[..., 0]), 1 - shares[..., 0]
+    common, drawn, outlined = (
+        keras.ops.sum(part, axis=(1, 2)) for part in (drawn * outlined, drawn, outlined)
+    )
+    return 4 * entropy + 0.5 * (1 - (2 * common + 1) / (drawn + outlined + 1))
 
 
 def forget(checkpoint: Path) -> None:
     """Delete the state of a fit, once its model is saved."""
     shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-class ShuffledBatches(keras.utils.PyDataset):
-    """Batches of an array in an order that the seed and the number of the epoch decide."""
-
-    def __init__(self, pixels: np.ndarray, classes: np.ndarray, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self.pixels, self.classes = pixels, classes
-        self.batch_size, self.seed = batch_size, seed
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the order of an epoch, counted from 0."""
-        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.classes))
-
-    def __len__(self) -> int:
-        return -(-len(self.classes) // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
-        return self.pixels[rows], self.classes[rows]
 
 
 class DrawByEpoch(keras.callbacks.Callback):
@@ -166,7 +179,9 @@ class HistoryFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Write the row of an epoch, whole or not at all."""
         logs = logs or {}
-        values = (logs[name] for name in ("accuracy", "loss", "val_accuracy", "val_loss"))
+        prefix = "logits_" if "logits_loss" in logs else ""
+        names = (f"{part}{prefix}{name}" for part in ("", "val_") for name in ("accuracy", "loss"))
+        values = (logs.get(name, np.nan) for name in names)
         row = pd.DataFrame([(epoch + 1, *values)], columns=list(HISTORY_COLUMNS))
         if epoch > 0:
             before = pd.read_csv(self.path)
@@ -208,9 +223,10 @@ def _identity(model: keras.Model, *parts: Any) -> str:
         digest.update(f"{type(layer).__name__} {plain}".encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    *arrays, schedule = parts
-    for array in (array for pair in arrays for array in pair):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    *seen, schedule = parts
+    for part in (part for part in seen if part is not None):
+        for array in (getattr(part, attribute.name) for attribute in fields(part)):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     digest.update(json.dumps(asdict(schedule), sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -1,0 +1,216 @@
+"""Run an exported model without TensorFlow: ONNX Runtime or LiteRT, NumPy, and nothing else.
+
+The files are those of `brainlib.export`: one input `pixels`, uint8, whose four dimensions are all
+free, and one output `probabilities`, float32, in `CLASS_NAMES` order.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainlib import CLASS_NAMES, paths
+
+BATCH_SIZE = 32
+"""Pictures that an engine is given at once; what it needs of memory grows with them."""
+
+Engine = Callable[[np.ndarray], np.ndarray]
+"""From uint8 `(n, height, width, 1 or 3)` to float32 `(n, 4)`."""
+
+
+class EngineError(ValueError):
+    """An engine that is not installed, or a file that it cannot run."""
+
+
+def predict_onnx(path: Path | str, pictures: np.ndarray) -> np.ndarray:
+    """Classify pictures with an ONNX file.
+
+    Parameters
+    ----------
+    path : path of an `.onnx` file
+        As `brainlib.export.export_onnx` writes it.
+    pictures : uint8 array of shape (n, height, width, 1 or 3)
+        Raw pixels, 0 to 255, grey or RGB, of any size.
+
+    Returns
+    -------
+    float32 array of shape (n, 4)
+        Probabilities in `CLASS_NAMES` order.
+
+    Raises
+    ------
+    EngineError
+        Where `onnxruntime` is not installed, the file is absent, damaged or of another model, or
+        the pictures have another shape or type.
+
+    Examples
+    --------
+    >>> predict_onnx("model/brain.onnx", np.zeros((5, 240, 200, 1), np.uint8))  # doctest: +SKIP
+    """
+    return open_onnx(path)(pictures)
+
+
+def predict_litert(path: Path | str, pictures: np.ndarray) -> np.ndarray:
+    """Classify pictures with a LiteRT file, also known as TensorFlow Lite.
+
+    Parameters
+    ----------
+    path : path of a `.tflite` file
+        As `brainlib.export.export_litert` writes it.
+    pictures : uint8 array of shape (n, height, width, 1 or 3)
+        Raw pixels, 0 to 255, grey or RGB, of any size.
+
+    Returns
+    -------
+    float32 array of shape (n, 4)
+        Probabilities in `CLASS_NAMES` order.
+
+    Raises
+    ------
+    EngineError
+        Where `ai-edge-litert` is not installed, the file is absent, damaged or of another model,
+        or the pictures have another shape or type.
+
+    Examples
+    --------
+    >>> predict_litert("model/brain.tflite", np.zeros((5, 240, 200, 1), np.uint8))
+    ... # doctest: +SKIP
+    """
+    return open_litert(path)(pictures)
+
+
+def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
+    """Load an ONNX file once, to classify many times.
+
+    Parameters
+    ----------
+    path : path of an `.onnx` file
+    threads : int, optional
+        Processor cores to use; all of them if it is left out.
+
+    Returns
+    -------
+    Engine
+        A function from pictures to probabilities, as `predict_onnx` takes and gives them. Several
+        threads may call it.
+
+    Raises
+    ------
+    EngineError
+        Where `onnxruntime` is not installed, or the file is absent, damaged or of another model.
+    """
+    path = _require_file(path)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(_absent("onnxruntime")) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    # threads that wait by spinning cost a third of the speed where the cores have other work too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen classes of its own, without a parent
+        raise EngineError(_damaged(path, "an ONNX", error)) from error
+    is_ours = [(one.name, one.type, len(one.shape)) for one in session.get_inputs()] == [
+        ("pixels", "tensor(uint8)", 4)
+    ] and [one.name for one in session.get_outputs()] == ["probabilities"]
+    _require_ours(is_ours, path)
+    return _in_batches(lambda batch: session.run(["probabilities"], {"pixels": batch})[0])
+
+
+def open_litert(path: Path | str, threads: int | None = None) -> Engine:
+    """Load a LiteRT file once, to classify many times.
+
+    Parameters
+    ----------
+    path : path of a `.tflite` file
+    threads : int, optional
+        Processor cores to use; all of them if it is left out.
+
+    Returns
+    -------
+    Engine
+        A function from pictures to probabilities, as `predict_litert` takes and gives them. Of
+        several threads that call it, one runs at a time.
+
+    Raises
+    ------
+    EngineError
+        Where `ai-edge-litert` is not installed, or the file is absent, damaged or of another model.
+    """
+    path = _require_file(path)
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise EngineError(_absent("ai-edge-litert")) from error
+    try:
+        interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count() or 1)
+        names = interpreter.get_signature_list().get("serving_default")
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(_damaged(path, "a LiteRT", error)) from error
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    _require_ours(
+        names == {"inputs": ["pixels"], "outputs": ["probabilities"]}
+        and inputs[0]["dtype"] is np.uint8,
+        path,
+    )
+    lock = threading.Lock()  # an interpreter has one set of tensors
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        with lock:
+            interpreter.resize_tensor_input(inputs[0]["index"], batch.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(inputs[0]["index"], batch)
+            interpreter.invoke()
+            return interpreter.get_tensor(outputs[0]["index"])
+
+    return _in_batches(predict)
+
+
+def _in_batches(predict: Engine) -> Engine:
+    def predict_all(pictures: np.ndarray) -> np.ndarray:
+        _require_pictures(pictures)
+        starts = range(0, len(pictures), BATCH_SIZE)
+        answers = [predict(pictures[start : start + BATCH_SIZE]) for start in starts]
+        return np.concatenate([np.empty((0, len(CLASS_NAMES)), np.float32), *answers])
+
+    return predict_all
+
+
+def _require_pictures(pictures: Any) -> None:
+    shape, dtype = getattr(pictures, "shape", ()), getattr(pictures, "dtype", None)
+    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape[1:]:
+        raise EngineError(
+            f"pictures of shape {tuple(shape)} and type {dtype} cannot be classified: give a uint8 "
+            "array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
+        )
+
+
+def _require_file(path: Path | str) -> Path:
+    path = paths.resolve(path)
+    if not path.is_file():
+        raise EngineError(f"there is no file {path}: write it with brainlib.export")
+    return path
+
+
+def _require_ours(is_ours: bool, path: Path) -> None:
+    if not is_ours:
+        raise EngineError(
+            f"{path} holds another kind of model: one with the input pixels (uint8, four "
+            "dimensions) and the output probabilities is needed, as brainlib.export writes it"
+        )
+
+
+def _absent(package: str) -> str:
+    return f"{package} is not installed: `pip install {package}`"
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> str:
+    return (
+        f"{path} cannot be loaded as {kind} model; write it again with brainlib.export, or fetch "
+        f"it anew ({error})"
+    )

@@ -1,0 +1,218 @@
+"""The model in two files that run without TensorFlow: ONNX, and LiteRT (TensorFlow Lite).
+
+Both take raw pixels, uint8, with a free number, height, width and number of channels, and are
+compared with the Keras model before they are put in place. `brainlib.engines` runs them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from brainlib import CLASS_NAMES, engines, paths
+
+if TYPE_CHECKING:
+    import tensorflow
+
+TOLERANCE = 1e-4
+"""Largest difference between the probabilities of a file and those of the Keras model."""
+
+ONNX_OPSET = 17
+"""Version of the operators of ONNX: every ONNX Runtime since 1.12 (2022) runs it."""
+
+PROBE_SHAPES = ((1, 64, 64, 1), (5, 150, 90, 1), (2, 61, 233, 3))
+"""Shapes of the noise on which a file must agree with the Keras model."""
+
+
+class ExportError(ValueError):
+    """A model that cannot be exported, or a package that is needed for it and absent."""
+
+
+def export_onnx(model: keras.Model, path: Path) -> None:
+    """Write a model as an ONNX file.
+
+    Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its one
+    output is `probabilities`, float32 `(batch, 4)`. The names of the classes are kept in its
+    metadata under `classes`, with commas between them.
+
+    Parameters
+    ----------
+    model : keras.Model
+        One of ours, that gives the four probabilities of raw pixels.
+    path : Path
+        Where to write it, ending in `.onnx`; an older file there is replaced.
+
+    Raises
+    ------
+    ExportError
+        Where `tf2onnx` is not installed, Keras runs on another backend than TensorFlow, the model
+        has an operation that ONNX lacks, or the file's answers differ from the model's.
+    EngineError
+        Where `onnxruntime` is not installed, which the file is checked with.
+
+    Examples
+    --------
+    >>> export_onnx(model, Path("model/brain.onnx"))  # doctest: +SKIP
+    """
+    _require_suffix(path, ".onnx")
+    frozen = _freeze(model)
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError as error:
+        raise ExportError("tf2onnx is needed for ONNX: `pip install tf2onnx`") from error
+    with _quietly(), _explained(model, "ONNX"):
+        onnx_model, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            input_names=[frozen.inputs[0].name],
+            output_names=[frozen.outputs[0].name],
+            opset=ONNX_OPSET,
+        )
+        onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
+    _name_onnx(onnx_model)
+    _write(model, path, onnx_model.SerializeToString(), engines.predict_onnx)
+
+
+def export_litert(model: keras.Model, path: Path) -> None:
+    """Write a model as a LiteRT file, of built-in operators only.
+
+    Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free, to be set
+    with `resize_tensor_input`; its one output is `probabilities`, float32 `(batch, 4)`.
+
+    Parameters
+    ----------
+    model : keras.Model
+        One of ours, that gives the four probabilities of raw pixels.
+    path : Path
+        Where to write it, ending in `.tflite`; an older file there is replaced.
+
+    Raises
+    ------
+    ExportError
+        Where Keras runs on another backend than TensorFlow, the model has an operation that LiteRT
+        lacks, or the file's answers differ from the model's.
+    EngineError
+        Where `ai-edge-litert` is not installed, which the file is checked with.
+
+    Examples
+    --------
+    >>> export_litert(model, Path("model/brain.tflite"))  # doctest: +SKIP
+    """
+    _require_suffix(path, ".tflite")
+    frozen = _freeze(model)
+    import tensorflow
+
+    # a frozen function has lost the names of its outputs; LiteRT takes them from the structure
+    named = tensorflow.function(
+        lambda pixels: {"probabilities": frozen(pixels)[0]}, input_signature=[_signature()]
+    ).get_concrete_function()
+    with _quietly(), _explained(model, "LiteRT"):
+        converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
+            [named], tensorflow.Module()
+        )
+        content = converter.convert()
+    _write(model, path, content, engines.predict_litert)
+
+
+def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFunction":
+    """Return the model as one TensorFlow function, in which the weights are constants.
+
+    `model.export` is not used. Tensors that a model holds besides its weights, such as that of
+    `ops.arange(…)`, become inputs of its ONNX file; its LiteRT file may ask for TensorFlow's own
+    operators, which no runtime without TensorFlow has.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            f"Keras runs on {keras.backend.backend()}, and only TensorFlow can export: save the "
+            "model, then load and export it in a process with KERAS_BACKEND=tensorflow"
+        )
+    import tensorflow
+    from tensorflow.python.framework import convert_to_constants
+
+    function = tensorflow.function(
+        lambda pixels: model(pixels, training=False), input_signature=[_signature()]
+    ).get_concrete_function()
+    if [tuple(output.shape) for output in function.outputs] != [(None, len(CLASS_NAMES))]:
+        raise ExportError(
+            f"the model {model.name} has the outputs {function.structured_outputs}: only one that "
+            f"gives the probabilities of {', '.join(CLASS_NAMES)}, and nothing else, is exported"
+        )
+    return convert_to_constants.convert_variables_to_constants_v2(function)
+
+
+def _signature() -> "tensorflow.TensorSpec":
+    import tensorflow
+
+    return tensorflow.TensorSpec((None, None, None, None), tensorflow.uint8, name="pixels")
+
+
+def _name_onnx(onnx_model: Any) -> None:
+    """Name the input, the output, the free dimensions and the classes; `tf2onnx` does not."""
+    graph = onnx_model.graph
+    (pixels,), (probabilities,) = graph.input, graph.output
+    new_names = {pixels.name: "pixels", probabilities.name: "probabilities"}
+    for node in graph.node:
+        node.input[:] = [new_names.get(name, name) for name in node.input]
+        node.output[:] = [new_names.get(name, name) for name in node.output]
+    pixels.name, probabilities.name = new_names.values()
+    dimensions = ("batch", "height", "width", "channels")
+    for name, dimension in zip(dimensions, pixels.type.tensor_type.shape.dim, strict=True):
+        dimension.dim_param = name
+    probabilities.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
+
+
+def _write(
+    model: keras.Model,
+    path: Path,
+    content: bytes,
+    predict: Callable[[Path, np.ndarray], np.ndarray],
+) -> None:
+    """Write a file, and put it in place once it has answered as the Keras model does."""
+    with paths.atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+        for shape in PROBE_SHAPES:
+            noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            expected = np.asarray(model.predict_on_batch(noise))
+            difference = np.abs(predict(temporary, noise) - expected).max()
+            if not difference <= TOLERANCE:  # NaN is a difference too
+                raise ExportError(
+                    f"{path.name} was not written: for pictures of the shape {shape} it differs "
+                    f"from the Keras model {model.name} by {difference:.2g}, and {TOLERANCE} is "
+                    "allowed; please report it with the model"
+                )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep back TensorFlow's warnings that `tf2onnx` uses functions of its version 1."""
+    import tensorflow
+
+    logger = tensorflow.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _explained(model: keras.Model, kind: str) -> Iterator[None]:
+    """Say which model could not be converted: the converters tell only of an operation."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0]  # LiteRT's goes on for the length of the model
+        raise ExportError(
+            f"the model {model.name} cannot be converted to {kind}: replace the operation that is "
+            f"named here by others of keras.ops ({reason})"
+        ) from error
+
+
+def _require_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise ExportError(f"{path} does not end in {suffix}: give it a name that does")

@@ -1,0 +1,207 @@
+"""The released network: a small residual body that finds the tumour, and reads the class from it.
+
+A decoder draws the tumour at half the size of the picture, one channel for each kind of tissue. The
+class is read from the features pooled over that drawing beside those pooled over the whole picture,
+so the lesion decides and not the scanner; only training needs an outline. Inspired by the
+segmentation-driven classifiers of Díaz-Pernas et al. (2021) and the feature pyramid of Lin et al.
+(2017); the blocks are the bottlenecks of He et al. (2016), normalised once a block because
+normalisation, not convolution, is what is slow on processors.
+"""
+
+import keras
+from keras import layers, ops
+
+from brainlib import CLASS_NAMES
+
+PICTURE_SIZE = 128
+"""Height and width to which the released model scales its pictures, pixels."""
+
+MAP_FACTOR = 2
+"""How many pixels of the scaled picture one pixel of the tumour's map is wide."""
+
+TISSUES = ("background", *(name for name in CLASS_NAMES if name != "notumor"))
+"""The channels of the tumour's map."""
+
+NETWORK_LAYER = "network"
+_WIDTHS, _DEPTHS, _DECODER, _MAP_FEATURES = (64, 128, 256), (2, 3, 3), 64, 48
+_DROPOUT = 0.2
+
+
+def build_brain_tumor() -> keras.Model:
+    """Build the released network, untrained: raw pixels in, probabilities out.
+
+    Pictures become grey, are scaled to 128 by 128 with their proportions kept, and are normalised
+    to mean 0 and variance 1 each, so that a scanner's window matters less.
+    """
+    return _with_preprocessing(_build_network())
+
+
+def network_of(model: keras.Model) -> keras.Model:
+    """Return the part that is trained: grey pictures in, `logits` and `tissue` logits out.
+
+    It takes float grey values, 0 to 255, of shape (n, size, size, 1) for any size that 16 divides.
+    """
+    return model.get_layer(NETWORK_LAYER)
+
+
+def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
+    """Return the model with its logits divided by a temperature; the classes stay the same."""
+    return _with_preprocessing(network_of(model), temperature)
+
+
+def with_maps(model: keras.Model) -> keras.Model:
+    """Return the model with its maps beside its probabilities.
+
+    Returns
+    -------
+    keras.Model
+        Gives a dict of `probabilities` (n, 4); `outline` (n, 64, 64), the probability that a pixel
+        lies in a tumour; and `heat_map` (n, 64, 64), what each place adds to the logit of the
+        class that is answered, 0 where it speaks against it. The map is exact: the logits are sums
+        over places, so no gradient is needed (class activation mapping, Zhou et al., 2016). Both
+        cover the square that the picture is scaled into, centred, its longer side filling it.
+    """
+    network = network_of(model)
+    grey = model.get_layer("grey_square").output
+    inner = keras.Model(network.inputs, _evidence(network), name="evidence")
+    logits, tissue, evidence = inner(grey)
+    scaled = model.get_layer("temperature")(logits)
+    probabilities = model.get_layer("probabilities")(scaled)
+    answered = ops.one_hot(ops.argmax(probabilities, axis=-1), len(CLASS_NAMES))
+    heat_map = ops.relu(ops.sum(evidence * answered[:, None, None, :], axis=-1))
+    outline = 1 - layers.Softmax(name="tissue_shares")(tissue)[..., 0]
+    outputs = {"probabilities": probabilities, "outline": outline, "heat_map": heat_map}
+    return keras.Model(model.inputs, outputs, name=f"{model.name}_maps")
+
+
+def _with_preprocessing(network: keras.Model, temperature: float = 1.0) -> keras.Model:
+    pixels = keras.Input((None, None, None), name="pixels")
+    grey = ops.mean(ops.cast(pixels, "float32"), axis=-1)
+    square = layers.Reshape((PICTURE_SIZE, PICTURE_SIZE, 1), name="grey_square")(
+        _scale_to_square(grey, PICTURE_SIZE)
+    )
+    logits = network(square)["logits"]
+    scaled = layers.Rescaling(1 / temperature, name="temperature")(logits)
+    probabilities = layers.Softmax(name="probabilities")(scaled)
+    return keras.Model(pixels, probabilities, name="brain_tumor")
+
+
+def _scale_to_square(grey: keras.KerasTensor, size: int) -> keras.KerasTensor:
+    """Scale pictures (n, height, width) into (n, size, size), centred, their proportions kept.
+
+    Antialiased bilinear resampling as Pillow does it, written as two matrix products, because every
+    backend and file format knows those for pictures of any size.
+    """
+    rows, columns = ops.ones_like(grey[:1, :, 0]), ops.ones_like(grey[:1, 0, :])
+    lengths = [ops.sum(extent, axis=1, keepdims=True) for extent in (rows, columns)]
+    longest = ops.maximum(*lengths)
+    down = _resampling(rows, longest, size)
+    across = ops.transpose(_resampling(columns, longest, size), (0, 2, 1))
+    return ops.matmul(ops.matmul(down, grey), across)
+
+
+def _resampling(
+    extent: keras.KerasTensor, longest: keras.KerasTensor, size: int
+) -> keras.KerasTensor:
+    """Return the weights (1, size, n) with which the n places of one axis make `size` new ones.
+
+    `extent` is a tensor (1, n) of ones: its shape is known only when the model runs.
+    """
+    scale = longest / size
+    middle = ops.sum(extent, axis=1, keepdims=True) / 2
+    places = ops.cumsum(extent, axis=1) - 0.5
+    centres = (ops.arange(size, dtype="float32") + (0.5 - size / 2)) * scale + middle
+    # not places[:, None]: LiteRT has no slice that adds an axis before one of unknown length
+    distance = ops.abs(ops.expand_dims(places, 1) - ops.expand_dims(centres, 2))
+    weights = ops.relu(1 - distance / ops.expand_dims(ops.maximum(scale, 1.0), 2))
+    return weights / ops.maximum(ops.sum(weights, axis=2, keepdims=True), 1e-6)
+
+
+def _build_network() -> keras.Model:
+    grey = keras.Input((None, None, 1), name="grey")
+    x = layers.LayerNormalization(
+        axis=[1, 2, 3], center=False, scale=False, epsilon=1.0, name="normalised"
+    )(grey)
+    x = _normalised(_convolution(24, 5, 2)(x))
+    levels = []
+    for width, depth in zip(_WIDTHS, _DEPTHS, strict=True):
+        x = _convolution(width, 3, 2)(_normalised(x) if levels else x)
+        for _ in range(depth):
+            x = _bottleneck(x)
+        levels.append(x)
+    fine, middle, coarse = (
+        _normalised(level, f"features_{name}")
+        for level, name in zip(levels, ("fine", "middle", "coarse"), strict=True)
+    )
+    tissue, drawn = _decode(fine, middle, coarse)
+    pooled = _pool_by_lesion(tissue, {"drawn": drawn, "middle": middle, "coarse": coarse})
+    dropped = layers.Dropout(_DROPOUT, name="dropout")(pooled)
+    logits = layers.Dense(len(CLASS_NAMES), name="logits")(dropped)
+    return keras.Model(grey, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
+
+
+def _convolution(filters: int, size: int, strides: int = 1, bias: bool = False) -> layers.Conv2D:
+    return layers.Conv2D(
+        filters, size, strides, "same", use_bias=bias, kernel_initializer="he_normal"
+    )
+
+
+def _normalised(x: keras.KerasTensor, name: str | None = None) -> keras.KerasTensor:
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-4)(x)
+    return layers.ReLU(name=name)(x)
+
+
+def _bottleneck(x: keras.KerasTensor) -> keras.KerasTensor:
+    width = x.shape[-1]
+    h = _normalised(x)
+    h = layers.ReLU()(_convolution(width // 2, 1, bias=True)(h))
+    h = layers.ReLU()(_convolution(width // 2, 3, bias=True)(h))
+    return layers.Add()([x, _convolution(width, 1, bias=True)(h)])
+
+
+def _decode(
+    fine: keras.KerasTensor, middle: keras.KerasTensor, coarse: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return tissue logits at half the size of the picture, and the features they come from."""
+    x = _convolution(_DECODER, 1)(coarse)
+    for skip, width in ((middle, _DECODER), (fine, _MAP_FEATURES)):
+        x = layers.Add()([layers.UpSampling2D()(x), _convolution(_DECODER, 1)(skip)])
+        x = _convolution(width, 3)(_normalised(x))
+    drawn = _normalised(x, "features_drawn")
+    return layers.Conv2DTranspose(len(TISSUES), 2, strides=2, name="tissue")(drawn), drawn
+
+
+def _lesion_shares(tissue: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    """Return the share of lesion in each place of the three levels, as weights with sum below 1."""
+    lesion = 1 - layers.Softmax()(tissue)[..., :1]
+    drawn = layers.AveragePooling2D(2)(lesion)
+    total = ops.sum(drawn, axis=(1, 2), keepdims=True) + 0.5
+    middle, coarse = (layers.AveragePooling2D(step)(drawn) for step in (2, 4))
+    return {"drawn": drawn / total, "middle": middle * 4 / total, "coarse": coarse * 16 / total}
+
+
+def _pool_by_lesion(
+    tissue: keras.KerasTensor, features: dict[str, keras.KerasTensor]
+) -> keras.KerasTensor:
+    shares = _lesion_shares(tissue)
+    pooled = [ops.sum(features[name] * share, axis=(1, 2)) for name, share in shares.items()]
+    whole = layers.GlobalAveragePooling2D()(features["coarse"])
+    return layers.Concatenate(name="pooled")([*pooled, whole])
+
+
+def _evidence(network: keras.Model) -> list[keras.KerasTensor]:
+    """Return logits, tissue logits, and what each place adds to each logit (n, size, size, 4)."""
+    tissue = network.get_layer("tissue").output
+    shares = _lesion_shares(tissue)
+    kernel = network.get_layer("logits").kernel
+    features = {name: network.get_layer(f"features_{name}").output for name in shares}
+    total, start = 0, 0
+    for name, step in (("drawn", 2), ("middle", 4), ("coarse", 8)):
+        width = features[name].shape[-1]
+        added = ops.matmul(features[name] * shares[name], kernel[start : start + width])
+        start += width
+        if name == "coarse":
+            places = ops.sum(ops.ones_like(added[..., :1]), axis=(1, 2), keepdims=True)
+            added = added + ops.matmul(features[name], kernel[start:]) / places
+        total = total + layers.UpSampling2D(step)(added) / step**2
+    return [network.get_layer("logits").output, tissue, total]

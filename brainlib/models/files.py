@@ -1,0 +1,57 @@
+"""Models as files: written without their optimizer, and checked when they are read."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from brainlib import CLASS_NAMES, paths
+
+
+class ModelError(ValueError):
+    """A model that does not exist, or a file that holds none."""
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a model for prediction, without loss and optimizer (a third of the size)."""
+    # Keras has an argument for this, which the .keras format disregards
+    bare = keras.Model(model.inputs, model.output, name=model.name)
+    with paths.atomic_write(path) as temporary:
+        bare.save(temporary)
+
+
+def load_model(path: Path | str) -> keras.Model:
+    """Load a saved model.
+
+    Raises
+    ------
+    ModelError
+        Where the file is absent, is no Keras model, or does not give four probabilities for a
+        picture of any size.
+    """
+    path = paths.resolve(path)
+    if not path.is_file():
+        raise ModelError(f"there is no model {path}: run notebooks/02_train.ipynb, or `make run`")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # the archive, its JSON or its weights may be what is damaged
+        raise ModelError(f"{path} cannot be loaded as a Keras model: {error}") from error
+    _require_probabilities(model, path)
+    return model
+
+
+def _require_probabilities(model: keras.Model, path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 90, 80, 1)).astype("uint8")
+    try:
+        answer = np.asarray(model.predict_on_batch(noise))
+    except Exception as error:
+        raise ModelError(
+            f"{path} does not take grey pictures of 90 by 80 pixels: a model must take raw "
+            f"pictures of any size ({error})"
+        ) from error
+    is_right = answer.shape == (2, len(CLASS_NAMES)) and (answer >= 0).all()
+    if not is_right or not np.allclose(answer.sum(axis=1), 1, atol=1e-3):
+        raise ModelError(
+            f"{path} does not give a probability for each of {', '.join(CLASS_NAMES)}: its answer "
+            f"has the shape {answer.shape} and rows that sum to {answer.reshape(2, -1).sum(axis=1)}"
+        )

@@ -1,0 +1,297 @@
+"""The model as ONNX and as LiteRT: the same probabilities, with no TensorFlow in sight."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tensorflow
+from keras import layers, ops
+
+from brainlib import CLASS_NAMES, engines, export
+
+TOLERANCE = 1e-4
+FORMATS = ("onnx", "litert")
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
+PACKAGES = {"onnx": "onnxruntime", "litert": "ai-edge-litert"}
+EXPORT = {"onnx": export.export_onnx, "litert": export.export_litert}
+PREDICT = {"onnx": engines.predict_onnx, "litert": engines.predict_litert}
+OPEN = {"onnx": engines.open_onnx, "litert": engines.open_litert}
+SHAPES = [
+    (1, 64, 64, 1), (5, 64, 64, 1), (1, 224, 224, 3), (5, 150, 90, 1), (1, 33, 201, 3),
+    (5, 47, 61, 3), (1, 512, 384, 1), (5, 17, 300, 1),
+]  # fmt: skip
+
+
+def resampling(extent, longest, size):
+    """Weights of a triangle as wide as the reduction: Pillow's BILINEAR, by plain operations."""
+    count = ops.sum(extent, axis=1, keepdims=True)
+    positions = ops.expand_dims(ops.cumsum(extent, axis=1) - 0.5, 1)
+    scale = longest / size
+    centres = (ops.arange(size, dtype="float32") + 0.5 - size / 2) * scale + count / 2
+    distances = ops.abs(positions - ops.expand_dims(centres, 2))
+    weights = ops.relu(1 - distances / ops.expand_dims(ops.maximum(scale, 1.0), 2))
+    return weights / ops.maximum(ops.sum(weights, axis=2, keepdims=True), 1e-6)
+
+
+def preprocessing(size):
+    pixels = keras.Input((None, None, None), name="pixels")
+    grey = ops.mean(ops.cast(pixels, "float32"), axis=-1)
+    rows, columns = ops.ones_like(grey[:1, :, 0]), ops.ones_like(grey[:1, 0, :])
+    height, width = (ops.sum(extent, 1, keepdims=True) for extent in (rows, columns))
+    longest = ops.maximum(height, width)
+    tall = ops.matmul(resampling(rows, longest, size), grey)
+    across = ops.transpose(resampling(columns, longest, size), (0, 2, 1))
+    return pixels, ops.expand_dims(ops.matmul(tall, across), -1)
+
+
+def convolve(x, filters, stride=1):
+    x = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
+    return layers.ReLU()(layers.BatchNormalization(epsilon=1e-4)(x))
+
+
+def build_network():
+    """Build every kind of layer that the released model has, in a fraction of its size."""
+    picture = keras.Input((None, None, 1))
+    x = layers.LayerNormalization(axis=[1, 2], center=False, scale=False, epsilon=1.0)(picture)
+    fine = convolve(convolve(x, 8, 2), 12, 2)
+    fine = layers.Add()([fine, convolve(fine, 12)])
+    coarse = convolve(fine, 16, 2)
+    x = layers.UpSampling2D(2, interpolation="nearest")(layers.Conv2D(12, 1)(coarse))
+    x = convolve(layers.Add()([x, fine]), 8)
+    outline = layers.Softmax()(layers.Conv2DTranspose(4, 2, 2)(x))
+    outline = layers.AveragePooling2D(2)(outline)
+    lesion = 1 - outline[..., :1]
+    mean = ops.sum(x * lesion, (1, 2)) / (ops.sum(lesion, (1, 2)) + 0.5)
+    pooled = layers.GlobalAveragePooling2D()(coarse)
+    features = layers.Concatenate()([pooled, mean, layers.GlobalMaxPooling2D()(outline)])
+    features = layers.Dropout(0.2)(features)
+    return keras.Model(picture, layers.Dense(len(CLASS_NAMES))(features), name="network")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Return a model as a user has it, from its file, with the statistics of a trained one."""
+    keras.utils.set_random_seed(0)
+    network = build_network()
+    generator = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            layer.set_weights([
+                generator.uniform(0.5, 1.5, gamma.shape), generator.normal(0, 0.3, beta.shape),
+                generator.normal(0, 0.3, mean.shape), generator.uniform(0.5, 2, variance.shape),
+            ])  # fmt: skip
+    pixels, picture = preprocessing(64)
+    logits = keras.Model(pixels, network(picture))
+    answers = np.concatenate([logits.predict_on_batch(pictures(shape)) for shape in SHAPES])
+    kernel, bias = network.layers[-1].get_weights()
+    network.layers[-1].set_weights([kernel, bias - answers.mean(axis=0)])
+    scaled = layers.Rescaling(float(1 / answers.std(axis=0).mean()))(logits.output)
+    path = tmp_path_factory.mktemp("model") / "small.keras"
+    keras.Model(pixels, layers.Softmax()(scaled), name="small").save(path)
+    return keras.models.load_model(path)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    files = {format_: folder / f"small{SUFFIXES[format_]}" for format_ in FORMATS}
+    for format_, path in files.items():
+        EXPORT[format_](model, path)
+    assert sorted(folder.iterdir()) == sorted(files.values())
+    return files
+
+
+def pictures(shape, seed=0):
+    """Return blobs of every brightness on noise, with which the model's answers vary."""
+    count, height, width, channels = shape
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    centres = generator.uniform(0.2, 0.8, (count, 2, 1, 1)) * [[[height]], [[width]]]
+    radius = generator.uniform(0.1, 0.5, (count, 1, 1)) * min(height, width)
+    inside = np.hypot(y - centres[:, 0], x - centres[:, 1]) < radius
+    values = inside * generator.uniform(20, 220, (count, 1, 1)) + generator.normal(30, 9, y.shape)
+    colours = values[..., np.newaxis] * generator.uniform(0.6, 1, channels)
+    return colours.clip(0, 255).astype(np.uint8)
+
+
+def difference(one, other):
+    assert one.dtype == np.float32
+    assert one.shape == other.shape
+    return np.abs(one - other).max()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_file_gives_the_probabilities_of_the_keras_model(model, exported, format_, shape):
+    pixels = pictures(shape)
+    expected = np.asarray(model.predict_on_batch(pixels))
+    assert difference(PREDICT[format_](exported[format_], pixels), expected) <= TOLERANCE
+
+
+def test_the_answers_that_are_compared_vary(model):
+    """Two formats would also agree on a model that says the same of every picture."""
+    answers = np.concatenate([model.predict_on_batch(pictures(shape)) for shape in SHAPES])
+    assert answers.std(axis=0).min() > 0.05
+    assert answers.max() < 0.999
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_many_pictures_are_answered_as_each_alone(exported, format_):
+    pixels = pictures((2 * engines.BATCH_SIZE + 1, 48, 40, 1))
+    engine = OPEN[format_](exported[format_], threads=1)
+    alone = np.concatenate([engine(pixels[n : n + 1]) for n in range(len(pixels))])
+    assert difference(engine(pixels), alone) <= TOLERANCE
+    assert engine(pixels[:0]).shape == (0, 4)
+    # every second column is no block of memory: an engine that read it as one would see another
+    wide = np.repeat(pixels[:3], 2, axis=2)
+    assert difference(engine(wide[:, :, ::2]), alone[:3]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_threads_may_share_an_engine(exported, format_):
+    engine = OPEN[format_](exported[format_], threads=1)
+    several = [pictures((2, 40 + 9 * n, 64, 1), seed=n) for n in range(12)]
+    expected = [engine(pixels) for pixels in several]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(pool.map(engine, several), expected, strict=True):
+            assert difference(one, other) <= TOLERANCE
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path, format_):
+    pixels = pictures((2, 90, 70, 1))
+    np.save(tmp_path / "pixels.npy", pixels)
+    program = (
+        "import sys, numpy\n"
+        "from brainlib import engines\n"
+        f"pixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n"
+        f"print(*engines.predict_{format_}({str(exported[format_])!r}, pixels).ravel())\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    numbers, modules = result.stdout.splitlines()
+    assert not {"tensorflow", "keras", "jax", "torch"} & set(modules.split())
+    expected = PREDICT[format_](exported[format_], pixels)
+    np.testing.assert_allclose([float(x) for x in numbers.split()], expected.ravel(), atol=1e-6)
+
+
+def test_an_onnx_file_says_what_it_takes_and_gives(exported):
+    onnx.checker.check_model(exported["onnx"], full_check=True)
+    session = onnxruntime.InferenceSession(exported["onnx"])
+    (pixels,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    assert (pixels.name, pixels.type) == ("pixels", "tensor(uint8)")
+    assert pixels.shape == ["batch", "height", "width", "channels"]
+    assert (probabilities.name, probabilities.shape) == ("probabilities", ["batch", 4])
+    assert session.get_modelmeta().custom_metadata_map == {"classes": ",".join(CLASS_NAMES)}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_that_answers_otherwise_is_not_put_in_place(model, tmp_path, monkeypatch, format_):
+    path = tmp_path / f"small{SUFFIXES[format_]}"
+    path.write_text("the older file")
+    for wrong in (2e-4, np.nan):
+        predict = PREDICT[format_]
+        monkeypatch.setattr(
+            engines, f"predict_{format_}", lambda *a, p=predict, w=wrong: p(*a) + np.float32(w)
+        )
+        with pytest.raises(export.ExportError, match="differs from the Keras model small"):
+            EXPORT[format_](model, path)
+    assert path.read_text() == "the older file"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_operation_that_a_format_lacks_is_named(tmp_path, format_):
+    pixels = keras.Input((None, None, None))
+    resized = layers.Resizing(8, 8, antialias=True)(ops.mean(pixels, axis=-1, keepdims=True))
+    probabilities = layers.Dense(4, "softmax")(layers.Flatten()(resized))
+    with pytest.raises(export.ExportError, match=r"model resizes cannot.*ScaleAndTranslate"):
+        EXPORT[format_](
+            keras.Model(pixels, probabilities, name="resizes"),
+            tmp_path / f"resizes{SUFFIXES[format_]}",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_only_the_four_probabilities_are_exported(model, tmp_path, format_):
+    several = keras.Model(model.inputs, [model.outputs[0], model.layers[-2].output])
+    for other in (several, keras.Model(model.inputs, layers.Dense(5)(model.outputs[0]))):
+        with pytest.raises(export.ExportError, match="probabilities of glioma"):
+            EXPORT[format_](other, tmp_path / f"other{SUFFIXES[format_]}")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_the_name_and_the_backend_are_checked(model, tmp_path, monkeypatch, format_):
+    with pytest.raises(export.ExportError, match=rf"does not end in \{SUFFIXES[format_]}"):
+        EXPORT[format_](model, tmp_path / "small.keras")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(export.ExportError, match="KERAS_BACKEND=tensorflow"):
+        EXPORT[format_](model, tmp_path / f"small{SUFFIXES[format_]}")
+
+
+def test_an_absent_package_is_named(model, exported, tmp_path, monkeypatch):
+    for module in ("tf2onnx", "onnxruntime", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for format_ in FORMATS:
+        with pytest.raises(engines.EngineError, match=f"pip install {PACKAGES[format_]}"):
+            PREDICT[format_](exported[format_], pictures((1, 64, 64, 1)))
+    with pytest.raises(export.ExportError, match="pip install tf2onnx"):
+        export.export_onnx(model, tmp_path / "small.onnx")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_file_that_cannot_be_run_is_named(exported, tmp_path, format_):
+    broken = tmp_path / f"broken{SUFFIXES[format_]}"
+    with pytest.raises(engines.EngineError, match=r"there is no file .*broken"):
+        OPEN[format_](broken)
+    whole = exported[format_].read_bytes()
+    for content in (b"", b"not a model", whole[: len(whole) // 2], whole[:-100]):
+        broken.write_bytes(content)
+        with pytest.raises(engines.EngineError, match=r"broken.*cannot be loaded as"):
+            OPEN[format_](broken)
+
+
+def test_a_file_of_another_model_is_refused(tmp_path):
+    function = tensorflow.function(
+        lambda x: {"y": 2 * x}, input_signature=[tensorflow.TensorSpec((None, 4), name="x")]
+    ).get_concrete_function()
+    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
+        [function], tensorflow.Module()
+    )
+    (tmp_path / "other.tflite").write_bytes(converter.convert())
+    value = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (None, 4)) for name in "xy"
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", "x", "y")], "other", value[:1], value[1:]
+    )
+    opset = [onnx.helper.make_opsetid("", export.ONNX_OPSET)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "other.onnx"
+    )
+    for format_ in FORMATS:
+        with pytest.raises(engines.EngineError, match="holds another kind of model"):
+            OPEN[format_](tmp_path / f"other{SUFFIXES[format_]}")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((1, 64, 64, 1), np.float32), np.zeros((64, 64), np.uint8),
+        np.zeros((1, 64, 64, 2), np.uint8), np.zeros((1, 0, 64, 1), np.uint8),
+    ],
+)  # fmt: skip
+def test_pictures_of_another_kind_are_refused(exported, format_, pixels):
+    with pytest.raises(engines.EngineError, match="give a uint8 array"):
+        PREDICT[format_](exported[format_], pixels)
