@@ -36,27 +36,44 @@ class Step:
     suffix: str = ""
 
 
-def demo_steps(output: str, epochs: int, protocol: str = "patient") -> list[Step]:
-    """Return explore, train, evaluate and infer, each once."""
-    name = runs.run_name("seed_cnn", protocol, 0)
+def demo_steps(
+    output: str, epochs: int, protocol: str = "patient", model: str = "brain_tumor"
+) -> list[Step]:
+    """Return explore, train, evaluate and infer, each once; 0 epochs: as the recipe says."""
+    name = runs.run_name(model, protocol, 0)
     return [
         Step("01_explore"),
-        Step("02_train", {"protocol": protocol, "fold": 0, "epochs": epochs}),
+        Step("02_train", {"model": model, "protocol": protocol, "fold": 0, "epochs": epochs}),
         Step("03_evaluate", {"predictions": f"{output}/model/predictions"}),
         Step("04_infer", {"model": f"{output}/model/{name}.keras"}),
     ]
 
 
-def reproduce_steps(output: str, epochs: int) -> list[Step]:
-    """Return the steps that make every released result: the official model and all five folds."""
-    explore, train, evaluate, infer = demo_steps(output, epochs, "official")
+def training_steps(model: str, epochs: int = 0) -> list[Step]:
+    """Return the trainings behind a model's released results: five folds and the official split.
+
+    The released network trains on all but the test pictures; the starting network keeps the
+    validation pictures that it always had.
+    """
+    hold_out = {} if model == "seed_cnn" else {"hold_out": 0.0}
+    common = {"model": model, "epochs": epochs, **hold_out}
     folds = [
-        Step("02_train", {"protocol": "patient", "fold": fold, "epochs": epochs}, f"-patient{fold}")
-        for fold in range(1, splits.FOLDS)
+        Step("02_train", {**common, "protocol": "patient", "fold": fold}, f"-{model}-patient{fold}")
+        for fold in range(splits.FOLDS)
     ]
-    official = Step("02_train", train.parameters, "-official")
-    shown = Step("02_train", {"protocol": "patient", "fold": 0, "epochs": epochs})
-    return [explore, official, *folds, shown, evaluate, infer]
+    return [*folds, Step("02_train", {**common, "protocol": "official"}, f"-{model}-official")]
+
+
+def reproduce_steps(output: str, epochs: int = 0) -> list[Step]:
+    """Return the steps that make every released result, all models under all protocols.
+
+    The committed copy of `02_train` is that of the released network's fold 0.
+    """
+    explore, _, evaluate, infer = demo_steps(output, epochs)
+    trainings = [step for model in runs.MODEL_NAMES for step in training_steps(model, epochs)]
+    shown = Step("02_train", trainings[0].parameters)
+    infer = Step("04_infer", {"model": f"{output}/model/{runs.MODEL_NAMES[0]}.keras"})
+    return [explore, *trainings[1:], shown, evaluate, infer]
 
 
 def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> Path:

@@ -40,8 +40,10 @@ def network_of(model: keras.Model) -> keras.Model:
     """Return the part that is trained: grey pictures in, `logits` and `tissue` logits out.
 
     It takes float grey values, 0 to 255, of shape (n, size, size, 1) for any size that 16 divides.
+    It is a view of its own: compiling it leaves nothing in the model's file.
     """
-    return model.get_layer(NETWORK_LAYER)
+    network = model.get_layer(NETWORK_LAYER)
+    return keras.Model(network.inputs, network.output, name=NETWORK_LAYER)
 
 
 def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
