@@ -4,8 +4,10 @@ Classes have the same order and colour everywhere: four of Okabe and Ito's colou
 colour-blind readers tell apart.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,6 +32,13 @@ _LINE_COLORS = (
 )
 _MARKERS = "osD^vPX*"
 PROTOCOL_COLORS = {"patient": "#0072B2", "official": "#E69F00", "deduplicated": "#56B4E9"}
+_OUTLINE_STYLES = {
+    "radiologist": {"color": "#E69F00", "linewidth": 1.8, "label": "radiologist's outline"},
+    "network": {"color": "#56B4E9", "linewidth": 1.8, "linestyle": "--",
+                "label": "the network's outline"},
+}  # fmt: skip
+_PEAK_STYLE = {"marker": "X", "markersize": 9, "color": "white", "markeredgecolor": "black",
+               "linestyle": "none", "label": "peak of the heat map"}  # fmt: skip
 
 
 def class_examples(
@@ -340,6 +349,53 @@ def robustness(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
     return _finished(figure, title)
 
 
+def outlines(
+    pictures: Sequence[np.ndarray],
+    scored_rows: pd.DataFrame,
+    truth_outlines: Sequence[np.ndarray],
+    title: str,
+    columns: int = 4,
+) -> Figure:
+    """Draw where the model sees the tumour, and where the radiologist does.
+
+    Parameters
+    ----------
+    pictures : sequence of uint8 arrays of shape (height, width)
+    scored_rows : DataFrame
+        A row for each picture, as `explain.score_maps` gives them.
+    truth_outlines : sequence of float arrays of shape (n, 2)
+        The radiologist's outline of each, x and y in fractions of the picture's sides, as
+        `explain.read_outline` gives them.
+    title : str
+    columns : int
+    """
+    rows = max(1, -(-len(pictures) // columns))
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.7 * columns, 0.6 + 3.2 * rows), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes in grid.flat:
+        axes.set_axis_off()
+    together = zip(
+        grid.flat[: len(pictures)], pictures, scored_rows.to_dict("records"), truth_outlines,
+        strict=True,
+    )  # fmt: skip
+    for axes, picture, row, truth in together:
+        show_picture(axes, picture)
+        _outline_line(axes, truth, picture.shape, "radiologist")
+        _outline_line(axes, json.loads(row["outline"] or "[]"), picture.shape, "network")
+        x, y = (row["peak_x"], row["peak_y"]) * np.array(picture.shape[::-1]) - 0.5
+        axes.plot(x, y, **_PEAK_STYLE)
+        axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
+        axes.set_title(outline_caption(row), fontsize=9)
+    handles = {handle.get_label(): handle for axes in grid.flat for handle in axes.lines}
+    figure.legend(
+        handles=list(handles.values()), ncols=3, loc="outside lower center", facecolor="0.35",
+        labelcolor="white", edgecolor="none",
+    )  # fmt: skip
+    return _finished(figure, title)
+
+
 def corruption_examples(picture: np.ndarray, title: str) -> Figure:
     """Draw one picture, clean and under each corruption in all strengths, a row for each.
 
@@ -381,10 +437,27 @@ def answer_captions(predictions: pd.DataFrame) -> list[str]:
     ]
 
 
+def outline_caption(row: Mapping[str, Any]) -> str:
+    """Return class, answer and scores in one row of `explain.score_maps`."""
+    is_right = row["answer"] == row["label"]
+    verdict = f"{row['label']}, " + ("answered right" if is_right else f"TAKEN FOR {row['answer']}")
+    place = "inside" if row["heat_peak_inside"] else "OUTSIDE"
+    return f"{verdict}\nDice {row['dice']:.2f}, peak {place}"
+
+
 def show_picture(axes: Axes, picture: np.ndarray) -> None:
     """Show one grey picture without axes."""
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
+
+
+def _outline_line(
+    axes: Axes, points: Sequence[Sequence[float]], shape: tuple[int, int], who: str
+) -> None:
+    """Draw a closed outline given in fractions of the picture's width and height."""
+    corners = np.array(points, float).reshape(-1, 2) * shape[::-1] - 0.5
+    x, y = np.concatenate([corners, corners[:1]]).T
+    axes.plot(x, y, **_OUTLINE_STYLES[who])
 
 
 def _strength_line(axes: Axes, table: pd.DataFrame, name: str, number: int, label: str) -> None:

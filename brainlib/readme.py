@@ -1,21 +1,12 @@
-"""The numbers of README.md and DATASET.md, written from `metrics.json` between markers."""
+"""The numbers of the pages, written from `metrics.json` between markers."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from brainlib import CLASS_NAMES, paths, results, splits
+from brainlib import CLASS_NAMES, card, paths, results, runs, splits
+from brainlib.markdown import MODEL_TITLES, interval, metric_title, table
 
-_MODELS = {
-    "seed_cnn": "**starting network**",
-    "hog_svm": "gradient histograms, tuned SVM",
-    "nearest_neighbor": "nearest neighbour, thumbnails of 32 by 32",
-    "border_pixels": "the border of the picture alone",
-    "intensity_statistics": "twelve intensity statistics",
-    "masked_head": "the head painted over",
-    "file_properties": "size, mode and bytes of the file",
-    "mirror_flag": "whether the file is a mirror image",
-}
 _PROTOCOLS = {
     "patient": "`patient`: new patients",
     "official": "`official`: as everyone reports",
@@ -41,7 +32,7 @@ def results_section(metrics: dict[str, Any]) -> str:
             "",
             *_accuracies(metrics["tumor_type"]),
             "",
-            "The starting network on new patients, in more than one number:",
+            f"The {MODEL_TITLES[_main_model(metrics)]} on new patients, in more than one number:",
             "",
             *_details(metrics),
             "",
@@ -78,6 +69,7 @@ def audit_section(metrics: dict[str, Any]) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "README.md": ("results", results_section),
     "DATASET.md": ("audit", audit_section),
+    "MODEL_CARD.md": ("results", card.results_section),
 }
 """The page, the name of its markers, and what stands between them."""
 
@@ -93,7 +85,7 @@ def expected_section(page: str) -> str:
 
 
 def write_results() -> None:
-    """Replace the numbers in README.md and DATASET.md by those of `model/metrics.json`."""
+    """Replace the numbers in every page of `SECTIONS` by those of `model/metrics.json`."""
     for page, (name, _) in SECTIONS.items():
         before, _, after = _cut(_file(page).read_text(encoding="utf-8"), name)
         with paths.atomic_write(_file(page)) as temporary:
@@ -112,54 +104,50 @@ def _cut(text: str, name: str) -> tuple[str, str, str]:
     return before + start, inside, end + after
 
 
+def _main_model(metrics: dict[str, Any]) -> str:
+    return results.main_model(metrics["results"])
+
+
 def _accuracies(scores: dict[str, Any]) -> list[str]:
     some = next(iter(scores.values()))
     heads = [
         f"{_PROTOCOLS[name]}, {some[name]['pictures']:,} pictures" for name in splits.PROTOCOLS
     ]
-    rows = [[title, *_by_protocol(scores[name])] for name, title in _MODELS.items()]
-    return _table(["", *heads], rows)
+    rows = [
+        [_in_bold(name) if name in runs.MODEL_NAMES else title, *_by_protocol(scores[name])]
+        for name, title in MODEL_TITLES.items()
+        if name in scores
+    ]
+    return table(["", *heads], rows)
+
+
+def _in_bold(model: str) -> str:
+    return f"**{MODEL_TITLES[model]}**"
 
 
 def _by_protocol(by_protocol: dict[str, Any]) -> list[str]:
-    return [_interval(by_protocol[name]["accuracy"]) for name in splits.PROTOCOLS]
+    return [interval(by_protocol[name]["accuracy"]) for name in splits.PROTOCOLS]
 
 
 def _details(metrics: dict[str, Any]) -> list[str]:
-    honest = metrics["results"]["seed_cnn"]["patient"]
+    main = _main_model(metrics)
+    honest = metrics["results"][main]["patient"]
     names = ["balanced_accuracy", "macro_f1", "macro_auroc", "log_loss", "calibration_error"]
     names += [f"sensitivity_{label}" for label in CLASS_NAMES]
     names += ["tumor_sensitivity_at_99_specificity"]
-    rows = [[_title(name), _interval(honest[name])] for name in names]
+    rows = [[metric_title(name), interval(honest[name])] for name in names]
     for name in ("log_loss", "calibration_error"):
         found = metrics["calibration"][name]
-        rows.append([f"{_title(name)}, after temperature", _interval(found, "after")])
+        rows.append([f"{metric_title(name)}, after temperature", interval(found, "after")])
     sets = metrics["conformal"]["all"]
     rows.append(
-        ["share of conformal sets that hold the class (wanted: 0.9)", _interval(sets, "coverage")]
+        ["share of conformal sets that hold the class (wanted: 0.9)", interval(sets, "coverage")]
     )
     rows.append(["classes in a conformal set, mean", f"{sets['mean_set_size']:.2f}"])
     for title, part in (("accuracy", "by_patient"), ("tumour type", "tumor_type_by_patient")):
-        value = metrics[part]["seed_cnn"]["patient"]["accuracy"]
-        rows.append([f"{title}, by patient", _interval(value)])
-    return _table(["", "`patient`"], rows)
-
-
-def _title(name: str) -> str:
-    return {
-        "macro_f1": "macro F1",
-        "macro_auroc": "macro AUROC",
-        "tumor_sensitivity_at_99_specificity": "sensitivity for any tumour at 99 % specificity",
-    }.get(name, name.replace("_", " ").replace("sensitivity ", "sensitivity for "))
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
-
-
-def _interval(metric: dict[str, float], value: str = "value") -> str:
-    return f"{metric[value]:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+        value = metrics[part][main]["patient"]["accuracy"]
+        rows.append([f"{title}, by patient", interval(value)])
+    return table(["", "`patient`"], rows)
 
 
 def _training_sentence(metrics: dict[str, Any]) -> str:

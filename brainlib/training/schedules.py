@@ -47,7 +47,7 @@ class Schedule:
 
 RECIPES: dict[str, Schedule] = {
     "brain_tumor": Schedule(
-        epochs=14,
+        epochs=12,
         batch_size=16,
         learning_rate=3e-3,
         weight_decay=0.05,
