@@ -47,7 +47,7 @@ class Schedule:
 
 RECIPES: dict[str, Schedule] = {
     "brain_tumor": Schedule(
-        epochs=12,
+        epochs=16,
         batch_size=16,
         learning_rate=3e-3,
         weight_decay=0.05,
