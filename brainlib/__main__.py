@@ -20,10 +20,10 @@ def main() -> int:
     reproduce = commands.add_parser("reproduce", help="all released results, on the real data")
     reproduce.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
     reproduce.add_argument("--output", default=".", help="the project itself, unless named")
-    reproduce.add_argument("--epochs", type=int, default=5)
+    reproduce.add_argument("--epochs", type=int, default=0, help="0: as each recipe says")
     reproduce.add_argument("--seed", type=int, default=0)
     reproduce.add_argument("--resume", action="store_true", help="keep the trainings that are done")
-    reproduce.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 4),
+    reproduce.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
                            help="trainings at a time")  # fmt: skip
     commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")

@@ -46,8 +46,8 @@ def write_predictions(
     for name in tqdm(audit.SHORTCUTS, desc="baselines", delay=2):
         features = None
         for protocol in _protocols(table):
-            suffix = "_patient" if protocol == "patient" else ""
-            file = folder / f"{name}{suffix}.test.csv"
+            suffix = "patient" if protocol == "patient" else "official"
+            file = folder / f"{name}_{suffix}.test.csv"
             if not _is_finished(file, table, protocol, seed):
                 if features is None:
                     features = audit.shortcut_features(name, table, loaded.pixels)

@@ -1,6 +1,6 @@
 """From the prediction tables of a model folder to `metrics.json`, and from there to every text.
 
-A prediction table is named after its run: `<model>.test.csv` for the official split,
+A prediction table is named after its run: `<model>_official.test.csv` for the official split,
 `<model>_patient<fold>.test.csv` for a fold, `<model>_patient.test.csv` for all folds in one;
 `.validation.csv` beside it.
 """
@@ -20,7 +20,9 @@ METRICS_FILE = "model/metrics.json"
 COMPARED = ["first", "second", "difference", "low", "high", "only_first_right",
             "only_second_right", "p_value", "p_value_groups", "pictures", "groups"]  # fmt: skip
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
-_TABLE_NAME = re.compile(r"(?P<model>.+?)(?P<patient>_patient\d?)?\.(?P<part>test|validation)\.csv")
+_TABLE_NAME = re.compile(
+    r"(?P<model>.+?)(_official|(?P<patient>_patient\d?))\.(?P<part>test|validation)\.csv"
+)
 
 Tables = dict[str, dict[str, pd.DataFrame]]
 """Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
@@ -194,7 +196,9 @@ def patient_tables(tables: Tables) -> Tables:
     }
 
 
-def break_down(table: pd.DataFrame, columns: tuple[str, ...] = ("source", "plane")) -> pd.DataFrame:
+def break_down(
+    table: pd.DataFrame, columns: tuple[str, ...] = ("source", "plane", "fold")
+) -> pd.DataFrame:
     """Return the accuracy for each value of each column that a prediction table knows.
 
     Returns
@@ -313,7 +317,7 @@ def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.Data
 def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict[str, float]]:
     """Return the last row of every history, by the name of the run, rounded to four digits."""
     return {
-        name: {column: round(float(value), 4) for column, value in table.iloc[-1].items()}
+        name: {column: round(float(value), 4) for column, value in table.iloc[-1].dropna().items()}
         for runs in histories.values()
         for name, table in runs.items()
     }

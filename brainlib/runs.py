@@ -305,11 +305,11 @@ def is_smoke() -> bool:
 
 
 def run_name(model: str, protocol: str, fold: int) -> str:
-    """Return the name of a trained model: `seed_cnn` as published, `seed_cnn_patient0` by fold.
+    """Return the name of a trained model: `seed_cnn_patient0` by fold, `seed_cnn_official`.
 
     The protocols `official` and `deduplicated` train the same model and share a name.
     """
-    return f"{model}_patient{fold}" if protocol == "patient" else model
+    return f"{model}_patient{fold}" if protocol == "patient" else f"{model}_official"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -364,7 +364,7 @@ def _smoke_settings(settings: Settings) -> Settings:
     if isinstance(settings, EvaluateSettings):
         small |= {"predictions": f"{SMOKE_OUTPUT}/model/predictions", "resamples": 100}
     if isinstance(settings, InferSettings):
-        small |= {"model": f"{SMOKE_OUTPUT}/model/{run_name('seed_cnn', 'patient', 0)}.keras"}
+        small |= {"model": f"{SMOKE_OUTPUT}/model/{run_name(MODEL_NAMES[0], 'patient', 0)}.keras"}
     return replace(settings, **small)
 
 

@@ -43,7 +43,7 @@ def test_the_numbers_of_the_pages_are_those_of_metrics_json(page):
 def test_the_released_results_are_of_the_real_data():
     metrics = results.read_metrics(ROOT)
     assert metrics["source"] == "kaggle version 1" and not metrics["synthetic"]
-    record = runs.read_record(ROOT / "model" / "seed_cnn.run.json")
+    record = runs.read_record(ROOT / "model" / "seed_cnn_official.run.json")
     assert record["source"]["version"] == "1" and record["profile"] == "full"
 
 

@@ -102,6 +102,82 @@ def test_a_model_that_does_not_give_four_probabilities_is_refused(tmp_path, answ
         models.load_model(tmp_path / "other.keras")
 
 
+@pytest.fixture(scope="module")
+def released():
+    return models.build_model("brain_tumor", seed=3)
+
+
+@pytest.mark.parametrize("shape", [(128, 128, 1), (150, 90, 3), (37, 512, 1), (16, 16, 1)])
+def test_the_released_network_takes_grey_or_rgb_of_any_size(released, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
+    probabilities = np.asarray(released.predict_on_batch(pixels))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    grey = pixels.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(released.predict_on_batch(grey), probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (300, 180), (97, 201), (60, 60)])
+def test_pictures_are_scaled_as_pillow_does_it_with_their_proportions(released, shape):
+    smooth = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 9), dtype=np.uint8))
+    picture = smooth.resize(shape[::-1], Image.Resampling.BICUBIC)
+    scaling = keras.Model(released.inputs, released.get_layer("grey_square").output)
+    found = np.asarray(scaling.predict_on_batch(np.asarray(picture)[None, ..., None]))[0, ..., 0]
+    longest, size = max(shape), models.PICTURE_SIZE
+    square = Image.new("L", (longest, longest))
+    square.paste(picture, ((longest - shape[1]) // 2, (longest - shape[0]) // 2))
+    wanted = np.asarray(square.resize((size, size), Image.Resampling.BILINEAR), float)
+    inside = slice(2, -2)
+    rows = np.flatnonzero(wanted.any(axis=1))[inside]
+    columns = np.flatnonzero(wanted.any(axis=0))[inside]
+    difference = np.abs(found - wanted)[np.ix_(rows, columns)]
+    assert difference.mean() < 1.5 and np.percentile(difference, 99) < 6
+
+
+def test_a_window_of_the_scanner_changes_little(released):
+    picture = np.random.default_rng(2).integers(60, 120, (1, 128, 128, 1)).astype(np.uint8)
+    wider = (picture.astype(float) * 2 - 60).astype(np.uint8)
+    np.testing.assert_allclose(
+        released.predict_on_batch(picture), released.predict_on_batch(wider), atol=0.01
+    )
+
+
+def test_temperature_softens_and_keeps_the_order(released):
+    pixels = np.random.default_rng(4).integers(0, 256, (3, 64, 64, 1), dtype=np.uint8)
+    plain = np.asarray(released.predict_on_batch(pixels))
+    soft = np.asarray(models.with_temperature(released, 2.0).predict_on_batch(pixels))
+    expected = np.sqrt(plain) / np.sqrt(plain).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(soft, expected, atol=1e-5)
+
+
+def test_maps_come_out_by_name_of_a_file_that_needs_nothing_of_ours(released, tmp_path):
+    models.save_model(models.with_maps(released), tmp_path / "maps.keras")
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 70, 90, 1), dtype=np.uint8)
+    program = (
+        "import sys, numpy, tensorflow\n"
+        f"model = tensorflow.keras.models.load_model({str(tmp_path / 'maps.keras')!r})\n"
+        f"pixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n"
+        "answer = model.predict(pixels, verbose=0)\n"
+        "print(*answer['probabilities'].ravel(), *answer['outline'].shape)\n"
+        "assert not any(name.startswith('brainlib') for name in sys.modules)\n"
+    )
+    np.save(tmp_path / "pixels.npy", pixels)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    *found, count, height, width = map(float, result.stdout.split())
+    assert (count, height, width) == (2, 64, 64)
+    expected = np.asarray(released.predict_on_batch(pixels)).ravel()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_fitting_leaves_nothing_in_the_file_that_would_need_this_project(released, tmp_path):
+    network = models.network_of(released)
+    network.compile("adam", loss=lambda truth, answer: answer)
+    models.save_model(released, tmp_path / "fitted.keras")
+    models.load_model(tmp_path / "fitted.keras")
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(models.ModelError, match="seed_cnn"):
         models.build_model("resnet")

@@ -45,11 +45,11 @@ def folder(tmp_path):
     for fold in range(5):
         write(make_table(fold), place, f"seed_cnn_patient{fold}.test.csv")
         write(make_table(fold, prefix="v"), place, f"seed_cnn_patient{fold}.validation.csv")
-    write(make_table(twins=True), place, "seed_cnn.test.csv")
+    write(make_table(twins=True), place, "seed_cnn_official.test.csv")
     together = pd.concat([make_table(fold, skill=1.0) for fold in range(5)])
     write(together, place, "a_shortcut_patient.test.csv")
-    write(make_table(twins=True, skill=1.0), place, "a_shortcut.test.csv")
-    write(make_table(), place, "seed_cnn.history.csv")
+    write(make_table(twins=True, skill=1.0), place, "a_shortcut_official.test.csv")
+    write(make_table(), place, "seed_cnn_official.history.csv")
     return place
 
 

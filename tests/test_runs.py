@@ -78,7 +78,7 @@ def test_known_parameters_from_papermill_are_taken():
         ("learning_rate", float("nan"), "it can be 1e-07 to 1.0"),
         ("learning_rate", float("inf"), "it can be 1e-07 to 1.0"),
         ("protocol", "random", "choose one of patient, official, deduplicated"),
-        ("model", "resnet", "choose one of seed_cnn"),
+        ("model", "resnet", "choose one of brain_tumor, seed_cnn"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(parameter, value, message):
@@ -178,7 +178,7 @@ def test_a_result_that_is_no_number_is_not_written(run):
 def test_names_of_a_run_lie_below_its_output(run):
     assert run.model_file == run.output / "model" / "seed_cnn_patient0.keras"
     assert run.checkpoint.parent == run.output / "model" / "checkpoints"
-    assert runs.run_name("seed_cnn", "official", 0) == "seed_cnn"
+    assert runs.run_name("seed_cnn", "official", 0) == "seed_cnn_official"
     assert runs.run_name("seed_cnn", "patient", 3) == "seed_cnn_patient3"
 
 

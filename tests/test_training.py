@@ -1,5 +1,6 @@
 """Fitting: repeatable, and not undone by being killed."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import results, training
+from brainlib import CLASS_NAMES, models, results, training
 
 # A fit of three epochs in a process of its own, so that it can be killed for real.
 PROGRAM = """
@@ -25,8 +26,9 @@ model = keras.Sequential([
 random = numpy.random.default_rng(0)
 pixels = random.integers(0, 256, (int(sys.argv[2]), 16, 16, 1), dtype=numpy.uint8)
 classes = random.integers(0, 4, len(pixels)).astype("int32")
-pair = (pixels, classes)
-history = training.fit(model, pair, (pixels[:64], classes[:64]),
+seen = training.Examples(pixels, classes)
+few = training.Examples(pixels[:64], classes[:64])
+history = training.fit(model, seen, few,
                        training.Schedule(epochs=3, seed=5), folder / "checkpoint")
 history.to_csv(folder / "history.csv", index=False)
 numpy.save(folder / "weights.npy", numpy.concatenate([w.ravel() for w in model.get_weights()]))
@@ -89,7 +91,8 @@ def small_fit(folder, seed=0, epochs=2, brightness=255):
     pixels = random.integers(0, brightness, (50, 8, 8, 1), dtype=np.uint8)
     classes = random.integers(0, 4, 50).astype(np.int32)
     schedule = training.Schedule(epochs=epochs, seed=seed)
-    history = training.fit(model, (pixels, classes), (pixels, classes), schedule, folder)
+    seen = training.Examples(pixels, classes)
+    history = training.fit(model, seen, seen, schedule, folder)
     return model, history
 
 
@@ -127,7 +130,8 @@ def test_a_state_cut_short_is_given_up_and_the_fit_begins_anew(tmp_path, caplog)
 
 def test_every_epoch_sees_every_picture_once_in_an_order_of_its_own():
     pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    batches = training.ShuffledBatches(pixels, np.arange(10), batch_size=4, seed=0)
+    seen = training.Examples(pixels, np.arange(10))
+    batches = training.ShuffledBatches(seen, batch_size=4, seed=0)
     orders = []
     for epoch in (0, 1, 0):
         batches.start_epoch(epoch)
@@ -146,10 +150,119 @@ def test_forgetting_a_state_twice_is_no_error(tmp_path):
 
 
 def test_histories_are_found_by_protocol(tmp_path):
-    for name in ("seed_cnn", "seed_cnn_patient0", "seed_cnn_patient1"):
+    for name in ("seed_cnn_official", "seed_cnn_patient0", "seed_cnn_patient1"):
         pd.DataFrame({"epoch": [1]}).to_csv(tmp_path / f"{name}.history.csv", index=False)
     found = results.read_histories(tmp_path)
     assert {protocol: list(runs) for protocol, runs in found.items()} == {
-        "official": ["seed_cnn"],
+        "official": ["seed_cnn_official"],
         "patient": ["seed_cnn_patient0", "seed_cnn_patient1"],
     }
+
+
+def lesion_examples(count=40, size=32):
+    """Dark noise with a bright square, its place the outline and its brightness the class."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(20, 60, (count, size, size, 1), dtype=np.uint8)
+    outlines = np.zeros((count, size, size), np.uint8)
+    classes = (np.arange(count) % 4).astype(np.int32)
+    for row, (y, x) in enumerate(random.integers(6, size - 14, (count, 2))):
+        if classes[row] != CLASS_NAMES.index("notumor"):
+            pixels[row, y : y + 8, x : x + 8] = 120 + 40 * classes[row]
+            outlines[row, y : y + 8, x : x + 8] = 255
+    return training.Examples(pixels, classes, outlines, np.ones(count, bool))
+
+
+SMALL = training.Schedule(
+    epochs=4, batch_size=8, learning_rate=1e-3, weight_decay=0.05, warm_up=0.1,
+    sizes=((16, 0.5), (32, 1.0)),
+)  # fmt: skip
+
+
+def fit_network(folder, schedule=SMALL, validation=None):
+    model = models.build_model("brain_tumor", seed=1)
+    return model, training.fit(model, lesion_examples(), validation, schedule, folder)
+
+
+@pytest.fixture(scope="module")
+def fitted_network(tmp_path_factory):
+    return fit_network(tmp_path_factory.mktemp("network") / "state")
+
+
+def test_the_released_network_learns_class_and_outline_together(fitted_network):
+    _, history = fitted_network
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert history["validation_loss"].isna().all()
+
+
+def test_a_fit_stopped_between_sizes_ends_where_an_uninterrupted_one_ends(fitted_network, tmp_path):
+    class Stop(Exception):
+        pass
+
+    class Killed(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:  # the first at the larger size
+                raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.fitting, "KeepMemory", Killed)
+        with pytest.raises(Stop):
+            fit_network(tmp_path)
+    resumed, history = fit_network(tmp_path)
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    for found, wanted in zip(resumed.get_weights(), fitted_network[0].get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_validation_pictures_give_their_columns(tmp_path):
+    schedule = dataclasses.replace(SMALL, epochs=1)
+    _, history = fit_network(tmp_path, schedule, validation=lesion_examples(8))
+    assert history[["validation_accuracy", "validation_loss"]].notna().all(axis=None)
+
+
+def test_phases_cover_every_epoch_once():
+    assert training.recipe("brain_tumor", epochs=10).phases() == [(96, 0, 6), (128, 6, 10)]
+    assert training.recipe("brain_tumor", epochs=1).phases() == [(96, 0, 1)]
+    assert training.recipe("seed_cnn").phases() == [(0, 0, 5)]
+
+
+def test_an_outline_moves_with_its_picture():
+    seen = lesion_examples(16, size=64)
+    pixels, inside = training.augment(
+        seen.pixels[..., 0], seen.outlines, np.random.default_rng(3),
+        training.Augmentation(gamma=0, bias=0, noise=0, coarse=0),
+    )  # fmt: skip
+    for row in np.flatnonzero(seen.classes != CLASS_NAMES.index("notumor")):
+        bright, marked = pixels[row] > 90, inside[row] > 0.5
+        assert 2 * (bright & marked).sum() > 0.85 * (bright.sum() + marked.sum())
+
+
+def test_augmentation_depends_on_its_generator_alone():
+    seen = lesion_examples(8)
+    first, again, other = (
+        training.augment(seen.pixels[..., 0], seen.outlines, np.random.default_rng(seed))[0]
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).mean() > 1
+
+
+def test_tissue_shares_put_each_tumour_into_its_own_channel():
+    seen = lesion_examples(8)
+    shares = training.tissue_shares(seen.outlines / 255.0, seen.classes)
+    assert shares.shape == (8, 16, 16, 4)
+    np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-6)
+    area = shares[..., 1:].sum(axis=(1, 2))
+    channel = {0: 0, 1: 1, 3: 2}
+    for row, place in ((row, channel.get(seen.classes[row])) for row in range(8)):
+        expected = np.zeros(3)
+        if place is not None:
+            expected[place] = 64 / 4
+        np.testing.assert_allclose(area[row], expected, atol=1e-4)
+
+
+def test_a_picture_without_outline_does_not_teach_the_drawing():
+    seen = lesion_examples(8)
+    unknown = dataclasses.replace(seen, outlined=np.zeros(8, bool))
+    _, _, weights = training.AugmentedBatches(unknown, 8, 0)[0]
+    assert not weights["tissue"].any() and weights["logits"].all()
