@@ -2,10 +2,11 @@
 PYTHON ?= python3
 SOURCE ?= phantom
 OUTPUT ?= runs/demo
+HEALTHY_SCAN ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab reproduce readme bench lock clean
+.PHONY: help setup run test lab reproduce release readme bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ lab: setup ## open JupyterLab on the notebooks
 reproduce: setup ## all released results on the real data, into figures/ and model/
 	$(BIN)/python -m brainlib reproduce --resume
 	$(BIN)/python -m brainlib readme
+
+release: setup ## the released files of the trainings in model/, measured; HEALTHY_SCAN=path
+	$(BIN)/python -m brainlib release --healthy-scan "$(HEALTHY_SCAN)"
 
 readme: setup ## write the results of model/metrics.json into README.md
 	$(BIN)/python -m brainlib readme

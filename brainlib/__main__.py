@@ -1,6 +1,8 @@
-"""The commands behind the Makefile: `python -m brainlib run`, `reproduce`, `readme`, `bench`."""
+"""The commands behind the Makefile: `python -m brainlib run`, `reproduce`, `release`, and more."""
 
 import argparse
+import json
+import logging
 import os
 import sys
 
@@ -25,6 +27,12 @@ def main() -> int:
     reproduce.add_argument("--resume", action="store_true", help="keep the trainings that are done")
     reproduce.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
                            help="trainings at a time")  # fmt: skip
+    release = commands.add_parser("release", help="the released files, and what they measure")
+    release.add_argument("--source", default="kaggle", help="what the models were trained on")
+    release.add_argument("--output", default=".", help="folder that has the trainings in model/")
+    release.add_argument("--seed", type=int, default=0)
+    release.add_argument("--pictures", type=int, default=200, help="to be spoilt, for robustness")
+    release.add_argument("--healthy-scan", default="", help="a scan without tumour, file or folder")
     commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
     chosen = parser.parse_args()
@@ -39,6 +47,8 @@ def main() -> int:
         for table in bench.write_tables().values():
             print(table.to_string())
         return 0
+    if chosen.command == "release":
+        return _release(chosen)
     place = (chosen.source, chosen.output, chosen.seed)
     if chosen.command == "run":
         steps = pipeline.demo_steps(chosen.output, chosen.epochs, chosen.protocol)
@@ -48,6 +58,17 @@ def main() -> int:
             steps = [step for step in steps if not pipeline.is_finished(step, *place)]
     pipeline.run(steps, *place, jobs=getattr(chosen, "jobs", 1))
     print(pipeline.summary(chosen.output))
+    return 0
+
+
+def _release(chosen: argparse.Namespace) -> int:
+    from brainlib import release
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("brainlib").setLevel(logging.INFO)
+    settings = {name: value for name, value in vars(chosen).items() if name != "command"}
+    document = release.make_release(release.ReleaseSettings(**settings))
+    print(json.dumps({name: document[name] for name in ("release", "maps")}, indent=2))
     return 0
 
 

@@ -10,18 +10,20 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, images, models
+from brainlib import CLASS_NAMES, images
 from brainlib.evaluation.intervals import mean_with_interval
 
-MAP_SIZE = models.PICTURE_SIZE // models.MAP_FACTOR
+if TYPE_CHECKING:
+    import keras
+
+MAP_SIZE = 64
 """Height and width of a map, its own pixels."""
 
 THRESHOLD = 0.5
@@ -60,8 +62,22 @@ class Maps:
     heat_maps: np.ndarray
     sizes: np.ndarray
 
+    def in_pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Give outline and heat map of each picture in the picture's own frame."""
+        for outline, heat_map, size in zip(
+            self.outlines, self.heat_maps, self.sizes.tolist(), strict=True
+        ):
+            yield map_in_picture(outline, *size), map_in_picture(heat_map, *size)
 
-def draw_maps(model: keras.Model, pictures: Iterable[np.ndarray]) -> Maps:
+
+def draws_maps(model: "keras.Model") -> bool:
+    """Return whether a model has the tumour's map that `draw_maps` needs."""
+    from brainlib import models  # here, so that reading scores loads no TensorFlow
+
+    return models.NETWORK_LAYER in [layer.name for layer in model.layers]
+
+
+def draw_maps(model: "keras.Model", pictures: Iterable[np.ndarray]) -> Maps:
     """Classify grey pictures at their own sizes, and draw where the model looks.
 
     Parameters
@@ -143,7 +159,18 @@ def read_outline(picture: pd.Series, height: int, width: int) -> np.ndarray:
     return points / ((width, height) if frame in ("", None) else float(frame))
 
 
-def score_maps(model: keras.Model, table: pd.DataFrame, root: Path, fold: int) -> pd.DataFrame:
+def known_outlines(
+    table: pd.DataFrame, chosen: Iterable[str], pictures: Iterable[np.ndarray]
+) -> list[np.ndarray]:
+    """Return the radiologist's outline of some pictures of an image table, as `read_outline`."""
+    rows = table.set_index("path")
+    return [
+        read_outline(rows.loc[path], *picture.shape)
+        for path, picture in zip(chosen, pictures, strict=True)
+    ]
+
+
+def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int) -> pd.DataFrame:
     """Draw the maps of the outlined tumours of an image table, and score each.
 
     Parameters
@@ -246,6 +273,13 @@ def read_scores(path: Path) -> pd.DataFrame:
     return table
 
 
+def no_scores() -> pd.DataFrame:
+    """Return a table of `score_maps` without rows."""
+    kinds = dict.fromkeys(("dice", "peak_x", "peak_y"), float)
+    kinds |= dict.fromkeys(("outline_peak_inside", "heat_peak_inside"), bool)
+    return pd.DataFrame(columns=list(COLUMNS)).astype(kinds)
+
+
 def summarise_maps(scored: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Average the scores of maps, with 95 % intervals from resampling groups.
 
@@ -321,10 +355,12 @@ def choose_examples(scored: pd.DataFrame, count: int = 12, seed: int = 0) -> pd.
     return pd.concat(parts)
 
 
-def _drawing_model(model: keras.Model) -> keras.Model:
+def _drawing_model(model: "keras.Model") -> "keras.Model":
+    from brainlib import models  # here, so that reading scores loads no TensorFlow
+
     if isinstance(model.output, dict):
         return model
-    if models.NETWORK_LAYER not in [layer.name for layer in model.layers]:
+    if not draws_maps(model):
         raise ExplainError(f"the model {model.name} draws no maps: give a brain_tumor")
     return models.with_maps(model)
 

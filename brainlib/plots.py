@@ -396,6 +396,38 @@ def outlines(
     return _finished(figure, title)
 
 
+def heat_maps(pictures: Sequence[np.ndarray], maps: Any, title: str, columns: int = 4) -> Figure:
+    """Draw pictures with what each place adds to the answer, and the outline of the tumour.
+
+    Parameters
+    ----------
+    pictures : sequence of uint8 arrays of shape (height, width)
+    maps : explain.Maps
+        Of the same pictures.
+    title : str
+    columns : int
+    """
+    rows = max(1, -(-len(pictures) // columns))
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.7 * columns, 0.6 + 3.1 * rows), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axes in grid.flat:
+        axes.set_axis_off()
+    answers = zip(
+        grid.flat[: len(pictures)], pictures, maps.probabilities, maps.in_pictures(), strict=True
+    )
+    for axes, picture, probabilities, (outline, heat) in answers:
+        show_picture(axes, picture)
+        strength = heat / (heat.max() or 1.0)
+        axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
+        if outline.max() > 0.5:
+            axes.contour(outline, [0.5], colors=[_OUTLINE_STYLES["network"]["color"]])
+        best = int(probabilities.argmax())
+        axes.set_title(f"{CLASS_NAMES[best]}, {probabilities[best]:.0%}", fontsize=9)
+    return _finished(figure, title)
+
+
 def corruption_examples(picture: np.ndarray, title: str) -> Figure:
     """Draw one picture, clean and under each corruption in all strengths, a row for each.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from brainlib import CLASS_NAMES, card, paths, results, runs, splits
-from brainlib.markdown import MODEL_TITLES, interval, metric_title, table
+from brainlib.markdown import ABSENT, MODEL_TITLES, interval, metric_title, table
 
 _PROTOCOLS = {
     "patient": "`patient`: new patients",
@@ -32,7 +32,7 @@ def results_section(metrics: dict[str, Any]) -> str:
             "",
             *_accuracies(metrics["tumor_type"]),
             "",
-            f"The {MODEL_TITLES[_main_model(metrics)]} on new patients, in more than one number:",
+            "The networks on new patients, in more than one number:",
             "",
             *_details(metrics),
             "",
@@ -104,14 +104,12 @@ def _cut(text: str, name: str) -> tuple[str, str, str]:
     return before + start, inside, end + after
 
 
-def _main_model(metrics: dict[str, Any]) -> str:
-    return results.main_model(metrics["results"])
-
-
 def _accuracies(scores: dict[str, Any]) -> list[str]:
-    some = next(iter(scores.values()))
+    whole = max(scores.values(), key=len)
     heads = [
-        f"{_PROTOCOLS[name]}, {some[name]['pictures']:,} pictures" for name in splits.PROTOCOLS
+        f"{_PROTOCOLS[name]}, {whole[name]['pictures']:,} pictures"
+        for name in splits.PROTOCOLS
+        if name in whole
     ]
     rows = [
         [_in_bold(name) if name in runs.MODEL_NAMES else title, *_by_protocol(scores[name])]
@@ -126,36 +124,59 @@ def _in_bold(model: str) -> str:
 
 
 def _by_protocol(by_protocol: dict[str, Any]) -> list[str]:
-    return [interval(by_protocol[name]["accuracy"]) for name in splits.PROTOCOLS]
+    return [
+        interval(by_protocol[name]["accuracy"]) if name in by_protocol else ABSENT
+        for name in splits.PROTOCOLS
+    ]
 
 
 def _details(metrics: dict[str, Any]) -> list[str]:
-    main = _main_model(metrics)
-    honest = metrics["results"][main]["patient"]
+    """Return a row a number, a column for each of the project's networks, the released one first.
+
+    Calibration and maps are measured of the main model only.
+    """
+    shown = [name for name in runs.MODEL_NAMES if "patient" in metrics["results"].get(name, {})]
     names = ["balanced_accuracy", "macro_f1", "macro_auroc", "log_loss", "calibration_error"]
     names += [f"sensitivity_{label}" for label in CLASS_NAMES]
     names += ["tumor_sensitivity_at_99_specificity"]
-    rows = [[metric_title(name), interval(honest[name])] for name in names]
-    for name in ("log_loss", "calibration_error"):
-        found = metrics["calibration"][name]
-        rows.append([f"{metric_title(name)}, after temperature", interval(found, "after")])
+    rows = [
+        [metric_title(name), *(interval(metrics["results"][one]["patient"][name]) for one in shown)]
+        for name in names
+    ]
+    for title, part in (("accuracy", "by_patient"), ("tumour type", "tumor_type_by_patient")):
+        values = (metrics[part][one]["patient"]["accuracy"] for one in shown)
+        rows.append([f"{title}, by patient", *map(interval, values)])
+    rows += [[*row, *[ABSENT] * (len(shown) - 1)] for row in _details_of_main(metrics)]
+    return table(["", *(MODEL_TITLES[name] for name in shown)], rows)
+
+
+def _details_of_main(metrics: dict[str, Any]) -> list[list[str]]:
+    rows = [
+        [
+            f"{metric_title(name)}, after temperature",
+            interval(metrics["calibration"][name], "after"),
+        ]
+        for name in ("log_loss", "calibration_error")
+    ]
     sets = metrics["conformal"]["all"]
     rows.append(
         ["share of conformal sets that hold the class (wanted: 0.9)", interval(sets, "coverage")]
     )
     rows.append(["classes in a conformal set, mean", f"{sets['mean_set_size']:.2f}"])
-    for title, part in (("accuracy", "by_patient"), ("tumour type", "tumor_type_by_patient")):
-        value = metrics[part][main]["patient"]["accuracy"]
-        rows.append([f"{title}, by patient", interval(value)])
-    return table(["", "`patient`"], rows)
+    maps = metrics.get("maps", {})
+    titles = {
+        "heat_peak_inside": "peak of the heat map in the tumour, of right answers",
+        "dice": "overlap with the radiologist's outline, Dice",
+    }
+    return rows + [[title, interval(maps[name])] for name, title in titles.items() if name in maps]
 
 
 def _training_sentence(metrics: dict[str, Any]) -> str:
-    last = metrics["training"]["seed_cnn"]
+    last = metrics["training"]["seed_cnn_official"]
     official = metrics["results"]["seed_cnn"]["official"]
     return (
-        f"Source: {metrics['source']}. The official model after {last['epoch']:.0f} epochs: "
-        f"training accuracy {last['accuracy']:.3f}, validation accuracy "
+        f"Source: {metrics['source']}. The starting network's official model after "
+        f"{last['epoch']:.0f} epochs: training accuracy {last['accuracy']:.3f}, validation accuracy "
         f"{last['validation_accuracy']:.3f}, validation loss {last['validation_loss']:.3f}, "
         f"official Testing loss {official['log_loss']['value']:.3f}."
     )

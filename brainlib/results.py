@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainlib import evaluation, paths, splits
+from brainlib import evaluation, explain, paths, splits
 from brainlib.runs import MODEL_NAMES, Run
 
 METRICS_FILE = "model/metrics.json"
@@ -312,6 +312,36 @@ def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.Data
         protocol = "patient" if "_patient" in name else "official"
         histories.setdefault(protocol, {})[name] = pd.read_csv(file)
     return histories
+
+
+def read_maps(place: Path | str, model: str) -> pd.DataFrame:
+    """Return how the maps of a model hit the tumours, beside a folder of predictions.
+
+    Returns
+    -------
+    DataFrame
+        As `explain.score_maps` gives it, all folds in one; without rows where there are no tables.
+    """
+    files = sorted((paths.resolve(place).parent / "maps").glob(f"{model}_patient*.csv"))
+    tables = [explain.read_scores(file) for file in files]
+    return pd.concat(tables, ignore_index=True) if tables else explain.no_scores()
+
+
+def read_robustness(place: Path | str) -> dict[str, pd.DataFrame]:
+    """Return the accuracy on spoilt pictures by model, beside a folder of predictions.
+
+    Returns
+    -------
+    dict of model to DataFrame
+        As `corruptions.robustness` gives them; empty where it was not measured.
+    """
+    file = paths.resolve(place).parent / "robustness.csv"
+    if not file.is_file():
+        return {}
+    return {
+        str(model): table.drop(columns=["model", "pictures", "seed"]).set_index("corruption")
+        for model, table in pd.read_csv(file).groupby("model", sort=False)
+    }
 
 
 def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict[str, float]]:

@@ -30,7 +30,7 @@ def collection(tmp_path_factory):
 def demo(collection, tmp_path_factory):
     """All four notebooks, as `make run` executes them."""
     output = tmp_path_factory.mktemp("demo")
-    steps = pipeline.demo_steps(str(output), epochs=EPOCHS)
+    steps = pipeline.demo_steps(str(output), epochs=EPOCHS, model="seed_cnn")
     pipeline.run(steps, str(collection), str(output), seed=0)
     return output
 
@@ -108,7 +108,7 @@ def test_the_summary_names_every_place_and_the_accuracy(demo):
 
 
 def test_the_same_seed_gives_the_same_numbers(demo, collection, tmp_path, execute):
-    execute("02_train", source=str(collection), epochs=EPOCHS)
+    execute("02_train", source=str(collection), epochs=EPOCHS, model="seed_cnn")
     name = "model/predictions/seed_cnn_patient0.test.csv"
     first, second = (pd.read_csv(folder / name) for folder in (demo, tmp_path))
     pd.testing.assert_frame_equal(first, second, rtol=1e-4, atol=1e-5)
@@ -117,7 +117,11 @@ def test_the_same_seed_gives_the_same_numbers(demo, collection, tmp_path, execut
 def test_trainings_side_by_side_leave_what_single_ones_do(demo, collection, tmp_path):
     place = (str(collection), str(tmp_path), 0)
     steps = [
-        pipeline.Step("02_train", {"protocol": "patient", "fold": fold, "epochs": 1}, f"-{fold}")
+        pipeline.Step(
+            "02_train",
+            {"model": "seed_cnn", "protocol": "patient", "fold": fold, "epochs": 1},
+            f"-{fold}",
+        )
         for fold in (1, 2)
     ]
     assert not any(pipeline.is_finished(step, *place) for step in steps)
@@ -202,7 +206,7 @@ def test_no_progress_error_or_machine_is_stored(committed):
 def test_the_outputs_are_those_of_the_real_data(committed):
     text = nbformat.writes(committed)
     assert "smoke: a small phantom" not in text
-    assert "kaggle version 1" in text or "seed_cnn" in text
+    assert "kaggle version 1" in text or "brain_tumor" in text
 
 
 def test_no_function_or_class_is_defined(committed):

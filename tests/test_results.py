@@ -344,3 +344,27 @@ def test_the_numbers_of_a_page_come_from_metrics_and_writing_twice_changes_nothi
     assert written[0] == (
         "# Title ä\n<!-- numbers:start -->\naccuracy 0.71\n<!-- numbers:end -->\nafter\n"
     )
+
+
+def test_maps_and_spoilt_pictures_lie_beside_the_predictions(folder):
+    assert results.read_maps(folder, "brain_tumor").empty
+    assert results.read_robustness(folder) == {}
+    scores = {"path": "a.jpg", "patient": "p", "group": "g", "label": "glioma", "fold": 0,
+              "answer": "glioma", "dice": 0.7, "outline_peak_inside": True,
+              "heat_peak_inside": False, "peak_x": 0.5, "peak_y": 0.5, "outline": "[]"}  # fmt: skip
+    for fold in (0, 1):
+        write(pd.DataFrame([scores | {"fold": fold}]), folder.parent / "maps",
+              f"brain_tumor_patient{fold}.csv")  # fmt: skip
+    found = results.read_maps(folder, "brain_tumor")
+    assert found["fold"].tolist() == [0, 1] and found["heat_peak_inside"].tolist() == [False] * 2
+    spoilt = {"corruption": ["clean", "blur"], "strength 1": [np.nan, 0.8], "mean": [0.9, 0.8]}
+    table = pd.DataFrame(spoilt).assign(model="brain_tumor", pictures=5, seed=0)
+    write(table, folder.parent, "robustness.csv")
+    found = results.read_robustness(folder)
+    assert found["brain_tumor"].loc["blur", "strength 1"] == 0.8
+
+
+def test_a_history_without_validation_leaves_its_numbers_out():
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [np.nan] * 2})
+    last = results.last_epochs({"patient": {"one": history}})
+    assert last == {"one": {"epoch": 2.0, "loss": 0.4}}

@@ -318,3 +318,12 @@ def test_a_group_of_look_alikes_with_two_labels_is_kept_whole():
     folds = splits.assign_folds(table)
     assert folds[0] == folds[12] >= 0
     all_folds(table)
+
+
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+def test_with_nothing_held_out_all_but_the_test_pictures_are_trained_on(phantom_table, protocol):
+    usual = splits.make_split(phantom_table, protocol)
+    whole = splits.make_split(phantom_table, protocol, hold_out=0.0)
+    assert set(whole.train) == {*usual.train, *usual.validation} and not len(whole.validation)
+    assert whole.test.tolist() == usual.test.tolist()
+    assert (usual.held_out, whole.held_out) == (("validation", "test"), ("test",))
