@@ -176,7 +176,8 @@ def _training_sentence(metrics: dict[str, Any]) -> str:
     official = metrics["results"]["seed_cnn"]["official"]
     return (
         f"Source: {metrics['source']}. The starting network's official model after "
-        f"{last['epoch']:.0f} epochs: training accuracy {last['accuracy']:.3f}, validation accuracy "
+        f"{last['epoch']:.0f} epochs: training accuracy {last['accuracy']:.3f}, "
+        "validation accuracy "
         f"{last['validation_accuracy']:.3f}, validation loss {last['validation_loss']:.3f}, "
         f"official Testing loss {official['log_loss']['value']:.3f}."
     )

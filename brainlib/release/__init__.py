@@ -47,6 +47,7 @@ __all__ = [
     "tested_pictures",
     "write_copies",
     "write_model",
+    "write_sections",
 ]
 
 logger = logging.getLogger(__name__)
@@ -104,16 +105,16 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
     sections: dict[str, Any] = {
         "release": measure_files(run, released, tested[FOLD], temperature),
         "maps": measure_maps(run, tested),
-        "robustness": measure_robustness(run, tested[FOLD]),
+        "robustness": measure_robustness(run, released, tested[FOLD]),
     }
     if settings.healthy_scan:
         sections["other_scanners"] = measure_other_scanner(run, released)
-    document = _write_sections(run, sections)
+    document = write_sections(run, sections)
     run.write_record("model/release", fold=FOLD, release=sections["release"])
     return document
 
 
-def _write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
+def write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
     """Put sections into `metrics.json`; what was said of another model's file goes."""
     document = results.update_metrics(run, **sections)
     scanner = document.get("other_scanners")

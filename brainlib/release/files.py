@@ -67,9 +67,10 @@ def write_model(folder: Path, temperature: float) -> keras.Model:
     """
     path = folder / f"{MODEL}.keras"
     wanted = models.with_temperature(models.load_model(fold_file(folder, MODEL)), temperature)
-    if not _holds(path, wanted):
+    there = _load_if_same(path, wanted)
+    if there is None:
         models.save_model(wanted, path)
-    return models.load_model(path)
+    return there or models.load_model(path)
 
 
 def write_copies(folder: Path, released: keras.Model) -> None:
@@ -111,16 +112,17 @@ def is_current(path: Path, original: Path) -> bool:
     return not original.is_file() or path.stat().st_mtime >= original.stat().st_mtime
 
 
-def _holds(path: Path, wanted: keras.Model) -> bool:
-    """Return whether a file holds a model of the same weights and temperature."""
+def _load_if_same(path: Path, wanted: keras.Model) -> keras.Model | None:
+    """Return the model in a file where it has the same weights and temperature."""
     try:
         found = models.load_model(path)
         scales = [model.get_layer("temperature").scale for model in (found, wanted)]
     except ValueError:  # absent or damaged, or a model of another kind
-        return False
+        return None
     weights = found.get_weights(), wanted.get_weights()
-    return (
+    is_same = (
         scales[0] == scales[1]
         and len(weights[0]) == len(weights[1])
         and all(np.array_equal(*pair) for pair in zip(*weights, strict=True))
     )
+    return found if is_same else None

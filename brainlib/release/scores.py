@@ -57,7 +57,7 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
     return {"folds": len(scored), **summary}
 
 
-def measure_robustness(run: runs.Run, table: pd.DataFrame) -> dict[str, Any]:
+def measure_robustness(run: runs.Run, released: keras.Model, table: pd.DataFrame) -> dict[str, Any]:
     """Measure released and starting network on spoilt test pictures, and write the table.
 
     The table is `model/robustness.csv`; what it says of a model is kept where it is newer than the
@@ -76,7 +76,9 @@ def measure_robustness(run: runs.Run, table: pd.DataFrame) -> dict[str, Any]:
     tables = {name: _known_robustness(run, name, file, len(sample)) for name, file in files.items()}
     for name, file in files.items():
         if tables[name] is None and file.is_file():
-            tables[name] = _spoil(run, file, sample)
+            model = released if name == MODEL else models.load_model(file)
+            logger.info("measuring the robustness of %s", file.name)
+            tables[name] = _spoil(run, model, sample)
             _write_robustness(run, tables, len(sample))
         elif tables[name] is None:
             logger.warning("there is no %s: its robustness is not measured", file)
@@ -139,11 +141,9 @@ def _write_robustness(run: runs.Run, tables: dict[str, pd.DataFrame | None], pic
     run.write_table(joined[ordered], "model/robustness")
 
 
-def _spoil(run: runs.Run, file: Path, sample: pd.DataFrame) -> pd.DataFrame:
-    model = models.load_model(file)
+def _spoil(run: runs.Run, model: keras.Model, sample: pd.DataFrame) -> pd.DataFrame:
     pictures = [images.read_picture(run.collection.root / path) for path in sample["path"]]
     truth = pd.Index(CLASS_NAMES).get_indexer(sample["label"])
-    logger.info("measuring the robustness of %s", file.name)
     return corruptions.robustness(
         lambda spoilt: inference.predict_pictures(model, spoilt),
         pictures,
