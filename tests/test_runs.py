@@ -72,11 +72,11 @@ def test_known_parameters_from_papermill_are_taken():
         ("source", 3, "3 is int; it must be str"),
         ("seed", -1, "it can be 0 to 2147483647"),
         ("fold", 5, "it can be 0 to 4"),
-        ("epochs", 0, "it can be 1 to 1000"),
-        ("batch_size", 1025, "it can be 1 to 1024"),
-        ("learning_rate", 0.0, "it can be 1e-07 to 1.0"),
-        ("learning_rate", float("nan"), "it can be 1e-07 to 1.0"),
-        ("learning_rate", float("inf"), "it can be 1e-07 to 1.0"),
+        ("epochs", -1, "it can be 0 to 1000"),
+        ("batch_size", 1025, "it can be 0 to 1024"),
+        ("learning_rate", -0.1, "it can be 0.0 to 1.0"),
+        ("learning_rate", float("nan"), "it can be 0.0 to 1.0"),
+        ("learning_rate", float("inf"), "it can be 0.0 to 1.0"),
         ("protocol", "random", "choose one of patient, official, deduplicated"),
         ("model", "resnet", "choose one of brain_tumor, seed_cnn"),
     ],
@@ -124,8 +124,8 @@ def test_the_smoke_profile_is_a_small_phantom_and_says_so(monkeypatch, tmp_path)
 
 def test_parameters_are_checked_under_the_smoke_profile_too(monkeypatch):
     monkeypatch.setenv("BRAINLIB_PROFILE", "smoke")
-    with pytest.raises(runs.ParameterError, match="it can be 1 to 1000"):
-        runs.start("02_train", {"epochs": 0})
+    with pytest.raises(runs.ParameterError, match="it can be 0 to 1000"):
+        runs.start("02_train", {"epochs": -1})
 
 
 @pytest.mark.parametrize("profile", ["", "quick", "Smoke"])
@@ -176,7 +176,7 @@ def test_a_result_that_is_no_number_is_not_written(run):
 
 
 def test_names_of_a_run_lie_below_its_output(run):
-    assert run.model_file == run.output / "model" / "seed_cnn_patient0.keras"
+    assert run.model_file == run.output / "model" / "brain_tumor_patient0.keras"
     assert run.checkpoint.parent == run.output / "model" / "checkpoints"
     assert runs.run_name("seed_cnn", "official", 0) == "seed_cnn_official"
     assert runs.run_name("seed_cnn", "patient", 3) == "seed_cnn_patient3"

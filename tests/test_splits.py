@@ -260,7 +260,7 @@ def test_a_class_that_a_fold_would_lack_is_named(hospitals):
 
 def test_validation_takes_groups_that_hold_every_class(hospitals):
     for seed in range(10):
-        train, validation = splits._hold_out_groups(hospitals, seed)
+        train, validation = splits._hold_out_groups(hospitals, seed, 0.2)
         for rows in (train, validation):
             assert values_of(hospitals, rows, "label") == set(CLASS_NAMES)
         assert not values_of(hospitals, train, "group") & values_of(hospitals, validation, "group")
@@ -269,7 +269,7 @@ def test_validation_takes_groups_that_hold_every_class(hospitals):
 def test_without_such_groups_it_is_said():
     table = make_table().assign(group=lambda table: table["label"])
     with pytest.raises(splits.SplitError, match="held out for validation"):
-        splits._hold_out_groups(table, 0)
+        splits._hold_out_groups(table, 0, 0.2)
 
 
 @pytest.mark.parametrize("missing", ["", None])

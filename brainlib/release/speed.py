@@ -56,7 +56,7 @@ def measure_files(
     differences = check_files(ways, stacks)
     del ways["maps"]
     ways[BASELINE] = models.build_model(BASELINE).predict_on_batch  # as fast as a trained one
-    speeds = compare_speeds(ways, stacks)
+    speeds = compare_speeds(ways, stacks, ROUNDS)
     files = {name: size for name, path in list_files(run.model).items() if (size := _size(path))}
     measured = {
         name: files.get(name, {}) | differences.get(name, {}) | speeds.get(name, {})
