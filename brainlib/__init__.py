@@ -2,9 +2,9 @@
 
 The rooms, in the order data passes through them: `datasets`, `phantom`, `images`, `audit`,
 `splits`, `models`, `training`, `evaluation`, `explain`, `corruptions`, `results`, `inference`,
-`plots`. `export`, `engines` and `release` make and run the released files, `card` and `readme` write
-the pages; `runs` holds the notebooks' parameters, output folders and records. Importing `brainlib`
-loads none.
+`plots`. `export`, `engines` and `release` make and run the released files, `card` and `readme`
+write the pages; `runs` holds the notebooks' parameters, output folders and records. Importing
+`brainlib` loads none of them.
 """
 
 import os
