@@ -51,14 +51,24 @@ def main() -> int:
         return _release(chosen)
     place = (chosen.source, chosen.output, chosen.seed)
     if chosen.command == "run":
-        steps = pipeline.demo_steps(chosen.output, chosen.epochs, chosen.protocol)
+        pipeline.run(pipeline.demo_steps(chosen.output, chosen.epochs, chosen.protocol), *place)
     else:
-        steps = pipeline.reproduce_steps(chosen.output, chosen.epochs)
-        if chosen.resume:
-            steps = [step for step in steps if not pipeline.is_finished(step, *place)]
-    pipeline.run(steps, *place, jobs=getattr(chosen, "jobs", 1))
+        _reproduce(chosen, place)
     print(pipeline.summary(chosen.output))
     return 0
+
+
+def _reproduce(chosen: argparse.Namespace, place: tuple[str, str, int]) -> None:
+    """Train all, release the network of fold 0, then evaluate and infer with what was released."""
+    from brainlib import release
+
+    steps = pipeline.reproduce_steps(chosen.output, chosen.epochs)
+    if chosen.resume:
+        steps = [step for step in steps if not pipeline.is_finished(step, *place)]
+    pipeline.run([step for step in steps if step.notebook < "03"], *place, jobs=chosen.jobs)
+    source, output, seed = place
+    release.make_release(release.ReleaseSettings(source, output, seed))
+    pipeline.run([step for step in steps if step.notebook > "03"], *place)
 
 
 def _release(chosen: argparse.Namespace) -> int:
