@@ -63,17 +63,22 @@ def with_maps(model: keras.Model) -> keras.Model:
         over places, so no gradient is needed (class activation mapping, Zhou et al., 2016). Both
         cover the square that the picture is scaled into, centred, its longer side filling it.
     """
-    network = network_of(model)
-    grey = model.get_layer("grey_square").output
-    inner = keras.Model(network.inputs, _evidence(network), name="evidence")
-    logits, tissue, evidence = inner(grey)
-    scaled = model.get_layer("temperature")(logits)
-    probabilities = model.get_layer("probabilities")(scaled)
+    maps = _build_maps(network_of(model), model.get_layer("temperature").scale)
+    outputs = maps(model.get_layer("grey_square").output)
+    return keras.Model(model.inputs, outputs, name=f"{model.name}_maps")
+
+
+def _build_maps(network: keras.Model, scale: float) -> keras.Model:
+    """Build what draws the maps, a graph of its own: names in it may stand in the network too."""
+    grey = keras.Input((None, None, 1), name="grey")
+    logits, tissue, evidence = _evidence(network, grey)
+    scaled = layers.Rescaling(scale)(logits)
+    probabilities = layers.Softmax(name="probabilities")(scaled)
     answered = ops.one_hot(ops.argmax(probabilities, axis=-1), len(CLASS_NAMES))
     heat_map = ops.relu(ops.sum(evidence * answered[:, None, None, :], axis=-1))
     outline = 1 - layers.Softmax(name="tissue_shares")(tissue)[..., 0]
     outputs = {"probabilities": probabilities, "outline": outline, "heat_map": heat_map}
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_maps")
+    return keras.Model(grey, outputs, name="maps")
 
 
 def _with_preprocessing(network: keras.Model, temperature: float = 1.0) -> keras.Model:
@@ -191,19 +196,21 @@ def _pool_by_lesion(
     return layers.Concatenate(name="pooled")([*pooled, whole])
 
 
-def _evidence(network: keras.Model) -> list[keras.KerasTensor]:
+def _evidence(network: keras.Model, grey: keras.KerasTensor) -> list[keras.KerasTensor]:
     """Return logits, tissue logits, and what each place adds to each logit (n, size, size, 4)."""
-    tissue = network.get_layer("tissue").output
+    levels = {"drawn": 2, "middle": 4, "coarse": 8}
+    names = ["logits", "tissue", *(f"features_{level}" for level in levels)]
+    inside = [network.get_layer(name).output for name in names]
+    logits, tissue, *features = keras.Model(network.inputs, inside, name="features")(grey)
     shares = _lesion_shares(tissue)
     kernel = network.get_layer("logits").kernel
-    features = {name: network.get_layer(f"features_{name}").output for name in shares}
     total, start = 0, 0
-    for name, step in (("drawn", 2), ("middle", 4), ("coarse", 8)):
-        width = features[name].shape[-1]
-        added = ops.matmul(features[name] * shares[name], kernel[start : start + width])
+    for (level, step), feature in zip(levels.items(), features, strict=True):
+        width = feature.shape[-1]
+        added = ops.matmul(feature * shares[level], kernel[start : start + width])
         start += width
-        if name == "coarse":
+        if level == "coarse":
             places = ops.sum(ops.ones_like(added[..., :1]), axis=(1, 2), keepdims=True)
-            added = added + ops.matmul(features[name], kernel[start:]) / places
+            added = added + ops.matmul(feature, kernel[start:]) / places
         total = total + layers.UpSampling2D(step)(added) / step**2
-    return [network.get_layer("logits").output, tissue, total]
+    return [logits, tissue, total]
