@@ -104,11 +104,21 @@ def test_a_saved_model_with_maps_draws_the_same(network, pictures, maps, tmp_pat
     np.testing.assert_allclose(again.outlines, maps.outlines[:2], atol=1e-5)
 
 
+def test_a_model_loaded_in_a_fresh_process_draws_the_same(build, pictures, maps, tmp_path):
+    models.save_model(build(seed=1), tmp_path / "plain.keras")
+    keras.utils.clear_session()  # the names of operations are counted from 0 again
+    again = explain.draw_maps(models.load_model(tmp_path / "plain.keras"), pictures[:1])
+    np.testing.assert_allclose(again.heat_maps, maps.heat_maps[:1], atol=1e-5)
+
+
 def test_the_heat_map_is_the_logit_piece_by_piece(network, pictures, maps):
     """Sums over all places give logit minus bias, and the drawn map is what speaks for it."""
     grey = keras.Model(network.inputs, network.get_layer("grey_square").output)
-    evidence_of = models.with_maps(network).get_layer("evidence")
-    bias = np.asarray(models.network_of(network).get_layer("logits").bias)
+    inner = models.network_of(network)
+    evidence_of = keras.Model(
+        entry := keras.Input((None, None, 1)), brain_tumor._evidence(inner, entry)
+    )
+    bias = np.asarray(inner.get_layer("logits").bias)
     assert np.abs(bias).min() > 0.1
     for row, picture in enumerate(pictures):
         square = grey.predict_on_batch(picture[None, ..., None])
