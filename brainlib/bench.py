@@ -83,7 +83,7 @@ def _audit_cost(count: int) -> tuple[float, float]:
 def _ways(collection: datasets.Collection) -> dict[str, tuple[Callable[[], int], ...]]:
     files = [collection.root / path for path in collection.table["path"]]
     loaded = images.load_images(collection)
-    network = models.build_model()
+    network = models.build_model("seed_cnn")
     pictures = [images.read_picture(file) for file in files[:64]]
 
     def load_cached() -> int:
@@ -110,12 +110,12 @@ def _ways(collection: datasets.Collection) -> dict[str, tuple[Callable[[], int],
 
 
 def _trainer(loaded: images.LoadedImages, jit: bool) -> Callable[[], int]:
-    whole = models.build_model()
+    whole = models.build_model("seed_cnn")
     # XLA cannot compile the resizing of TensorFlow: both ways train what comes after it
     network = keras.Model(whole.get_layer("resizing").output, whole.output)
     network.compile("adam", "sparse_categorical_crossentropy", jit_compile=jit)
     batches = training.ShuffledBatches(
-        *training.examples(loaded, np.arange(len(loaded.table))), batch_size=32, seed=0
+        training.examples(loaded, np.arange(len(loaded.table))), batch_size=32, seed=0
     )
     network.train_on_batch(*batches[0])  # tracing and compiling are not what is measured
 

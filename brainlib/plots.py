@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from brainlib import CLASS_NAMES, corruptions
+from brainlib import CLASS_NAMES
 
 CLASS_COLORS = dict(zip(CLASS_NAMES, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
 _LINE_COLORS = (
@@ -425,31 +425,6 @@ def heat_maps(pictures: Sequence[np.ndarray], maps: Any, title: str, columns: in
             axes.contour(outline, [0.5], colors=[_OUTLINE_STYLES["network"]["color"]])
         best = int(probabilities.argmax())
         axes.set_title(f"{CLASS_NAMES[best]}, {probabilities[best]:.0%}", fontsize=9)
-    return _finished(figure, title)
-
-
-def corruption_examples(picture: np.ndarray, title: str) -> Figure:
-    """Draw one picture, clean and under each corruption in all strengths, a row for each.
-
-    Parameters
-    ----------
-    picture : uint8 array of shape (height, width)
-    title : str
-    """
-    names, strengths = list(corruptions.CORRUPTIONS), corruptions.STRENGTHS
-    figure, grid = plt.subplots(
-        len(names), 1 + len(strengths), figsize=(8.4, 14), squeeze=False, layout="constrained"
-    )
-    for axes_row, name in zip(grid, names, strict=True):
-        show_picture(axes_row[0], picture)
-        for axes, strength in zip(axes_row[1:], strengths, strict=True):
-            show_picture(axes, corruptions.corrupt(picture, name, strength, seed=0))
-        axes_row[0].text(
-            -0.06, 0.5, name.replace("_", " "), transform=axes_row[0].transAxes, rotation=90,
-            ha="right", va="center", fontsize=12,
-        )  # fmt: skip
-    for axes, caption in zip(grid[0], ["clean", *strengths], strict=True):
-        axes.set_title(caption, fontsize=12)
     return _finished(figure, title)
 
 

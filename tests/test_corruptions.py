@@ -277,11 +277,3 @@ def test_the_figure_of_a_few_corruptions_leaves_no_empty_panel():
     rows = {name: [0.9, 0.8, 0.7, 0.6, 0.5] for name in list(CORRUPTIONS)[:7]}
     figure = plots.robustness({"model": table_of(0.95, rows)}, "Robustness")
     assert sum(axes.axison for axes in figure.axes) == 7
-
-
-def test_the_examples_show_every_corruption_in_every_strength(picture):
-    figure = plots.corruption_examples(picture, "Examples")
-    shown = [axes.images[0].get_array() for axes in figure.axes]
-    assert len(shown) == 10 * 6
-    assert np.array_equal(shown[0], picture)
-    assert np.array_equal(shown[-1], corrupt(picture, "crop", 5, seed=0))
