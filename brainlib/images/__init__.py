@@ -19,23 +19,27 @@ from brainlib.images.pictures import (
     resize,
     sample_pictures,
 )
-from brainlib.images.scans import open_scans
-from brainlib.images.slices import PLANES, ScanSlice
+from brainlib.images.scans import Scan, list_scans, open_scans, read_scan
+from brainlib.images.slices import PLANES, Frame, ScanSlice
 
 __all__ = [
     "CACHE_VERSION",
     "PLANES",
     "UNREADABLE_LIMIT",
+    "Frame",
     "ImageError",
     "LoadedImages",
+    "Scan",
     "ScanSlice",
     "draw_outlines",
     "draw_polygon",
     "file_formats",
     "grey_histograms",
+    "list_scans",
     "load_images",
     "open_scans",
     "read_picture",
+    "read_scan",
     "resize",
     "sample_pictures",
 ]

@@ -13,16 +13,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from brainlib.images import geometry, pictures
-from brainlib.images.decoding import (
-    Frame,
-    SeriesRange,
-    decode,
-    frame_header,
-    quietly,
-    read_header,
-)
+from brainlib.images.decoding import SeriesRange, decode, frame_header, quietly, read_header
 from brainlib.images.pictures import ImageError
-from brainlib.images.slices import ScanSlice
+from brainlib.images.slices import Frame, ScanSlice
 
 _NO_SLICES = {
     "LOCALIZER": "a localizer, which shows where the other series lie",

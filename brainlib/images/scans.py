@@ -4,12 +4,13 @@ import dataclasses
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from brainlib import paths
 from brainlib.datasets import PICTURE_SUFFIXES
 from brainlib.images.pictures import ImageError, read_picture
-from brainlib.images.slices import PLANES, ScanSlice
+from brainlib.images.slices import PLANES, Frame, ScanSlice
 
 SCAN_SUFFIXES = {".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".nii": "nifti",
                  ".nii.gz": "nifti", **dict.fromkeys(PICTURE_SUFFIXES, "picture")}  # fmt: skip
@@ -17,6 +18,39 @@ SCAN_SUFFIXES = {".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".nii": "n
 
 _HEAD = 512
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is read in one go: a picture, a volume, a series, or a file that cannot be read.
+
+    It holds no pixels, can be pickled, and is read by `read_scan`.
+
+    Attributes
+    ----------
+    file : Path
+        As it was named; of a series the first file.
+    series : str
+        What its slices are called by, as in `ScanSlice`.
+    root : Path
+        What `list_scans` looked through, on disk.
+    given : Path
+        The same, as it was named.
+    kind : str
+        `picture`, `dicom`, `nifti` or `unreadable`.
+    frames : tuple of Frame
+        Where the slices of a DICOM series are found, in any order; empty for others.
+    error : str
+        Why it is unreadable, without the name of the file; empty for others.
+    """
+
+    file: Path
+    series: str
+    root: Path
+    given: Path
+    kind: str = "unreadable"
+    frames: tuple[Frame, ...] = ()
+    error: str = ""
 
 
 def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]:
@@ -54,6 +88,27 @@ def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]
     >>> [(found.series, found.pixels.shape) for found in open_scans(folder)]
     [('slice.png', (2, 3))]
     """
+    return _read_each(list_scans(path, plane), plane)
+
+
+def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
+    """Return what there is to read at a path, in the order of `open_scans`; no pixels are read.
+
+    Of each file the first bytes are read, and of DICOM files the header. Each `Scan` can be read
+    by itself, in another thread or process.
+
+    Parameters
+    ----------
+    path : Path or str
+        As `open_scans` takes it.
+    plane : str
+        Looked at for being one that `read_scan` takes.
+
+    Raises
+    ------
+    ImageError
+        Where the plane is unknown, or there is nothing at the path that could be a scan.
+    """
     if plane not in ("acquired", *PLANES):
         raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
     root = paths.resolve(path)
@@ -65,47 +120,75 @@ def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]
             f"the folder {path} holds nothing that could be a scan: no picture, no DICOM and no "
             "NIfTI, whatever its name; choose another folder"
         )
-    return _named_as_given(_read_all(kinds, plane, root), root, Path(path))
+    return list(_units(kinds, root, Path(path)))
 
 
-def _named_as_given(slices: Iterator[ScanSlice], root: Path, given: Path) -> Iterator[ScanSlice]:
-    for found in slices:
-        file = given / found.file.relative_to(root)
-        error = found.error and f"{file}: {found.error}".replace(str(found.file), str(file))
-        yield dataclasses.replace(found, file=file, error=" ".join(error.splitlines()))
+def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
+    """Give the slices of one of the scans that `list_scans` found; what is wrong is their `error`.
+
+    Several may be read at once, each in a thread of its own.
+
+    Parameters
+    ----------
+    scan : Scan
+    plane : str
+        As `open_scans` takes it.
+    """
+    file = scan.root / scan.file.relative_to(scan.given)
+    for found in _safely(_slices(scan, file, plane), file, scan.series):
+        named = scan.given / found.file.relative_to(scan.root)
+        error = found.error and f"{named}: {found.error}".replace(str(found.file), str(named))
+        yield dataclasses.replace(found, file=named, error=" ".join(error.splitlines()))
 
 
-def _read_all(kinds: dict[Path, str], plane: str, root: Path) -> Iterator[ScanSlice]:
-    frames, firsts = {}, {}
-    for file in [file for file, kind in kinds.items() if kind == "dicom"]:
+def _read_each(scans: list[Scan], plane: str) -> Iterator[ScanSlice]:
+    for scan in scans:
+        yield from read_scan(scan, plane)
+
+
+def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
+    series, errors = _index_dicom([file for file, kind in kinds.items() if kind == "dicom"])
+    firsts: dict[Path, list[str]] = {}
+    for name, frames in series.items():
+        firsts.setdefault(frames[0].file, []).append(name)
+    for file, kind in kinds.items():
+        below = file.relative_to(root)
+        named = Scan(given / below, below.as_posix() if below.name else file.name, root, given)
+        if kind in ("picture", "nifti"):
+            yield dataclasses.replace(named, kind=kind)
+        elif kind != "dicom" or file in errors:
+            yield dataclasses.replace(named, error=errors.get(file, kind))
+        for name in firsts.get(file, []):
+            yield dataclasses.replace(named, series=name, kind="dicom", frames=tuple(series[name]))
+
+
+def _index_dicom(files: list[Path]) -> tuple[dict[str, list[Frame]], dict[Path, str]]:
+    """Return the frames of each series, and why files belong to none."""
+    series: dict[str, list[Frame]] = {}
+    errors = {}
+    for file in files:
         from brainlib.images import dicom
 
         try:
             for frame in dicom.index_file(file):
-                frames.setdefault(frame.series, []).append(frame)
-                firsts.setdefault(file, {})[frame.series] = None
+                series.setdefault(frame.series, []).append(frame)
         except ImageError as error:
-            kinds[file] = str(error)
-    done = set()
-    for file, kind in kinds.items():
-        if kind != "dicom":
-            yield from _read_file(file, kind, plane, file.relative_to(root))
-            continue
-        for series in firsts.get(file, {}):
-            if series not in done:
-                done.add(series)
-                yield from _safely(dicom.read_series(frames.pop(series), plane), file, series)
+            errors[file] = str(error)
+    return series, errors
 
 
-def _read_file(file: Path, kind: str, plane: str, below: Path) -> Iterator[ScanSlice]:
-    series = below.as_posix() if below.name else file.name
-    if kind == "picture":
-        return _safely(_read_one(file, series), file, series)
-    if kind == "nifti":
+def _slices(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+    if scan.kind == "picture":
+        return _read_one(file, scan.series)
+    if scan.kind == "nifti":
         from brainlib.images import nifti
 
-        return _safely(nifti.read_volume(file, plane, series), file, series)
-    return iter([ScanSlice(file, series, error=kind)])
+        return nifti.read_volume(file, plane, scan.series)
+    if scan.kind == "dicom":
+        from brainlib.images import dicom
+
+        return dicom.read_series(list(scan.frames), plane)
+    return iter([ScanSlice(file, scan.series, error=scan.error)])
 
 
 def _read_one(file: Path, series: str) -> Iterator[ScanSlice]:

@@ -48,6 +48,54 @@ class ScanSlice:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where one slice is found, and where it lies; no pixels.
+
+    Attributes
+    ----------
+    file : Path
+    index : int
+        Its place in a multi-frame file, 0 in others.
+    series : str
+        The series number and a hash of the series' UID.
+    identity : str
+        The file's own UID, empty where it has none.
+    instance : int
+        Its instance number, -1 where it has none.
+    orientation : tuple of 6 floats, or None
+        Directions of a row and of a column in the patient, DICOM's axes.
+    position : tuple of 3 floats, or None
+        Centre of the first pixel, mm, DICOM's axes.
+    spacing : tuple of 2 floats
+        Between rows and between columns, mm where the file says.
+    shape : tuple of 2 ints
+        Height and width.
+    """
+
+    file: Path
+    index: int
+    series: str
+    identity: str
+    instance: int
+    orientation: tuple[float, ...] | None
+    position: tuple[float, ...] | None
+    spacing: tuple[float, float]
+    shape: tuple[int, int]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """From (row, column, 0) to millimetres, nibabel's axes; for frames with an orientation."""
+        along_row, along_column = np.reshape(self.orientation, (2, 3))
+        affine = np.eye(4)
+        affine[:3, 0] = along_column * self.spacing[0]
+        affine[:3, 1] = along_row * self.spacing[1]
+        affine[:3, 2] = np.cross(along_row, along_column)
+        affine[:3, 3] = self.position or (0, 0, 0)
+        affine[:2] *= -1  # DICOM counts to the left and to the back
+        return affine
+
+
 def robust_range(values: np.ndarray) -> tuple[float, float]:
     """Return the signals to be drawn black and white: percentiles 0.5 and 99.5.
 
