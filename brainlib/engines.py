@@ -6,7 +6,7 @@ free, and one output `probabilities`, float32, in `CLASS_NAMES` order.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,79 @@ import numpy as np
 
 from brainlib import CLASS_NAMES, paths
 
-BATCH_SIZE = 32
-"""Pictures that an engine is given at once; what it needs of memory grows with them."""
+BATCH_SIZE = 64
+BATCH_PIXELS = BATCH_SIZE * 512 * 512
+"""Pictures and pixels that an engine is given at once; its memory grows with them."""
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """From uint8 `(n, height, width, 1 or 3)` to float32 `(n, 4)`."""
 
+MapsEngine = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""The same with maps: `probabilities` `(n, 4)`, `outline` and `heat_map` `(n, 64, 64)`."""
+
+MAPS = ("heat_map", "outline")
+
+SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "keras": ".keras"}
+"""What runs a model, and how the file that it needs ends."""
+
 
 class EngineError(ValueError):
     """An engine that is not installed, or a file that it cannot run."""
+
+
+def open_engine(model: Path | str, engine: str = "onnx") -> Engine:
+    """Load a model for the engine that is asked for, from the file that this engine needs.
+
+    Parameters
+    ----------
+    model : path of a model file
+        Any of its copies, such as `model/brain_tumor.keras`; the engine's own lies beside it.
+    engine : str
+        `onnx` (ONNX Runtime), `litert` (LiteRT), or `keras` (Keras on its backend).
+
+    Returns
+    -------
+    Engine
+
+    Raises
+    ------
+    EngineError
+        Where there is no such engine, its package is not installed, or its file is absent, damaged
+        or of another model.
+
+    Examples
+    --------
+    >>> open_engine("model/brain_tumor.keras", "litert")  # doctest: +SKIP
+    """
+    if engine not in SUFFIXES:
+        raise EngineError(f"there is no engine {engine!r}: choose {', '.join(SUFFIXES)}")
+    path = Path(model).with_suffix(SUFFIXES[engine])
+    if engine == "keras":
+        from brainlib import models
+
+        try:
+            return models.load_model(path).predict_on_batch
+        except models.ModelError as error:
+            raise EngineError(str(error)) from error
+    return (open_onnx if engine == "onnx" else open_litert)(path)
+
+
+def batches(pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Give neighbours of one size together, as many as fit into the memory.
+
+    Parameters
+    ----------
+    pictures : iterable of arrays of shape (height, width)
+    """
+    batch: list[np.ndarray] = []
+    for picture in pictures:
+        most = max(1, min(BATCH_SIZE, BATCH_PIXELS // picture.size))
+        if batch and (picture.shape != batch[0].shape or len(batch) >= most):
+            yield batch
+            batch = []
+        batch.append(picture)
+    if batch:
+        yield batch
 
 
 def predict_onnx(path: Path | str, pictures: np.ndarray) -> np.ndarray:
@@ -102,6 +166,41 @@ def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
     EngineError
         Where `onnxruntime` is not installed, or the file is absent, damaged or of another model.
     """
+    session = _open_session(path, threads, ["probabilities"])
+    return _in_batches(lambda batch: session.run(["probabilities"], {"pixels": batch})[0])
+
+
+def open_maps(path: Path | str, threads: int | None = None) -> MapsEngine:
+    """Load the ONNX file of a model with maps, as `open_onnx` does one without.
+
+    Parameters
+    ----------
+    path : path of an `.onnx` file
+        Such as `model/brain_tumor_maps.onnx`.
+    threads : int, optional
+        Processor cores to use; all of them if it is left out.
+
+    Returns
+    -------
+    MapsEngine
+        For at most 64 pictures of 512 by 512 at a time: `explain.draw_maps` sees to that.
+
+    Raises
+    ------
+    EngineError
+        As `open_onnx`.
+    """
+    names = [*MAPS, "probabilities"]
+    session = _open_session(path, threads, names)
+
+    def draw(pictures: np.ndarray) -> dict[str, np.ndarray]:
+        _require_pictures(pictures)
+        return dict(zip(names, session.run(names, {"pixels": pictures}), strict=True))
+
+    return draw
+
+
+def _open_session(path: Path | str, threads: int | None, outputs: list[str]) -> Any:
     path = _require_file(path)
     try:
         import onnxruntime
@@ -117,9 +216,9 @@ def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
         raise EngineError(_damaged(path, "an ONNX", error)) from error
     is_ours = [(one.name, one.type, len(one.shape)) for one in session.get_inputs()] == [
         ("pixels", "tensor(uint8)", 4)
-    ] and [one.name for one in session.get_outputs()] == ["probabilities"]
-    _require_ours(is_ours, path)
-    return _in_batches(lambda batch: session.run(["probabilities"], {"pixels": batch})[0])
+    ] and sorted(one.name for one in session.get_outputs()) == sorted(outputs)
+    _require_ours(is_ours, path, outputs)
+    return session
 
 
 def open_litert(path: Path | str, threads: int | None = None) -> Engine:
@@ -157,6 +256,7 @@ def open_litert(path: Path | str, threads: int | None = None) -> Engine:
         names == {"inputs": ["pixels"], "outputs": ["probabilities"]}
         and inputs[0]["dtype"] is np.uint8,
         path,
+        ["probabilities"],
     )
     lock = threading.Lock()  # an interpreter has one set of tensors
 
@@ -197,11 +297,12 @@ def _require_file(path: Path | str) -> Path:
     return path
 
 
-def _require_ours(is_ours: bool, path: Path) -> None:
+def _require_ours(is_ours: bool, path: Path, outputs: list[str]) -> None:
     if not is_ours:
         raise EngineError(
             f"{path} holds another kind of model: one with the input pixels (uint8, four "
-            "dimensions) and the output probabilities is needed, as brainlib.export writes it"
+            f"dimensions) and the output {', '.join(outputs)} is needed, as brainlib.export writes "
+            "it"
         )
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, images
+from brainlib import CLASS_NAMES, engines, images
 from brainlib.evaluation.intervals import mean_with_interval
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ MAP_SIZE = 64
 
 THRESHOLD = 0.5
 """Probability from which a pixel of the map counts as tumour."""
-
-BATCH_SIZE = 64
-BATCH_PIXELS = BATCH_SIZE * 512 * 512
 
 SCORES = ("dice", "outline_peak_inside", "heat_peak_inside", "peak_x", "peak_y", "outline")
 COLUMNS = ("path", "patient", "group", "label", "fold", "answer", *SCORES)
@@ -77,13 +74,14 @@ def draws_maps(model: "keras.Model") -> bool:
     return models.NETWORK_LAYER in [layer.name for layer in model.layers]
 
 
-def draw_maps(model: "keras.Model", pictures: Iterable[np.ndarray]) -> Maps:
+def draw_maps(model: "keras.Model | engines.MapsEngine", pictures: Iterable[np.ndarray]) -> Maps:
     """Classify grey pictures at their own sizes, and draw where the model looks.
 
     Parameters
     ----------
-    model : keras.Model
-        A `brain_tumor`, as loaded from its file, or the one that `models.with_maps` makes of it.
+    model : keras.Model or MapsEngine
+        A `brain_tumor`, as loaded from its file, or the one that `models.with_maps` makes of it, or
+        what `engines.open_maps` makes of the latter's ONNX file, without TensorFlow.
     pictures : iterable of uint8 arrays of shape (height, width)
         Neighbours of one size are drawn together.
 
@@ -97,15 +95,15 @@ def draw_maps(model: "keras.Model", pictures: Iterable[np.ndarray]) -> Maps:
     >>> draw_maps(models.build_model(), [np.zeros((60, 40), np.uint8)]).sizes  # doctest: +SKIP
     array([[60, 40]])
     """
-    drawing = _drawing_model(model)
+    draw = _drawer(model)
     answers: dict[str, list[np.ndarray]] = {
         "probabilities": [np.empty((0, len(CLASS_NAMES)), np.float32)],
         "outline": [np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)],
         "heat_map": [np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)],
     }
     sizes: list[tuple[int, ...]] = []
-    for batch in _batches(pictures):
-        answer = drawing.predict_on_batch(np.stack(batch)[..., np.newaxis])
+    for batch in engines.batches(pictures):
+        answer = draw(np.stack(batch)[..., np.newaxis])
         for name, parts in answers.items():
             parts.append(np.asarray(answer[name]))
         sizes += [picture.shape for picture in batch]
@@ -355,27 +353,16 @@ def choose_examples(scored: pd.DataFrame, count: int = 12, seed: int = 0) -> pd.
     return pd.concat(parts)
 
 
-def _drawing_model(model: "keras.Model") -> "keras.Model":
+def _drawer(model: "keras.Model | engines.MapsEngine") -> engines.MapsEngine:
+    if not hasattr(model, "predict_on_batch"):
+        return model
     from brainlib import models  # here, so that reading scores loads no TensorFlow
 
     if isinstance(model.output, dict):
-        return model
+        return model.predict_on_batch
     if not draws_maps(model):
         raise ExplainError(f"the model {model.name} draws no maps: give a brain_tumor")
-    return models.with_maps(model)
-
-
-def _batches(pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Give neighbours of one size together, as many as fit."""
-    batch: list[np.ndarray] = []
-    for picture in pictures:
-        most = max(1, min(BATCH_SIZE, BATCH_PIXELS // picture.size))
-        if batch and (picture.shape != batch[0].shape or len(batch) >= most):
-            yield batch
-            batch = []
-        batch.append(picture)
-    if batch:
-        yield batch
+    return models.with_maps(model).predict_on_batch
 
 
 def _in_square(points: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -34,14 +34,15 @@ class ExportError(ValueError):
 def export_onnx(model: keras.Model, path: Path) -> None:
     """Write a model as an ONNX file.
 
-    Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its one
-    output is `probabilities`, float32 `(batch, 4)`. The names of the classes are kept in its
-    metadata under `classes`, with commas between them.
+    Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its output
+    is `probabilities`, float32 `(batch, 4)`, and for a model with maps `outline` and `heat_map`
+    too, as `models.with_maps` gives them. The names of the classes are kept in its metadata under
+    `classes`, with commas between them.
 
     Parameters
     ----------
     model : keras.Model
-        One of ours, that gives the four probabilities of raw pixels.
+        One of ours, that gives the four probabilities of raw pixels, with maps or without.
     path : Path
         Where to write it, ending in `.onnx`; an older file there is replaced.
 
@@ -68,12 +69,17 @@ def export_onnx(model: keras.Model, path: Path) -> None:
         onnx_model, _ = tf2onnx.convert.from_graph_def(
             frozen.graph.as_graph_def(),
             input_names=[frozen.inputs[0].name],
-            output_names=[frozen.outputs[0].name],
+            output_names=[output.name for output in frozen.outputs],
             opset=ONNX_OPSET,
         )
         onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
-    _name_onnx(onnx_model)
-    _write(model, path, onnx_model.SerializeToString(), engines.predict_onnx)
+    names = _output_names(model)
+    new_names = {old.name: new for old, new in zip(frozen.outputs, names, strict=True)}
+    _name_onnx(onnx_model, {**new_names, frozen.inputs[0].name: "pixels"})
+    is_drawing = len(names) > 1
+    predict = (lambda file, pixels: engines.open_maps(file)(pixels)) if is_drawing else (
+        engines.predict_onnx)  # fmt: skip
+    _write(model, path, onnx_model.SerializeToString(), predict)
 
 
 def export_litert(model: keras.Model, path: Path) -> None:
@@ -102,6 +108,8 @@ def export_litert(model: keras.Model, path: Path) -> None:
     >>> export_litert(model, Path("model/brain.tflite"))  # doctest: +SKIP
     """
     _require_suffix(path, ".tflite")
+    if len(_output_names(model)) > 1:
+        raise ExportError("maps are exported as ONNX only: give the model without them")
     frozen = _freeze(model)
     import tensorflow
 
@@ -129,18 +137,30 @@ def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFuncti
             f"Keras runs on {keras.backend.backend()}, and only TensorFlow can export: save the "
             "model, then load and export it in a process with KERAS_BACKEND=tensorflow"
         )
+    _require_outputs(model)
     import tensorflow
     from tensorflow.python.framework import convert_to_constants
 
     function = tensorflow.function(
         lambda pixels: model(pixels, training=False), input_signature=[_signature()]
     ).get_concrete_function()
-    if [tuple(output.shape) for output in function.outputs] != [(None, len(CLASS_NAMES))]:
-        raise ExportError(
-            f"the model {model.name} has the outputs {function.structured_outputs}: only one that "
-            f"gives the probabilities of {', '.join(CLASS_NAMES)}, and nothing else, is exported"
-        )
     return convert_to_constants.convert_variables_to_constants_v2(function)
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    """Return the names of a model's outputs, in the order in which TensorFlow flattens them."""
+    return sorted(model.output) if isinstance(model.output, dict) else ["probabilities"]
+
+
+def _require_outputs(model: keras.Model) -> None:
+    output = model.output
+    found = output.get("probabilities") if isinstance(output, dict) else output
+    is_ours = set(_output_names(model)) in ({"probabilities"}, {*engines.MAPS, "probabilities"})
+    if not is_ours or tuple(getattr(found, "shape", ())) != (None, len(CLASS_NAMES)):
+        raise ExportError(
+            f"the model {model.name} has the outputs {output}: only the probabilities of "
+            f"{', '.join(CLASS_NAMES)}, with {' and '.join(engines.MAPS)} or without, are exported"
+        )
 
 
 def _signature() -> "tensorflow.TensorSpec":
@@ -149,19 +169,20 @@ def _signature() -> "tensorflow.TensorSpec":
     return tensorflow.TensorSpec((None, None, None, None), tensorflow.uint8, name="pixels")
 
 
-def _name_onnx(onnx_model: Any) -> None:
-    """Name the input, the output, the free dimensions and the classes; `tf2onnx` does not."""
+def _name_onnx(onnx_model: Any, new_names: dict[str, str]) -> None:
+    """Name the input, the outputs, the free dimensions and the classes; `tf2onnx` does not."""
     graph = onnx_model.graph
-    (pixels,), (probabilities,) = graph.input, graph.output
-    new_names = {pixels.name: "pixels", probabilities.name: "probabilities"}
     for node in graph.node:
         node.input[:] = [new_names.get(name, name) for name in node.input]
         node.output[:] = [new_names.get(name, name) for name in node.output]
-    pixels.name, probabilities.name = new_names.values()
-    dimensions = ("batch", "height", "width", "channels")
-    for name, dimension in zip(dimensions, pixels.type.tensor_type.shape.dim, strict=True):
+    for place in (*graph.input, *graph.output):
+        place.name = new_names[place.name]
+        place.type.tensor_type.shape.dim[0].dim_param = "batch"
+    dimensions = ("height", "width", "channels")
+    for name, dimension in zip(
+        dimensions, graph.input[0].type.tensor_type.shape.dim[1:], strict=True
+    ):
         dimension.dim_param = name
-    probabilities.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
 
 
@@ -169,21 +190,36 @@ def _write(
     model: keras.Model,
     path: Path,
     content: bytes,
-    predict: Callable[[Path, np.ndarray], np.ndarray],
+    predict: Callable[[Path, np.ndarray], Any],
 ) -> None:
     """Write a file, and put it in place once it has answered as the Keras model does."""
     with paths.atomic_write(path) as temporary:
         temporary.write_bytes(content)
         for shape in PROBE_SHAPES:
             noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-            expected = np.asarray(model.predict_on_batch(noise))
-            difference = np.abs(predict(temporary, noise) - expected).max()
+            difference = largest_difference(
+                predict(temporary, noise), model.predict_on_batch(noise)
+            )
             if not difference <= TOLERANCE:  # NaN is a difference too
                 raise ExportError(
                     f"{path.name} was not written: for pictures of the shape {shape} it differs "
                     f"from the Keras model {model.name} by {difference:.2g}, and {TOLERANCE} is "
                     "allowed; please report it with the model"
                 )
+
+
+def largest_difference(found: Any, expected: Any) -> float:
+    """Return how far probabilities are apart; for dicts of maps, how far any output is.
+
+    A heat map has no upper limit: its difference is a share of its highest value, where that is
+    above 1.
+    """
+    if isinstance(expected, dict):
+        return max(
+            largest_difference(found[name], values) / max(1.0, float(np.abs(values).max()))
+            for name, values in expected.items()
+        )
+    return float(np.abs(np.asarray(found) - np.asarray(expected)).max())
 
 
 @contextmanager

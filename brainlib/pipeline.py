@@ -46,7 +46,7 @@ def demo_steps(
         Step("01_explore"),
         Step("02_train", {"model": model, "protocol": protocol, "fold": 0, "epochs": epochs}),
         Step("03_evaluate", {"predictions": f"{output}/model/predictions"}),
-        Step("04_infer", {"model": f"{output}/model/{name}.keras"}),
+        Step("04_infer", {"model": f"{output}/model/{name}.keras", "engine": "keras"}),
     ]
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 
 from brainlib import audit, paths, splits
 from brainlib.datasets import Collection, open_collection
+from brainlib.engines import SUFFIXES
 from brainlib.images import PLANES, LoadedImages, load_images
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class InferSettings(Settings):
     pictures: str = ""
     plane: str = _choice("acquired", ("acquired", *PLANES))
     model: str = "model/brain_tumor.keras"
+    engine: str = _choice("onnx", tuple(SUFFIXES))
+    scheduler: str = ""
 
 
 SETTINGS: dict[str, type[Settings]] = {
@@ -364,7 +367,8 @@ def _smoke_settings(settings: Settings) -> Settings:
     if isinstance(settings, EvaluateSettings):
         small |= {"predictions": f"{SMOKE_OUTPUT}/model/predictions", "resamples": 100}
     if isinstance(settings, InferSettings):
-        small |= {"model": f"{SMOKE_OUTPUT}/model/{run_name(MODEL_NAMES[0], 'patient', 0)}.keras"}
+        name = run_name(MODEL_NAMES[0], "patient", 0)
+        small |= {"model": f"{SMOKE_OUTPUT}/model/{name}.keras", "engine": "keras"}
     return replace(settings, **small)
 
 

@@ -8,6 +8,8 @@ segmentation-driven classifiers of Díaz-Pernas et al. (2021) and the feature py
 normalisation, not convolution, is what is slow on processors.
 """
 
+from dataclasses import dataclass
+
 import keras
 from keras import layers, ops
 
@@ -27,13 +29,35 @@ _WIDTHS, _DEPTHS, _DECODER, _MAP_FEATURES = (64, 128, 256), (2, 3, 3), 64, 48
 _DROPOUT = 0.2
 
 
-def build_brain_tumor() -> keras.Model:
+@dataclass(frozen=True)
+class Parts:
+    """Parts of the network that can be left out, to study what each brings.
+
+    Attributes
+    ----------
+    normalisation : bool
+        Each picture is normalised; without it all are scaled alike.
+    lesion_pooling : bool
+        The class is read from the lesion too; without it from the whole picture alone. `with_maps`
+        knows only networks that have this part.
+    """
+
+    normalisation: bool = True
+    lesion_pooling: bool = True
+
+
+def build_brain_tumor(parts: Parts | None = None) -> keras.Model:
     """Build the released network, untrained: raw pixels in, probabilities out.
 
     Pictures become grey, are scaled to 128 by 128 with their proportions kept, and are normalised
     to mean 0 and variance 1 each, so that a scanner's window matters less.
+
+    Parameters
+    ----------
+    parts : Parts, optional
+        All of them, unless something is to be left out.
     """
-    return _with_preprocessing(_build_network())
+    return _with_preprocessing(_build_network(parts or Parts()))
 
 
 def network_of(model: keras.Model) -> keras.Model:
@@ -74,7 +98,9 @@ def _build_maps(network: keras.Model, scale: float) -> keras.Model:
     logits, tissue, evidence = _evidence(network, grey)
     scaled = layers.Rescaling(scale)(logits)
     probabilities = layers.Softmax(name="probabilities")(scaled)
-    answered = ops.one_hot(ops.argmax(probabilities, axis=-1), len(CLASS_NAMES))
+    # not ops.argmax: it looks at bits to tell 0 from -0, which ONNX cannot
+    highest = ops.max(probabilities, axis=-1, keepdims=True)
+    answered = ops.cast(ops.equal(probabilities, highest), "float32")
     heat_map = ops.relu(ops.sum(evidence * answered[:, None, None, :], axis=-1))
     outline = 1 - layers.Softmax(name="tissue_shares")(tissue)[..., 0]
     outputs = {"probabilities": probabilities, "outline": outline, "heat_map": heat_map}
@@ -124,11 +150,9 @@ def _resampling(
     return weights / ops.maximum(ops.sum(weights, axis=2, keepdims=True), 1e-6)
 
 
-def _build_network() -> keras.Model:
+def _build_network(parts: Parts) -> keras.Model:
     grey = keras.Input((None, None, 1), name="grey")
-    x = layers.LayerNormalization(
-        axis=[1, 2, 3], center=False, scale=False, epsilon=1.0, name="normalised"
-    )(grey)
+    x = _normalise_pictures(parts)(grey)
     x = _normalised(_convolution(24, 5, 2)(x))
     levels = []
     for width, depth in zip(_WIDTHS, _DEPTHS, strict=True):
@@ -141,10 +165,19 @@ def _build_network() -> keras.Model:
         for level, name in zip(levels, ("fine", "middle", "coarse"), strict=True)
     )
     tissue, drawn = _decode(fine, middle, coarse)
-    pooled = _pool_by_lesion(tissue, {"drawn": drawn, "middle": middle, "coarse": coarse})
+    levels = {"drawn": drawn, "middle": middle, "coarse": coarse}
+    pooled = _pool_by_lesion(tissue, levels) if parts.lesion_pooling else _pool_whole(coarse)
     dropped = layers.Dropout(_DROPOUT, name="dropout")(pooled)
     logits = layers.Dense(len(CLASS_NAMES), name="logits")(dropped)
     return keras.Model(grey, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
+
+
+def _normalise_pictures(parts: Parts) -> layers.Layer:
+    if not parts.normalisation:
+        return layers.Rescaling(1 / 64, offset=-1.0)
+    return layers.LayerNormalization(
+        axis=[1, 2, 3], center=False, scale=False, epsilon=1.0, name="normalised"
+    )
 
 
 def _convolution(filters: int, size: int, strides: int = 1, bias: bool = False) -> layers.Conv2D:
@@ -192,8 +225,11 @@ def _pool_by_lesion(
 ) -> keras.KerasTensor:
     shares = _lesion_shares(tissue)
     pooled = [ops.sum(features[name] * share, axis=(1, 2)) for name, share in shares.items()]
-    whole = layers.GlobalAveragePooling2D()(features["coarse"])
-    return layers.Concatenate(name="pooled")([*pooled, whole])
+    return layers.Concatenate(name="pooled")([*pooled, _pool_whole(features["coarse"])])
+
+
+def _pool_whole(features: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.GlobalAveragePooling2D()(features)
 
 
 def _evidence(network: keras.Model, grey: keras.KerasTensor) -> list[keras.KerasTensor]:

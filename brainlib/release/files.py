@@ -12,7 +12,7 @@ MODEL, BASELINE = runs.MODEL_NAMES
 FOLD = 0
 """The fold whose model is released: the first, so that nobody chose it by its score."""
 
-MAPS_FILE = f"{MODEL}_maps.keras"
+MAPS_FILE, MAPS_ONNX = f"{MODEL}_maps.keras", f"{MODEL}_maps.onnx"
 ENGINES = {
     "onnx": (".onnx", export.export_onnx, engines.open_onnx),
     "litert": (".tflite", export.export_litert, engines.open_litert),
@@ -74,10 +74,14 @@ def write_model(folder: Path, temperature: float) -> keras.Model:
 
 
 def write_copies(folder: Path, released: keras.Model) -> None:
-    """Write the model with maps, as ONNX and as LiteRT, where these are older than the model."""
+    """Write the model with maps and all other formats, where these are older than the model."""
     original = folder / f"{MODEL}.keras"
+    maps = models.with_maps(released)
     if not is_current(folder / MAPS_FILE, original):
-        models.save_model(models.with_maps(released), folder / MAPS_FILE)
+        models.save_model(maps, folder / MAPS_FILE)
+    if not is_current(folder / MAPS_ONNX, original):
+        logger.info("writing %s", MAPS_ONNX)
+        export.export_onnx(maps, folder / MAPS_ONNX)
     for suffix, write, _ in ENGINES.values():
         path = original.with_suffix(suffix)
         if not is_current(path, original):
@@ -97,6 +101,7 @@ def list_files(folder: Path) -> dict[str, Path]:
     return {
         MODEL: folder / f"{MODEL}.keras",
         "maps": folder / MAPS_FILE,
+        "maps_onnx": folder / MAPS_ONNX,
         **{name: folder / f"{MODEL}{suffix}" for name, (suffix, *_) in ENGINES.items()},
         BASELINE: next((file for file in baselines if file.is_file()), baselines[0]),
     }

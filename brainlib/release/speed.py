@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainlib import export, images, models, runs
+from brainlib import engines, export, images, models, runs
 from brainlib.release.files import (
     BASELINE,
     ENGINES,
     MAPS_FILE,
+    MAPS_ONNX,
     MODEL,
     ReleaseError,
     list_files,
@@ -40,10 +41,10 @@ def measure_files(
     -------
     dict
         `temperature`, `checked_pictures`, `cores`, and `speed_ratio`: how many times as many
-        pictures a second as the starting network. For `brain_tumor`, `maps`, `onnx`, `litert` and
-        `seed_cnn` a dict of `bytes` and `megabytes`, of `largest_difference` from the Keras
-        model's probabilities, of `pictures_a_second` and of `speed_ratio`, as far as they apply;
-        `brain_tumor` has the `sha256` of its file and its `parameters` too.
+        pictures a second as the starting network. For `brain_tumor`, `maps`, `maps_onnx`, `onnx`,
+        `litert` and `seed_cnn` a dict of `bytes` and `megabytes`, of `largest_difference` from the
+        Keras model's probabilities, of `pictures_a_second` and of `speed_ratio`, as far as they
+        apply; `brain_tumor` has the `sha256` of its file and its `parameters` too.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def measure_files(
     stacks = _stacks([images.read_picture(run.collection.root / path) for path in sample["path"]])
     ways = {MODEL: released.predict_on_batch, **_opened(run.model)}
     differences = check_files(ways, stacks)
-    del ways["maps"]
+    del ways["maps"], ways["maps_onnx"]
     ways[BASELINE] = models.build_model(BASELINE).predict_on_batch  # as fast as a trained one
     speeds = compare_speeds(ways, stacks, ROUNDS)
     files = {name: size for name, path in list_files(run.model).items() if (size := _size(path))}
@@ -156,7 +157,12 @@ def _opened(folder: Path) -> dict[str, Answer]:
         name: open_file(folder / f"{MODEL}{suffix}")
         for name, (suffix, _, open_file) in ENGINES.items()
     }
-    return {"maps": lambda stack: maps.predict_on_batch(stack)["probabilities"], **opened}
+    draw = engines.open_maps(folder / MAPS_ONNX)
+    return {
+        "maps": lambda stack: maps.predict_on_batch(stack)["probabilities"],
+        "maps_onnx": lambda stack: draw(stack)["probabilities"],
+        **opened,
+    }
 
 
 def _size(path: Path) -> dict[str, float]:

@@ -1,0 +1,35 @@
+"""What `04_infer` classifies: the scans that are named, or some test pictures of its source."""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from brainlib import images
+
+if TYPE_CHECKING:
+    from brainlib.runs import Run
+
+
+def choose_scans(run: "Run", count: int = 12) -> list[images.Scan]:
+    """List the scans that a run of `04_infer` names, or some test pictures of its source.
+
+    Raises
+    ------
+    ImageError
+        Where the parameter `pictures` names nothing that could be a scan.
+    """
+    if run.settings.pictures:
+        return images.list_scans(run.settings.pictures, run.settings.plane)
+    collection = run.open_collection()
+    table = collection.table
+    test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
+    chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
+    return [images.list_scans(collection.root / path)[0] for path in chosen]
+
+
+def readable(
+    scans: Iterable[images.Scan], count: int, plane: str = "acquired"
+) -> list[images.ScanSlice]:
+    """Return the first slices that have pixels, to look at."""
+    slices = (one for scan in scans for one in images.read_scan(scan, plane))
+    return list(islice((one for one in slices if one.pixels is not None), count))
