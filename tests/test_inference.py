@@ -1,5 +1,7 @@
 """Answers: a row for each picture, in order, whatever its size, and bad ones say what is wrong."""
 
+from pathlib import Path
+
 import keras
 import nibabel
 import numpy as np
@@ -10,7 +12,6 @@ from PIL import Image
 from brainlib import CLASS_NAMES, evaluation, images, inference, models, phantom, runs, splits
 
 CLASSES = list(CLASS_NAMES)
-COLUMNS = ["path", "series", "slice", "plane", "class", *CLASSES, "error"]
 BAND = 64
 """Grey values that the model by brightness gives to each class."""
 
@@ -37,6 +38,12 @@ def collection(tmp_path_factory):
     return phantom.write_phantom(folder, patients=4, slices=4, size=64)
 
 
+def classifier(model, **rules_and_gate):
+    return inference.Classifier(
+        model.predict_on_batch, Path("model.keras"), "keras", **rules_and_gate
+    )
+
+
 def opened(files):
     return (one for file in files for one in images.open_scans(file))
 
@@ -54,16 +61,16 @@ def draw(folder, names):
     return files
 
 
-def test_answers_keep_the_order_of_the_pictures(by_brightness, monkeypatch):
-    predict, batches = inference._predict_batch, []
-    monkeypatch.setattr(
-        inference,
-        "_predict_batch",
-        lambda model, batch: batches.append(len(batch)) or predict(model, batch),
-    )
+def test_answers_keep_the_order_of_the_pictures(by_brightness):
+    batches = []
+
+    def answer(batch):
+        batches.append(len(batch))
+        return by_brightness.predict_on_batch(batch)
+
     sizes = [(8, 8)] * 130 + [(8, 8), (8, 9)] * 3 + [(9, 8)] * 2
     pictures = (flat(number, size) for number, size in enumerate(sizes))
-    probabilities = inference.predict_pictures(by_brightness, pictures)
+    probabilities = inference.predict_pictures(answer, pictures)
     assert probabilities.shape == (len(sizes), 4) and probabilities.dtype == np.float32
     np.testing.assert_array_equal(probabilities.argmax(axis=1), np.arange(len(sizes)) % 4)
     assert sum(batches) == len(sizes) and batches[:3] == [64, 64, 3] and batches[-1] == 2
@@ -77,15 +84,16 @@ def test_a_picture_cut_short_has_its_reason_and_the_others_their_answers(by_brig
     files = draw(tmp_path, [f"{number}.png" for number in range(6)])
     files[2].write_bytes(files[2].read_bytes()[:50])
     files[5].write_text("no picture", encoding="utf-8")
-    table = inference.classify(by_brightness, opened(files))
-    assert table.columns.tolist() == COLUMNS
+    table = inference.classify(classifier(by_brightness), opened(files))
+    assert table.columns.tolist() == list(inference.COLUMNS)
     assert table["path"].tolist() == [str(file) for file in files]
     good = [0, 1, 3, 4]
     assert table.loc[good, "class"].tolist() == [CLASSES[number % 4] for number in good]
     assert (table.loc[good, "error"] == "").all()
     np.testing.assert_allclose(table.loc[good, CLASSES].sum(axis="columns"), 1, rtol=1e-6)
     bad = table.loc[[2, 5]]
-    assert bad[["class", *CLASSES]].isna().all().all()
+    assert bad[CLASSES].isna().all().all()
+    assert (bad[["class", "set", "decision"]] == "").all().all()
     for file, error in zip([files[2], files[5]], bad["error"], strict=True):
         assert f"{file}: cannot be read as a picture" in error
 
@@ -94,9 +102,9 @@ def test_pictures_that_all_fail_are_all_named(by_brightness, tmp_path):
     files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     for file in files:
         file.write_bytes(b"")
-    table = inference.classify(by_brightness, opened(files))
-    assert table["class"].isna().all() and (table["error"] != "").all()
-    assert table.columns.tolist() == COLUMNS
+    table = inference.classify(classifier(by_brightness), opened(files))
+    assert (table["class"] == "").all() and (table["error"] != "").all()
+    assert table.columns.tolist() == list(inference.COLUMNS)
 
 
 def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, collection, tmp_path):
@@ -106,7 +114,7 @@ def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, co
             picture.convert("L").convert(mode).save(tmp_path / f"{mode}.png")
         picture.resize((301, 97)).save(tmp_path / "wide.bmp")
         picture.resize((1, 1)).save(tmp_path / "tiny.tif")
-    table = inference.classify(network, images.open_scans(tmp_path)).set_index("path")
+    table = inference.classify(classifier(network), images.open_scans(tmp_path)).set_index("path")
     table.index = table.index.str.rsplit("/").str[-1]
     np.testing.assert_allclose(table[CLASSES].sum(axis="columns"), 1, rtol=1e-5)
     assert len(table) == 5 and (table["error"] == "").all()
@@ -119,7 +127,7 @@ def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, co
 
 def test_a_picture_that_is_named_is_taken_whatever_it_is_called(by_brightness, tmp_path):
     file = draw(tmp_path, ["scan.png"])[0].rename(tmp_path / "scan")
-    table = inference.classify(by_brightness, images.open_scans(file))
+    table = inference.classify(classifier(by_brightness), images.open_scans(file))
     assert table["class"].tolist() == [CLASSES[0]]
 
 
@@ -127,21 +135,21 @@ def test_the_slices_of_a_volume_are_rows_of_one_series(by_brightness, tmp_path):
     volume = np.stack([np.full((20, 20), 30 + 10 * number) for number in range(4)], axis=-1)
     volume[0, 0, :] = 0
     nibabel.save(nibabel.Nifti1Image(volume.astype(np.uint8), np.eye(4)), tmp_path / "head.nii.gz")
-    table = inference.classify(by_brightness, images.open_scans(tmp_path, "axial"))
+    table = inference.classify(classifier(by_brightness), images.open_scans(tmp_path, "axial"))
     assert table["slice"].tolist() == [0, 1, 2, 3] and (table["plane"] == "axial").all()
     assert table["series"].unique().tolist() == ["head.nii.gz"]
-    assert table["class"].notna().all() and (table["error"] == "").all()
-    shown = inference.readable(images.open_scans(tmp_path, "axial"), 2)
+    assert (table["class"] != "").all() and (table["error"] == "").all()
+    shown = inference.readable(images.list_scans(tmp_path, "axial"), 2, "axial")
     assert [one.number for one in shown] == [0, 1]
 
 
 def test_the_pictures_of_a_run_are_those_named_or_some_of_the_test_pictures(collection, tmp_path):
     files = draw(tmp_path, ["1.png", "2.png"])
     named = runs.start("04_infer", {"pictures": str(tmp_path), "source": "no/such/folder"})
-    assert [one.file for one in inference.choose_slices(named)] == files
+    assert [one.file for one in inference.choose_scans(named)] == files
     variables = {"source": str(collection), "seed": 1}
     chosen, again = (
-        [one.file for one in inference.choose_slices(runs.start("04_infer", variables), count=3)]
+        [one.file for one in inference.choose_scans(runs.start("04_infer", variables), count=3)]
         for _ in range(2)
     )
     assert chosen == again and len(set(chosen)) == 3
@@ -163,3 +171,41 @@ def test_predictions_of_a_fold_are_a_prediction_table(by_brightness, tmp_path):
     pd.testing.assert_frame_equal(
         evaluation.read_predictions(tmp_path / "table.csv")[CLASSES], predictions[CLASSES]
     )
+
+
+def test_answers_are_the_same_in_any_company(by_brightness, tmp_path):
+    names = [f"{number:03}.png" for number in range(150)]
+    files = draw(tmp_path, names)
+    together = inference.classify(classifier(by_brightness), opened(files))
+    alone = [
+        inference.classify(classifier(by_brightness), opened([file]))["class"].item()
+        for file in files[::29]
+    ]
+    assert together["class"].tolist() == [CLASSES[number % 4] for number in range(150)]
+    assert together["class"].tolist()[::29] == alone
+
+
+def test_without_a_gate_an_answer_says_that_nobody_judged_it(by_brightness, tmp_path):
+    table = inference.classify(classifier(by_brightness), opened(draw(tmp_path, ["a.png"])))
+    assert table["decision"].tolist() == [inference.UNJUDGED] and table["set"].tolist() == [""]
+
+
+def test_a_set_holds_every_class_within_its_threshold(by_brightness, tmp_path):
+    thresholds = {"glioma": 0.9, "meningioma": 1.0, "notumor": 0.0, "pituitary": 0.0}
+    rules = {"conformal": {"coverage": 0.9, "thresholds": thresholds}}
+    files = draw(tmp_path, ["a.png", "b.png"])
+    table = inference.classify(classifier(by_brightness, rules=rules), opened(files))
+    assert table["set"].tolist() == ["glioma meningioma", "meningioma"]
+
+
+def test_a_slice_that_is_refused_has_a_reason_and_no_answer(by_brightness, tmp_path, monkeypatch):
+    def refuse(_, pixels):
+        return "it is too bright" if pixels.mean() > 128 else ""
+
+    monkeypatch.setattr(inference.classifier.gate, "refuse", refuse)
+    files = draw(tmp_path, [f"{number}.png" for number in range(4)])
+    table = inference.classify(classifier(by_brightness, gate="any"), opened(files))
+    refused = "refused: it is too bright"
+    assert table["decision"].tolist() == ["accepted", "accepted", refused, refused]
+    assert table["class"].tolist() == ["glioma", "meningioma", "", ""]
+    assert table.loc[2:, CLASSES].isna().all().all() and (table.loc[2:, "error"] == "").all()
