@@ -14,6 +14,7 @@ import pytest
 from brainlib import (
     CLASS_NAMES,
     corruptions,
+    engines,
     evaluation,
     explain,
     images,
@@ -157,12 +158,16 @@ def test_missing_predictions_are_named(tmp_path, model_folder):
 def test_all_files_answer_alike(document, released, model_folder, pictures):
     found = document["release"]
     assert found["checked_pictures"] > 5
-    for name in ("maps", "onnx", "litert"):
+    for name in ("maps", "maps_onnx", "onnx", "litert"):
         assert 0 <= found[name]["largest_difference"] <= 1e-4
     maps = keras.models.load_model(model_folder / "brain_tumor_maps.keras")
     drawn = explain.draw_maps(maps, pictures)
     expected = inference.predict_pictures(released, pictures)
     np.testing.assert_allclose(drawn.probabilities, expected, atol=1e-5)
+    again = explain.draw_maps(engines.open_maps(model_folder / "brain_tumor_maps.onnx"), pictures)
+    for name in ("probabilities", "outlines", "heat_maps"):
+        np.testing.assert_allclose(getattr(again, name), getattr(drawn, name), atol=1e-4)
+    assert drawn.heat_maps.max() > 1e-3
 
 
 def test_a_file_that_answers_otherwise_is_refused():
