@@ -30,6 +30,8 @@ class Augmentation:
         Largest standard deviation of the noise that half the pictures get, share of full white.
     coarse : float
         Share of the pictures that lose half their resolution.
+    mirror : float
+        Share of the pictures that are mirrored.
     """
 
     rotation: float = 20.0
@@ -39,6 +41,7 @@ class Augmentation:
     bias: float = 0.15
     noise: float = 0.06
     coarse: float = 0.2
+    mirror: float = 0.5
 
 
 def augment(
@@ -92,7 +95,7 @@ def _matrices(random: np.random.Generator, how: Augmentation, count: int, size: 
     """Return projective transforms (n, 8) from places of the result to places of the picture."""
     angle = np.deg2rad(random.uniform(-how.rotation, how.rotation, count))
     scale = np.exp(random.uniform(-how.scale, how.scale, count))
-    side = np.where(random.random(count) < 0.5, -1.0, 1.0)
+    side = np.where(random.random(count) < how.mirror, -1.0, 1.0)
     right, down = random.uniform(-how.shift, how.shift, (2, count)) * size
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
     middle = (size - 1) / 2

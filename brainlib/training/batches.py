@@ -11,7 +11,7 @@ from PIL import Image
 from brainlib import CLASS_NAMES, images, models
 from brainlib.images import LoadedImages
 from brainlib.models.brain_tumor import TISSUES
-from brainlib.training.augmentation import augment
+from brainlib.training.augmentation import Augmentation, augment
 
 Targets = dict[str, np.ndarray]
 
@@ -103,12 +103,28 @@ class ShuffledBatches(keras.utils.PyDataset):
 
 
 class AugmentedBatches(ShuffledBatches):
-    """The same with augmented pictures, and the tissue of each place as a second target."""
+    """The same with augmented pictures, and the tissue of each place as a second target.
+
+    Parameters
+    ----------
+    seen : Examples
+        With outlines.
+    batch_size : int
+    seed : int
+    how : Augmentation, optional
+    """
+
+    def __init__(
+        self, seen: Examples, batch_size: int, seed: int, how: Augmentation | None = None
+    ) -> None:
+        super().__init__(seen, batch_size, seed)
+        self.how = how
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Targets, Targets]:
         rows = self.rows(index)
         random = np.random.default_rng((self.seed, self.epoch, index))
-        grey, inside = augment(self.seen.pixels[rows, ..., 0], self.seen.outlines[rows], random)
+        pixels, outlines = self.seen.pixels[rows, ..., 0], self.seen.outlines[rows]
+        grey, inside = augment(pixels, outlines, random, self.how)
         return as_targets(
             grey[..., np.newaxis], self.seen.classes[rows], inside, self.seen.outlined[rows]
         )

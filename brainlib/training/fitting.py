@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from brainlib import models, paths
+from brainlib.training.augmentation import Augmentation
 from brainlib.training.batches import (
     AugmentedBatches,
     Examples,
@@ -36,6 +38,8 @@ def fit(
     validation: Examples | None,
     schedule: Schedule,
     checkpoint: Path,
+    augmentation: Augmentation | None = None,
+    watchers: Iterable[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
     """Fit a model, going on from its checkpoint where an earlier fit of the same kind was killed.
 
@@ -53,6 +57,10 @@ def fit(
         Folder that holds the state of this fit after each epoch. A state that other data or
         another schedule left there, or one that cannot be read, is deleted. Delete the folder once
         the model is saved.
+    augmentation : Augmentation, optional
+        For a schedule with sizes, where pictures are to be changed otherwise than by default.
+    watchers : iterable of keras.callbacks.Callback
+        Told of every step beside what `fit` itself needs to be told.
 
     Returns
     -------
@@ -61,12 +69,12 @@ def fit(
         `validation_loss`, all of the class. The training columns are Keras' running means during
         the epoch.
     """
-    _discard_foreign_state(checkpoint, _identity(model, train, validation, schedule))
+    _discard_foreign_state(checkpoint, _identity(model, train, validation, schedule, augmentation))
     learner = models.network_of(model) if schedule.sizes else model
     _compile(learner, schedule, steps=-(-len(train) // schedule.batch_size) * schedule.epochs)
     history = checkpoint / "history.csv"
     for size, first_epoch, end in schedule.phases():
-        batches = _batches(train.resized(size), schedule)
+        batches = _batches(train.resized(size), schedule, augmentation)
         learner.fit(
             batches,
             validation_data=_validation_data(validation, schedule),
@@ -83,14 +91,18 @@ def fit(
                 keras.callbacks.BackupAndRestore(
                     str(checkpoint), double_checkpoint=True, delete_checkpoint=False
                 ),
+                *watchers,
             ],
         )
     return pd.read_csv(history)
 
 
-def _batches(train: Examples, schedule: Schedule) -> ShuffledBatches:
-    kind = AugmentedBatches if schedule.sizes else ShuffledBatches
-    return kind(train, schedule.batch_size, schedule.seed)
+def _batches(
+    train: Examples, schedule: Schedule, augmentation: Augmentation | None
+) -> ShuffledBatches:
+    if schedule.sizes:
+        return AugmentedBatches(train, schedule.batch_size, schedule.seed, augmentation)
+    return ShuffledBatches(train, schedule.batch_size, schedule.seed)
 
 
 def _validation_data(validation: Examples | None, schedule: Schedule) -> tuple | None:
@@ -235,7 +247,13 @@ class Progress(keras.callbacks.Callback):
         self.bar.close()
 
 
-def _identity(model: keras.Model, *parts: Any) -> str:
+def _identity(
+    model: keras.Model,
+    train: Examples,
+    validation: Examples | None,
+    schedule: Schedule,
+    augmentation: Augmentation | None,
+) -> str:
     """Return a hash over all that decides the outcome of a fit."""
     digest = hashlib.sha256()
     for layer in model.layers:  # without their names, which Keras counts up in one process
@@ -245,11 +263,11 @@ def _identity(model: keras.Model, *parts: Any) -> str:
         digest.update(f"{type(layer).__name__} {plain}".encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    *seen, schedule = parts
-    for part in (part for part in seen if part is not None):
+    for part in (part for part in (train, validation) if part is not None):
         for array in (getattr(part, attribute.name) for attribute in fields(part)):
             digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
-    digest.update(json.dumps(asdict(schedule), sort_keys=True).encode())
+    for choice in (choice for choice in (schedule, augmentation) if choice is not None):
+        digest.update(json.dumps(asdict(choice), sort_keys=True).encode())
     return digest.hexdigest()
 
 
