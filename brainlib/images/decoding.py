@@ -3,16 +3,18 @@
 Only the tags that are needed to show a slice are read, none that names a patient.
 """
 
+import re
 import textwrap
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
-from pathlib import Path
-from typing import TypeVar
+from contextlib import closing
+from itertools import count, groupby
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
 from pydicom.pixels import (
     apply_color_lut,
     apply_modality_lut,
@@ -20,11 +22,13 @@ from pydicom.pixels import (
     apply_windowing,
     iter_pixels,
 )
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from brainlib.images.codecs import DECODER_DEPENDENCIES, PLUGIN, open_dicom, require_whole
 from brainlib.images.pictures import ImageError
-from brainlib.images.quiet import silenced
 from brainlib.images.slices import Frame, robust_range, to_grey
+from brainlib.images.threads import sharing_memory, silenced
 
 _PLACE_TAGS = (
     "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "ImagerPixelSpacing",
@@ -42,11 +46,16 @@ _FILE_TAGS = (
     "InstanceNumber", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
 )  # fmt: skip
-_TAGS = [*_FILE_TAGS, *_PLACE_TAGS, *_SIGNAL_TAGS]
+_TAGS = ["SpecificCharacterSet", *_FILE_TAGS, *_PLACE_TAGS, *_SIGNAL_TAGS]
 
+_PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+
+_MAX_ELEMENTS = 20_000  # at the top of a header; an MR header has some hundred
+_FAILURES = 8  # after which the rest of a file is not tried
 _SAMPLED_SLICES = 32  # the percentiles of a long series are taken from this many of its slices
 _SAMPLED_PIXELS = 100_000  # of each of these slices
 _REASON_LENGTH = 300  # decoders answer with pages
+_QUOTED = re.compile(r"""(['"]).*?(\1|$)""", re.DOTALL)
 _EXTREMES = np.array([-1e30, 1e30])
 
 Result = TypeVar("Result")
@@ -78,29 +87,53 @@ def _stored(
     for file, run in groupby(frames, key=lambda frame: frame.file):
         run = list(run)
         try:
-            header = read_header(file)
-            decoded = _iter_pixels(file, header, [frame.index for frame in run])
+            stream = quietly(lambda: open_dicom(file))  # noqa: B023
         except ImageError as error:
             yield from ((frame, None, error) for frame in run)
             continue
-        for frame in run:
-            try:
-                values = quietly(lambda: next(decoded))  # noqa: B023
-                tags = quietly(lambda: frame_header(header, frame.index))  # noqa: B023
-            except ImageError as error:  # a generator that failed gives nothing more
-                values, tags = error, None
-                rest = [later.index for later in run if later.index > frame.index]
-                decoded = _iter_pixels(file, header, rest)
-            yield frame, tags, values
+        with stream:
+            yield from _stored_in(stream, run)
 
 
-def _iter_pixels(file: Path, header: Dataset, indices: list[int]) -> Iterator[np.ndarray]:
+def _stored_in(
+    stream: BinaryIO, frames: list[Frame]
+) -> Iterator[tuple[Frame, Dataset | None, np.ndarray | ImageError]]:
+    error: ImageError | None = None
+    try:
+        header = read_header(stream)
+        quietly(lambda: require_whole(stream, header, _syntax(header)))
+    except ImageError as found:
+        yield from ((frame, None, found) for frame in frames)
+        return
+    left, failures = deque(frames), 0
+    while left and failures < _FAILURES:
+        with closing(_iter_pixels(stream, header, [frame.index for frame in left])) as decoded:
+            while left:
+                frame = left.popleft()
+                try:
+                    values = quietly(lambda: next(decoded))
+                    tags = quietly(lambda: frame_header(header, frame.index))  # noqa: B023
+                except ImageError as found:  # a generator that failed gives nothing more
+                    error, failures = found, failures + 1
+                    yield frame, None, error
+                    break
+                yield frame, tags, values
+    yield from ((frame, None, error) for frame in left)
+
+
+def _syntax(header: Dataset) -> UID:
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is None:  # a file without preamble is not compressed, and was read as one of these
         implicit, little_endian = header.original_encoding
         explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
         syntax = ImplicitVRLittleEndian if implicit else explicit
-    return iter_pixels(file, indices=indices, transfer_syntax_uid=syntax)
+    return syntax
+
+
+def _iter_pixels(stream: BinaryIO, header: Dataset, indices: list[int]) -> Iterator[np.ndarray]:
+    syntax = _syntax(header)
+    plugin = PLUGIN if syntax in DECODER_DEPENDENCIES else ""
+    return iter_pixels(stream, indices=indices, transfer_syntax_uid=syntax, decoding_plugin=plugin)
 
 
 class SeriesRange:
@@ -125,38 +158,51 @@ class SeriesRange:
 
 
 def _grey(values: np.ndarray, header: Dataset, series_range: SeriesRange) -> np.ndarray:
-    if header.PhotometricInterpretation == "PALETTE COLOR":
-        values = apply_color_lut(values, header)
-    if values.ndim == 3:
-        bits = 8 * values.dtype.itemsize
-        colours = to_grey(values[..., :3], 0, 2**bits - 1) if bits > 8 else values[..., :3]
-        return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
-    grey = _windowed(values, header, series_range)
+    with sharing_memory(values.size):
+        if header.PhotometricInterpretation == "PALETTE COLOR":
+            values = apply_color_lut(values, header)
+        if values.ndim == 3:
+            bits = 8 * values.dtype.itemsize
+            colours = to_grey(values[..., :3], 0, 2**bits - 1) if bits > 8 else values[..., :3]
+            return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))
+        signal = apply_modality_lut(values, header)
+        if not np.isfinite([signal.min(), signal.max()]).all() and not np.isfinite(signal).any():
+            raise ImageError("it holds no finite value")
+        grey = _windowed(signal, values, header)
+    if grey is None:
+        # outside of the block above, because other slices are decoded for it
+        grey = to_grey(signal, *series_range())
     return 255 - grey if header.PhotometricInterpretation == "MONOCHROME1" else grey
 
 
-def _windowed(values: np.ndarray, header: Dataset, series_range: SeriesRange) -> np.ndarray:
-    signal = apply_modality_lut(values, header)
+def _windowed(signal: np.ndarray, values: np.ndarray, header: Dataset) -> np.ndarray | None:
+    """Return the signal as the file says that it is shown; None where it does not say."""
     if header.get("VOILUTSequence"):
         bits = header.VOILUTSequence[0].LUTDescriptor[2]
         return to_grey(apply_voi(signal.astype(np.int64), header), 0, 2**bits - 1)
     if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
         try:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 # what the window makes of the extremes is what it calls black and white
                 black, white = apply_windowing(_EXTREMES, header)
-                shown = apply_windowing(signal, header)
-            return to_grey((shown - black) / (white - black), 0, 1)
+                if np.isfinite([black, white]).all() and black != white:
+                    shown = apply_windowing(signal, header)
+                    return to_grey((shown - black) / (white - black), 0, 1)
         except (ValueError, ZeroDivisionError):  # a width of zero is no window
             pass
     if values.dtype == np.uint8:
         full = np.array([0, 2**header.BitsStored - 1], np.uint8)
         return to_grey(signal, *sorted(apply_modality_lut(full, header)))
-    return to_grey(signal, *series_range())
+    return None
 
 
-def read_header(file: Path) -> Dataset:
+def read_header(stream: BinaryIO) -> Dataset:
     """Read the tags that slices need; no pixels, no names.
+
+    Parameters
+    ----------
+    stream : binary file
+        As `open_dicom` gives it; it is left at the tag of the pixel data.
 
     Raises
     ------
@@ -166,7 +212,8 @@ def read_header(file: Path) -> Dataset:
 
     def read() -> Dataset:
         # a file without the DICOM preamble is read as well, and refused below if it makes no sense
-        header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        stream.seek(0)
+        header = read_partial(stream, _stop(), force=True, specific_tags=[*map(Tag, _TAGS)])
         for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
             if name in header and header[name].is_empty:
                 del header[name]
@@ -191,6 +238,18 @@ def frame_header(header: Dataset, index: int) -> Dataset:
     return tags
 
 
+def _stop() -> Callable[[BaseTag, str | None, int], bool]:
+    """Return what tells pydicom to stop at the pixels, or where a header has no end."""
+    elements = count()
+
+    def stop(tag: BaseTag, representation: str | None, length: int) -> bool:
+        if next(elements) > _MAX_ELEMENTS:  # a gigabyte of zeros would be parsed for minutes
+            raise ImageError("its header has no end; copy it again from where it came")
+        return tag in _PIXEL_TAGS
+
+    return stop
+
+
 def quietly(read: Callable[[], Result]) -> Result:
     """Call what reads a file; whatever it raises or warns of becomes one kind of error, or none."""
     try:
@@ -207,5 +266,10 @@ def quietly(read: Callable[[], Result]) -> Result:
 def _reason(error: BaseException) -> str:
     if isinstance(error, AttributeError) and "Pixel Data" in str(error):
         return "it holds no pixel data"
-    text = textwrap.shorten(f"{type(error).__name__}: {error}", _REASON_LENGTH)
-    return f"it cannot be decoded, cut short or damaged ({text})"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it; close other programs or make it smaller, or"
+    # what is quoted comes from the file, and may name the patient
+    text = re.sub(
+        r"""(['"]).*?(\1|$)""", "...", f"{type(error).__name__}: {error}", flags=re.DOTALL
+    )
+    return f"it cannot be decoded, cut short or damaged ({textwrap.shorten(text, _REASON_LENGTH)})"

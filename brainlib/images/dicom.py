@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from brainlib.images import geometry, pictures
+from brainlib.images import geometry
+from brainlib.images.codecs import open_dicom
 from brainlib.images.decoding import SeriesRange, decode, frame_header, quietly, read_header
 from brainlib.images.pictures import ImageError
 from brainlib.images.slices import Frame, ScanSlice
+
+MAX_SLICE_PIXELS = 40_000_000
+"""The largest DICOM slice that is decoded; to window it takes some thirty bytes a pixel."""
 
 _NO_SLICES = {
     "LOCALIZER": "a localizer, which shows where the other series lie",
@@ -23,6 +27,7 @@ _NO_SLICES = {
     "MOSAIC": "a mosaic of many slices in one picture; convert it first, for instance by dcm2niix",
 }
 _MAX_FRAMES = 100_000
+_MIN_FRAME_BYTES = 8  # compressed, each has at least a header of its own
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
 
 
@@ -34,8 +39,10 @@ def index_file(file: Path) -> list[Frame]:
     ImageError
         Where the file is damaged, holds no picture, or none to be shown (a localizer).
     """
-    header = read_header(file)
-    return quietly(lambda: _index(file, header))
+    with quietly(lambda: open_dicom(file)) as stream:
+        header = read_header(stream)
+        size = stream.seek(0, os.SEEK_END)
+    return quietly(lambda: _index(file, header, size))
 
 
 def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
@@ -66,9 +73,14 @@ def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
         yield from _cut_anew(frames, grey_range, plane)
 
 
-def _index(file: Path, header: Dataset) -> list[Frame]:
+def _index(file: Path, header: Dataset, size: int) -> list[Frame]:
     count = int(header.get("NumberOfFrames") or 1)
     _require_slices(header, count)
+    if count > 1 and count * _MIN_FRAME_BYTES > size:
+        raise ImageError(
+            f"its header says {count:,} slices, and its {size:,} bytes cannot hold them; copy it "
+            "again from where it came"
+        )
     series = _series_name(header, file)
     return [_frame(file, index, series, header) for index in range(count)]
 
@@ -191,10 +203,10 @@ def _require_slices(header: Dataset, frames: int) -> None:
     for word in header.get("ImageType") or []:
         if word in _NO_SLICES:
             raise ImageError(f"skipped: it is {_NO_SLICES[word]}")
-    if header.Rows * header.Columns > pictures.MAX_PICTURE_PIXELS or frames > _MAX_FRAMES:
+    if header.Rows * header.Columns > MAX_SLICE_PIXELS or not 0 < frames <= _MAX_FRAMES:
         raise ImageError(
-            f"it has {frames} slices of {header.Columns} by {header.Rows} pixels, more than "
-            f"{_MAX_FRAMES:,} or {pictures.MAX_PICTURE_PIXELS:,}; take it apart first"
+            f"it has {frames} slices of {header.Columns} by {header.Rows} pixels, not 1 to "
+            f"{_MAX_FRAMES:,} of at most {MAX_SLICE_PIXELS:,}; take it apart first"
         )
 
 
@@ -204,7 +216,8 @@ def _series_name(header: Dataset, file: Path) -> str:
     identity = uid.encode() if uid else os.fsencode(file.parent)
     digest = hashlib.blake2b(identity, digest_size=4).hexdigest()
     number = header.get("SeriesNumber")
-    return digest if number is None else f"{number}-{digest}"
+    # of a damaged file it could be any text
+    return f"{int(number)}-{digest}" if isinstance(number, int) else digest
 
 
 def _frame(file: Path, index: int, series: str, header: Dataset) -> Frame:

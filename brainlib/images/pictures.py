@@ -13,11 +13,12 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from brainlib import paths
 from brainlib.datasets import Collection
+from brainlib.images.threads import sharing_memory, silenced
 
 CACHE_VERSION = "1"
 """Part of every cache key: to be raised when the same file would decode to other pixels."""
@@ -28,6 +29,11 @@ UNREADABLE_LIMIT = 0.01
 MAX_PICTURE_PIXELS = 100_000_000
 """The largest picture that is decoded; a larger one would fill the memory."""
 
+MAX_SIDE = 65_535
+"""The longest side, in pixels or voxels: the most that JPEG and DICOM can say."""
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # no reader that starts programs (EPS)
+_BAND = 256  # rows that are made grey at once: the temporaries of a large picture would be larger
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
 
 logger = logging.getLogger(__name__)
@@ -75,7 +81,8 @@ def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     Raises
     ------
     ImageError
-        Where the file is absent, no picture, cut short, or larger than 100 million pixels.
+        Where the file is absent, no picture, cut short, larger than 100 million pixels or than
+        65,535 along a side, or holds several pages.
 
     Examples
     --------
@@ -87,21 +94,48 @@ def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     """
     name = path if isinstance(path, Path | str) else "the upload"
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PICTURE_PIXELS:
-                raise ImageError(
-                    f"it has {picture.width} by {picture.height} pixels, more than "
-                    f"{MAX_PICTURE_PIXELS:,}; scale it down first"
-                )
-            return np.asarray(_to_grey(ImageOps.exif_transpose(picture)))
+        with silenced(), Image.open(path, formats=_FORMATS) as picture:
+            _require_one_slice(picture)
+            with sharing_memory(picture.width * picture.height):
+                return _to_grey(ImageOps.exif_transpose(picture))
     except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
-        reason = f"{type(error).__name__}: {error}".replace(f" {str(name)!r}", "")
+        reason = _reason(error).replace(f" {str(name)!r}", "")
         raise ImageError(f"{name} cannot be read as a picture ({reason})") from error
 
 
-def _to_grey(picture: Image.Image) -> Image.Image:
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImageError):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PICTURE_PIXELS:,} pixels; scale it down first"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no JPEG, PNG, TIFF or BMP, or its start is damaged; copy or save it again"
+    text = f"{type(error).__name__}: {error}"
+    return f"it is cut short, damaged or of a rare kind; save it again. {text}"
+
+
+def _require_one_slice(picture: Image.Image) -> None:
+    width, height = picture.size
+    if not 0 < width * height <= MAX_PICTURE_PIXELS or max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"it has {width} by {height} pixels, more than {MAX_PICTURE_PIXELS:,} or more than "
+            f"{MAX_SIDE:,} along a side; scale it down first"
+        )
+    if picture.format == "TIFF" and picture.n_frames > 1:
+        raise ImageError(f"it holds {picture.n_frames} pages; save each as a picture of its own")
+
+
+def _to_grey(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I") or picture.mode == "F":
-        return Image.fromarray(_to_8_bits(np.asarray(picture)))
+        return _to_8_bits(np.asarray(picture))
+    grey = np.empty((picture.height, picture.width), np.uint8)
+    for top in range(0, picture.height, _BAND):
+        box = (0, top, picture.width, min(top + _BAND, picture.height))
+        grey[box[1] : box[3]] = _band_to_grey(picture.crop(box))
+    return grey
+
+
+def _band_to_grey(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
@@ -112,14 +146,19 @@ def _to_grey(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise ImageError("the picture holds values that are not finite")
-    low, high = float(values.min()), float(values.max())
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        return (values * 255.0).round().astype(np.uint8)
-    if low >= 0 and high <= 255:
+    low, high = float(values.min()), float(values.max())  # not a number where one of them is
+    if not np.isfinite([low, high]).all():
+        raise ImageError("it holds values that are not finite; save it again without them")
+    if low >= 0 and high <= 255 and not (values.dtype.kind == "f" and high <= 1):
         return values.astype(np.uint8)
-    return ((values - low) * (255.0 / (high - low or 1.0))).round().astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _BAND):
+        band = values[top : top + _BAND]
+        if low >= 0 and high <= 1 and values.dtype.kind == "f":
+            grey[top : top + _BAND] = (band * 255.0).round()
+        else:
+            grey[top : top + _BAND] = ((band - low) * (255.0 / (high - low or 1.0))).round()
+    return grey
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:

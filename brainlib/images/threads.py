@@ -1,11 +1,15 @@
-"""The warnings of the libraries that decode, kept silent in any number of threads at once."""
+"""What decoding in many threads at once has to share: the silence, and the memory."""
 
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LARGE = 16_000_000
+"""Pixels or voxels from which on one is decoded after the other."""
+
 _lock = threading.Lock()
+_large = threading.Lock()
 _silences: list[warnings.catch_warnings] = []
 _users = 0
 
@@ -28,6 +32,24 @@ def silenced() -> Iterator[None]:
         yield
     finally:
         _leave()
+
+
+@contextmanager
+def sharing_memory(size: int) -> Iterator[None]:
+    """Let one of the large be decoded at a time, so that several together do not fill the memory.
+
+    A block must not give anything out while it is inside: who waits for it may wait for another.
+
+    Parameters
+    ----------
+    size : int
+        Pixels or voxels.
+    """
+    if size < LARGE:
+        yield
+    else:
+        with _large:
+            yield
 
 
 def _enter() -> None:
