@@ -352,13 +352,27 @@ def _reliability(studies: pd.DataFrame, replicates: list[pd.DataFrame]) -> list[
             drawn = [_in_bin(again, number, low, high).mean() for again in replicates]
             drawn = [share for share in drawn if np.isfinite(share)]
             if len(part) and len(drawn) > 1:
-                lower, upper = np.quantile(drawn, [0.025, 0.975])
+                lower, upper = _share_limits(float(part.mean()), drawn, len(part))
                 rows.append({
                     "class": name, "low": low, "high": high, "studies": len(part),
                     "observed": round(float(part.mean()), 6),
                     "lower": round(float(lower), 6), "upper": round(float(upper), 6),
                 })  # fmt: skip
     return rows
+
+
+def _share_limits(observed: float, drawn: list[float], studies: int) -> tuple[float, float]:
+    """Return percentiles; for 0 and 1, which no draw changes, Clopper and Pearson's limits.
+
+    Their trials are people, each of whom gives about a study for every share and draw.
+    """
+    lower, upper = np.quantile(drawn, [0.025, 0.975])
+    margin = 1 - 0.025 ** (1 / max(1, studies // (DRAWS * len(SHARES))))
+    if observed >= 1:
+        lower = min(float(lower), 1 - margin)
+    if observed <= 0:
+        upper = max(float(upper), margin)
+    return float(lower), float(upper)
 
 
 def _in_bin(studies: pd.DataFrame, number: int, low: float, high: float) -> pd.Series:
