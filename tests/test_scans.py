@@ -280,7 +280,11 @@ def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, s
     write_series(tmp_path, **spoil)
     (refused,) = opened(tmp_path, "coronal")
     assert reason in refused.error and "plane='acquired'" in refused.error
-    assert not any(found.error for found in opened(tmp_path))
+    acquired = opened(tmp_path)
+    assert all(found.pixels is not None for found in acquired[: len(spoil["heights"])])
+    # what is missing is said as well, after the slices that are there
+    said = [found.error for found in acquired if found.error]
+    assert len(said) == (reason == "slices are missing") and all(reason in text for text in said)
 
 
 def test_the_window_of_the_file_is_used(tmp_path):

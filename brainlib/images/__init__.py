@@ -6,11 +6,11 @@
 their name ends with.
 """
 
+from brainlib.images.errors import ImageError
 from brainlib.images.outlines import draw_outlines, draw_polygon
 from brainlib.images.pictures import (
     CACHE_VERSION,
     UNREADABLE_LIMIT,
-    ImageError,
     LoadedImages,
     file_formats,
     grey_histograms,

@@ -36,7 +36,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from brainlib.images.pictures import ImageError
+from brainlib.images.errors import ImageError
 
 MAX_INFLATED = 500_000_000
 """The most bytes that a deflated file may unpack to."""

@@ -3,13 +3,11 @@
 Only the tags that are needed to show a slice are read, none that names a patient.
 """
 
-import re
-import textwrap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import count, groupby
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -26,9 +24,9 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from brainlib.images.codecs import DECODER_DEPENDENCIES, PLUGIN, open_dicom, require_whole
-from brainlib.images.pictures import ImageError
+from brainlib.images.errors import ImageError, quietly
 from brainlib.images.slices import Frame, robust_range, to_grey
-from brainlib.images.threads import sharing_memory, silenced
+from brainlib.images.threads import sharing_memory
 
 _PLACE_TAGS = (
     "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "ImagerPixelSpacing",
@@ -54,11 +52,7 @@ _MAX_ELEMENTS = 20_000  # at the top of a header; an MR header has some hundred
 _FAILURES = 8  # after which the rest of a file is not tried
 _SAMPLED_SLICES = 32  # the percentiles of a long series are taken from this many of its slices
 _SAMPLED_PIXELS = 100_000  # of each of these slices
-_REASON_LENGTH = 300  # decoders answer with pages
-_QUOTED = re.compile(r"""(['"]).*?(\1|$)""", re.DOTALL)
 _EXTREMES = np.array([-1e30, 1e30])
-
-Result = TypeVar("Result")
 
 
 def decode(
@@ -248,28 +242,3 @@ def _stop() -> Callable[[BaseTag, str | None, int], bool]:
         return tag in _PIXEL_TAGS
 
     return stop
-
-
-def quietly(read: Callable[[], Result]) -> Result:
-    """Call what reads a file; whatever it raises or warns of becomes one kind of error, or none."""
-    try:
-        with silenced():
-            return read()
-    except (ImageError, KeyboardInterrupt, SystemExit):
-        raise
-    except StopIteration:
-        raise ImageError("it holds fewer slices than it says; copy it again") from None
-    except BaseException as error:  # the RLE decoder panics (no Exception) on damaged files
-        raise ImageError(f"{_reason(error)}; copy it again from where it came") from error
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, AttributeError) and "Pixel Data" in str(error):
-        return "it holds no pixel data"
-    if isinstance(error, MemoryError):
-        return "there is not enough memory for it; close other programs or make it smaller, or"
-    # what is quoted comes from the file, and may name the patient
-    text = re.sub(
-        r"""(['"]).*?(\1|$)""", "...", f"{type(error).__name__}: {error}", flags=re.DOTALL
-    )
-    return f"it cannot be decoded, cut short or damaged ({textwrap.shorten(text, _REASON_LENGTH)})"

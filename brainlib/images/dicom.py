@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 
 from brainlib.images import geometry
 from brainlib.images.codecs import open_dicom
-from brainlib.images.decoding import SeriesRange, decode, frame_header, quietly, read_header
-from brainlib.images.pictures import ImageError
+from brainlib.images.decoding import SeriesRange, decode, frame_header, read_header
+from brainlib.images.errors import ImageError, quietly
 from brainlib.images.slices import Frame, ScanSlice
 
 MAX_SLICE_PIXELS = 40_000_000
@@ -101,6 +101,8 @@ def _acquired(frames: list[Frame], grey_range: "SeriesRange") -> Iterator[ScanSl
         except ImageError as error:
             shown = ScanSlice(frame.file, frame.series, number, name, error=str(error))
         yield shown
+    for remark in filter(None, (_missing(frames), _doubtful_order(frames))):
+        yield ScanSlice(frames[0].file, frames[0].series, len(frames), error=remark)
 
 
 def _shown(pixels: np.ndarray, frame: Frame) -> np.ndarray:
@@ -160,17 +162,53 @@ def _irregularity(frames: list[Frame]) -> str:
     return ""
 
 
+def _missing(frames: list[Frame]) -> str:
+    """Return how many slices are missing in a series that is regular but for gaps."""
+    if not _located(frames) or len({_rounded(frame.orientation) for frame in frames}) > 1:
+        return ""
+    places = {round(_along(frame), 2) for frame in frames}  # of several echoes there is one
+    steps = np.diff(sorted(places))
+    if len(steps) < 4:
+        return ""
+    step = np.median(steps)
+    gaps = np.rint(steps / step)
+    if gaps.max() < 2 or np.abs(steps - gaps * step).max() > _SAME_STEP * step:
+        return ""
+    return (
+        f"{int(gaps.sum()) - len(gaps)} slices are missing in its series: most are {step:.3g} mm "
+        f"apart, some {steps.max():.3g} mm; what they show is in no answer, copy them as well"
+    )
+
+
+def _doubtful_order(frames: list[Frame]) -> str:
+    """Say where files have the same instance number, and nothing else gives their order."""
+    numbered = [(frame.instance, frame.index) for frame in frames if frame.instance >= 0]
+    if _located(frames) or len(set(numbered)) == len(numbered):
+        return ""
+    return (
+        "several of its slices have the same instance number, and no position; they come in the "
+        "order of their names: look at the order before you trust a slice number"
+    )
+
+
+def _located(frames: list[Frame]) -> bool:
+    return all(frame.orientation and frame.position for frame in frames)
+
+
+def _along(frame: Frame) -> float:
+    return float(geometry.along_numbers(frame.affine) @ frame.affine[:3, 3])
+
+
 def _in_order(frames: list[Frame]) -> list[Frame]:
     """Sort by position along the normal, or by instance number where a position is missing."""
-    located = all(frame.orientation and frame.position for frame in frames)
+    located = _located(frames)
 
     def place(frame: Frame) -> tuple[Any, ...]:
         if not located:
             return frame.instance, frame.file, frame.index
         # orientations first, so that each stack of a series with several keeps together
-        along = float(geometry.along_numbers(frame.affine) @ frame.affine[:3, 3])
         orientation = _rounded(frame.orientation)
-        return orientation, round(along, 3), frame.instance, frame.file, frame.index
+        return orientation, round(_along(frame), 3), frame.instance, frame.file, frame.index
 
     return sorted(frames, key=place)
 

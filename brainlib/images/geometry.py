@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from brainlib.images import pictures
-from brainlib.images.pictures import ImageError
+from brainlib.images.errors import ImageError
 from brainlib.images.slices import ScanSlice
 
 OBLIQUE_COSINE = 0.8
@@ -21,6 +21,7 @@ MAX_VOXELS = 400_000_000
 """The largest volume that is taken into memory."""
 
 _PLANE_OF_AXIS = ("sagittal", "coronal", "axial")  # cut by x, y and z
+_STRETCH = 100  # a slice of 10 mm at 0.1 mm a pixel; more is a damaged header
 _ISOTROPIC = 1.01  # spacings that differ by less are the same up to rounding in the header
 
 # where the rows, the columns and the numbers of displayed slices lead to, in nibabel's letters
@@ -127,9 +128,15 @@ def square(pixels: np.ndarray, row_spacing: float, column_spacing: float) -> np.
     Raises
     ------
     ImageError
-        Where there would be more than 100 million pixels.
+        Where there would be more than 100 million pixels, or one spacing is a hundred times the
+        other.
     """
-    finest = min(row_spacing, column_spacing)
+    finest, coarsest = sorted((row_spacing, column_spacing))
+    if not 0 < coarsest <= _STRETCH * finest < np.inf:
+        raise ImageError(
+            f"its pixels are {row_spacing:g} by {column_spacing:g} apart, which no scanner does; "
+            "write it again with its true spacing"
+        )
     height = max(1, round(pixels.shape[0] * float(row_spacing / finest)))
     width = max(1, round(pixels.shape[1] * float(column_spacing / finest)))
     if height * width > pictures.MAX_PICTURE_PIXELS:
@@ -150,14 +157,14 @@ def require_size(shape: tuple[int, ...]) -> None:
     Raises
     ------
     ImageError
-        Where it has more than 400 million voxels, or none.
+        Where it has more than 400 million voxels, more than 65,535 along a side, or none.
     """
     voxels = np.prod([float(length) for length in shape])
-    if not 0 < voxels <= MAX_VOXELS:
+    if not 0 < voxels <= MAX_VOXELS or max(shape) > pictures.MAX_SIDE:
         sides = " by ".join(str(length) for length in shape)
         raise ImageError(
-            f"it has {sides} voxels, and a volume has between 1 and {MAX_VOXELS:,}; "
-            "crop it or scale it down first"
+            f"it has {sides} voxels, and a volume has between 1 and {MAX_VOXELS:,}, at most "
+            f"{pictures.MAX_SIDE:,} along a side; crop it or scale it down first"
         )
 
 

@@ -1,23 +1,32 @@
 """The slices of a NIfTI volume."""
 
 import gzip
+import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 
 from brainlib.images import geometry
-from brainlib.images.pictures import ImageError
+from brainlib.images.errors import ImageError, reason
 from brainlib.images.slices import ScanSlice, robust_range, to_grey
+from brainlib.images.threads import sharing_memory
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_KINDS = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+_LONGEST_HEADER = nibabel.Nifti2Header.sizeof_hdr
+_MAX_OFFSET = 100_000_000  # where the voxels start; extensions come before them
+_SAMPLED_VOXELS = 40_000_000
+_SILENT = logging.Logger("nifti", logging.CRITICAL + 1)  # nibabel's own writes to the terminal
 
 
 def may_be_nifti(file: Path) -> bool:
     """Return whether a file starts with the header of a NIfTI volume, compressed or not."""
-    return _kind(file) is not None
+    with _open(file) as stream:
+        return _kind_of(stream.read(_LONGEST_HEADER)) is not None
 
 
 def read_volume(file: Path, plane: str, series: str) -> Iterator[ScanSlice]:
@@ -38,34 +47,72 @@ def read_volume(file: Path, plane: str, series: str) -> Iterator[ScanSlice]:
         dimensions than three, colours, or nothing finite.
     """
     volume, affine, oriented = _load(file)
-    low, high = robust_range(volume)
     chosen = geometry.acquired_plane(volume.shape, affine) if plane == "acquired" else plane
     name = geometry.plane_name(affine, chosen) if oriented else ""
     turned, spacing = geometry.turn(volume, affine, chosen)
-    slices = (to_grey(turned[:, :, number], low, high) for number in range(turned.shape[2]))
+    slices = (turned[:, :, number] for number in range(turned.shape[2]))
     yield from geometry.cut(slices, spacing, ScanSlice(file, series, plane=name))
 
 
 def _load(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return a volume in grey, its affine, and whether the file says how it lies."""
     try:
-        kind = _kind(file)
-        if kind is None:
-            raise ImageError("it does not start as a NIfTI volume does (.nii or .nii.gz)")
         with _open(file) as stream:
-            image = kind.from_stream(stream)
-            _require_volume(image.shape)
-            # a trailing dimension of 1 says nothing; the data are read while the file is open
-            volume = image.get_fdata(dtype=np.float32).reshape(image.shape[:3])
+            header = _read_header(stream)
+            with sharing_memory(math.prod(header.get_data_shape())):
+                grey = _to_grey(_read_voxels(stream, header))
+        return grey, header.get_best_affine(), any((header["qform_code"], header["sform_code"]))
     except ImageError:
         raise
     except Exception as error:  # nibabel, gzip and zlib raise a dozen kinds on damaged files
-        reason = f"{type(error).__name__}: {error}".replace(str(file), file.name)
+        raise ImageError(f"{reason(error)}; copy or convert it again from where it came") from error
+
+
+def _read_header(stream: BinaryIO) -> nibabel.Nifti1Header:
+    """Read the header and no extensions, which may be endless; refuse what is no volume."""
+    start = stream.read(_LONGEST_HEADER)
+    kind = _kind_of(start)
+    if kind is None:
+        raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
+    header = kind(start[: kind.sizeof_hdr], check=False)
+    header.check_fix(logger=_SILENT)
+    if header["magic"].item() not in (b"n+1", kind.single_magic):
         raise ImageError(
-            f"it is cut short, damaged, or not made of plain numbers ({reason}); copy or convert "
-            "it again from where it came"
-        ) from error
-    codes = image.header["qform_code"], image.header["sform_code"]
-    return volume, image.affine, any(codes)
+            "its voxels lie in another file, as those of .hdr and .img; save both as one .nii"
+        )
+    if header.get_data_dtype().kind not in "iuf":
+        raise ImageError("its voxels are colours or complex numbers; save it as plain numbers")
+    if header.get_data_offset() > _MAX_OFFSET:
+        raise ImageError("its header says that no voxel comes for gigabytes; convert it again")
+    _require_volume(header.get_data_shape())
+    return header
+
+
+def _read_voxels(stream: BinaryIO, header: nibabel.Nifti1Header) -> np.ndarray:
+    """Read slice by slice: the numbers in the file may be wider than those that are kept."""
+    shape = header.get_data_shape()
+    stored = ArrayProxy(stream, header, mmap=False)
+    volume = np.empty(shape[:3], np.float32, order="F")
+    for number in range(shape[2]):
+        # a trailing dimension of 1 says nothing
+        volume[:, :, number] = stored[:, :, number].reshape(shape[:2])
+    end = header.get_data_offset() + volume.size * header.get_data_dtype().itemsize
+    stream.seek(end)
+    # reading on to the end also makes gzip compare its checksum
+    spare = volume.size // max(shape[:3]) * header.get_data_dtype().itemsize
+    if len(stream.read(spare + 1)) >= spare:
+        raise ImageError("it holds more voxels than its header says; convert it again")
+    return volume
+
+
+def _to_grey(volume: np.ndarray) -> np.ndarray:
+    # of a large volume every so many voxels; an odd step meets every column in turn
+    step = max(1, volume.size // _SAMPLED_VOXELS | 1)
+    low, high = robust_range(volume.ravel(order="K")[::step])
+    grey = np.empty(volume.shape, np.uint8, order="F")
+    for number in range(volume.shape[2]):
+        grey[:, :, number] = to_grey(volume[:, :, number], low, high)
+    return grey
 
 
 def _require_volume(shape: tuple[int, ...]) -> None:
@@ -77,16 +124,12 @@ def _require_volume(shape: tuple[int, ...]) -> None:
     geometry.require_size(shape)
 
 
-def _kind(file: Path) -> type[nibabel.Nifti1Image] | None:
-    with _open(file) as stream:
-        start = stream.read(nibabel.Nifti2Header.sizeof_hdr)
-    for kind in _KINDS:
-        if kind.header_class.may_contain_header(start):
-            return kind
-    return None
+def _kind_of(start: bytes) -> type[nibabel.Nifti1Header] | None:
+    kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+    return next((kind for kind in kinds if kind.may_contain_header(start)), None)
 
 
-def _open(file: Path) -> gzip.GzipFile:
+def _open(file: Path) -> BinaryIO:
     with file.open("rb") as stream:
         compressed = stream.read(2) == _GZIP_MAGIC
     return gzip.open(file, "rb") if compressed else file.open("rb")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from brainlib import paths
 from brainlib.datasets import Collection
+from brainlib.images.errors import ImageError
 from brainlib.images.threads import sharing_memory, silenced
 
 CACHE_VERSION = "1"
@@ -37,10 +38,6 @@ _BAND = 256  # rows that are made grey at once: the temporaries of a large pictu
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
 
 logger = logging.getLogger(__name__)
-
-
-class ImageError(ValueError):
-    """A picture that cannot be read, or too many of them."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from brainlib import paths
 from brainlib.datasets import PICTURE_SUFFIXES
-from brainlib.images.pictures import ImageError, read_picture
+from brainlib.images.errors import ImageError, one_line, quietly
+from brainlib.images.pictures import read_picture
 from brainlib.images.slices import PLANES, Frame, ScanSlice
 
 SCAN_SUFFIXES = {".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".nii": "nifti",
@@ -17,7 +18,8 @@ SCAN_SUFFIXES = {".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".nii": "n
 """What a file claims to be by its name; what it is, its content says."""
 
 _HEAD = 512
-_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM")
+_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths; many a text starts with BM
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,12 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     """
     if plane not in ("acquired", *PLANES):
         raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
-    root = paths.resolve(path)
-    if not root.exists():
+    try:
+        root = paths.resolve(path)
+        there = root.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, too long a name
+        raise ImageError(f"{one_line(str(path))} is no path ({type(error).__name__})") from error
+    if not there:
         raise ImageError(f"there is nothing at {path}; name a picture, DICOM, NIfTI or folder")
     kinds = _recognised(root)
     if not kinds:
@@ -138,7 +144,7 @@ def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
     for found in _safely(_slices(scan, file, plane), file, scan.series):
         named = scan.given / found.file.relative_to(scan.root)
         error = found.error and f"{named}: {found.error}".replace(str(found.file), str(named))
-        yield dataclasses.replace(found, file=named, error=" ".join(error.splitlines()))
+        yield dataclasses.replace(found, file=named, error=one_line(error))
 
 
 def _read_each(scans: list[Scan], plane: str) -> Iterator[ScanSlice]:
@@ -153,7 +159,10 @@ def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
         firsts.setdefault(frames[0].file, []).append(name)
     for file, kind in kinds.items():
         below = file.relative_to(root)
-        named = Scan(given / below, below.as_posix() if below.name else file.name, root, given)
+        name = below.as_posix() if below.name else file.name
+        # a name that is not UTF-8 could not be stored in a table
+        series_name = name.encode("utf-8", "backslashreplace").decode()
+        named = Scan(given / below, series_name, root, given)
         if kind in ("picture", "nifti"):
             yield dataclasses.replace(named, kind=kind)
         elif kind != "dicom" or file in errors:
@@ -198,60 +207,88 @@ def _read_one(file: Path, series: str) -> Iterator[ScanSlice]:
 def _safely(slices: Iterator[ScanSlice], file: Path, series: str) -> Iterator[ScanSlice]:
     """Pass slices on; where no more can be had, end with a record that says why."""
     number = 0
-    try:
-        for found in slices:
-            number = found.number + 1
-            yield found
-    except ImageError as error:
-        reason = str(error).removeprefix(f"{file} ")
-        yield ScanSlice(file, series, number, error=reason)
+    while True:
+        try:
+            found = quietly(lambda: next(slices, None))
+        except ImageError as error:
+            yield ScanSlice(file, series, number, error=str(error).removeprefix(f"{file} "))
+            return
+        if found is None:
+            return
+        number = found.number + 1
+        yield found
 
 
 def _recognised(root: Path) -> dict[Path, str]:
     """Return what each file is: `picture`, `dicom`, `nifti`, or why it cannot be read."""
     if not root.is_dir():
         return {root: _kind(root) or "it is no picture, no DICOM and no NIfTI; name another file"}
-    failures: list[OSError] = []
-    kinds = {file: _kind(file) for file in sorted(_list_files(root, failures))}
+    failures: dict[Path, str] = {}
+    kinds = {file: _kind(file) for file in _list_files(root, failures)}
     kinds = {file: kind for file, kind in kinds.items() if kind}
-    for error in failures:
-        kinds[Path(error.filename)] = f"the folder cannot be opened ({error.strerror})"
-    return dict(sorted(kinds.items()))
+    return dict(sorted({**kinds, **failures}.items()))
 
 
-def _list_files(root: Path, failures: list[OSError]) -> Iterator[Path]:
+def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
+    """Give all files below a folder; `os.walk` gives up where folders are nested too deep."""
     seen = set()
-    for folder, folders, names in os.walk(root, onerror=failures.append, followlinks=True):
-        status = Path(folder).stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in seen:  # a link to where we have been, perhaps in a circle
-            folders.clear()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue  # a link to where we have been, perhaps in a circle
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            failures[folder] = f"the folder cannot be opened ({error.strerror}); look at who may"
             continue
-        seen.add(identity)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder) / name for name in names if not name.startswith("."))
+        for entry in found:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                waiting.append(folder / entry.name)
+            else:
+                yield folder / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # what it is will be said where it is opened
+        return False
 
 
 def _kind(file: Path) -> str:
     """Return what a file is by its content, else by its name; empty where it is something else."""
     ends = file.name.lower()
     claimed = next((kind for end, kind in SCAN_SUFFIXES.items() if ends.endswith(end)), "")
-    if not file.is_file():  # a pipe would be waited for, a broken link is said
-        return "it is no regular file, or a link to nothing" if claimed else ""
     try:
+        if not file.is_file():  # a pipe would be waited for, a broken link is said
+            return "it is no regular file, or a link to nothing; remove it" if claimed else ""
         with file.open("rb") as stream:
             head = stream.read(_HEAD)
     except OSError as error:
-        return f"it cannot be opened ({error.strerror})"
+        return f"it cannot be opened ({error.strerror}); look at who may read it"
     if head[128:132] == b"DICM" or _starts_without_preamble(head):
         return "dicom"
-    if head.startswith(_PICTURE_STARTS):
+    if head.startswith(_PICTURE_STARTS) or _is_bmp(head):
         return "picture"
+    if not head and claimed:
+        return "it is empty; copy it again from where it came"
     if _is_nifti(file):
         return "nifti"
+    if claimed == "dicom":  # to parse what is none could take for ever
+        return "it is named as a DICOM file and does not begin as one; copy it again or remove it"
     if not claimed and _may_be_damaged(file, head):
         return "it is no picture, no DICOM and no NIfTI, or damaged; copy it again or remove it"
     return claimed
+
+
+def _is_bmp(head: bytes) -> bool:
+    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
 
 
 def _starts_without_preamble(head: bytes) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brainlib.images.pictures import ImageError
+from brainlib.images.errors import ImageError
 
 PLANES = ("axial", "coronal", "sagittal")
 """The planes that a volume can be cut in."""
