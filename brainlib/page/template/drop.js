@@ -1,0 +1,67 @@
+// Files and folders dropped anywhere on the page go the way of those that are chosen, and what is
+// larger than the server takes is refused here, because the server would end the connection.
+(() => {
+  const open = HTMLInputElement.prototype.click;
+  let dropped = null;
+
+  HTMLInputElement.prototype.click = function () {
+    if (this.type !== "file") return open.call(this);
+    if (!this.brainlibGuarded) {
+      this.addEventListener("change", refuseLarge, { capture: true });
+      this.brainlibGuarded = true;
+    }
+    if (!dropped) return open.call(this);
+    this.files = dropped;
+    dropped = null;
+    this.dispatchEvent(new Event("change"));
+  };
+
+  function refuseLarge(event) {
+    const megabytes = Number(document.querySelector("[data-megabytes]").dataset.megabytes);
+    const size = Array.from(this.files).reduce((sum, file) => sum + file.size, 0) / 1e6;
+    const box = document.querySelector(".brainlib-drop");
+    document.querySelector(".brainlib-toolarge")?.remove();
+    if (size < megabytes) return;
+    event.stopImmediatePropagation();
+    const line = document.createElement("div");
+    line.className = "brainlib-problems brainlib-toolarge";
+    line.textContent = `These files have ${Math.ceil(size)} MB, and ${megabytes} MB at a time can ` +
+      "be taken: choose fewer, one series at a time.";
+    box.after(line);
+  }
+
+  async function collect(transfer) {
+    const entries = Array.from(transfer.items, (item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const found = new DataTransfer();
+    if (!entries.length) Array.from(transfer.files, (file) => found.items.add(file));
+    for (const entry of entries) await walk(entry, found);
+    return found.files;
+  }
+
+  async function walk(entry, found) {
+    if (entry.isFile) {
+      found.items.add(await new Promise((done, failed) => entry.file(done, failed)));
+      return;
+    }
+    const reader = entry.createReader();
+    for (;;) {
+      const inside = await new Promise((done, failed) => reader.readEntries(done, failed));
+      if (!inside.length) return;
+      for (const one of inside) if (!one.name.startsWith(".")) await walk(one, found);
+    }
+  }
+
+  const marked = (on) => document.body.classList.toggle("brainlib-dropping", on);
+  document.addEventListener("dragover", (event) => { event.preventDefault(); marked(true); });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) marked(false); });
+  document.addEventListener("drop", async (event) => {
+    event.preventDefault();
+    marked(false);
+    const files = await collect(event.dataTransfer);
+    const button = document.querySelector(".brainlib-drop .widget-upload");
+    if (!files.length || !button || button.disabled) return;
+    dropped = files;
+    button.click();
+    dropped = null;
+  });
+})();
