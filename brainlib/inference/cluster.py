@@ -1,0 +1,130 @@
+"""Work spread over the workers of a running dask cluster, whichever kind it is.
+
+Nothing lies between the caller and dask but the function that is mapped: the cluster is started by
+its own means (`dask scheduler` and `dask worker`, SLURM, Kubernetes, SSH) and is left as it was.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import distributed
+
+LEAST_WAITING = 16
+"""Tasks that a cluster holds at least; else two a thread, so that no thread waits for the next."""
+
+logger = logging.getLogger(__name__)
+
+
+class InferenceError(ValueError):
+    """Scans that cannot be classified as asked, tables that cannot be written, a cluster gone."""
+
+
+def connect(scheduler: str) -> "distributed.Client":
+    """Connect to a running dask cluster.
+
+    Parameters
+    ----------
+    scheduler : str
+        Its address, such as `tcp://10.0.0.1:8786`.
+
+    Raises
+    ------
+    InferenceError
+        Where dask is not installed, or nothing answers there.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InferenceError(
+            "a cluster needs dask: `pip install 'brainlib[cluster]'`, on every machine"
+        ) from error
+    try:
+        # a notebook's own client stays the default one
+        client = Client(scheduler, timeout="10s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise InferenceError(
+            f"no scheduler answers at {scheduler!r} ({error or type(error).__name__}): start one "
+            "with `dask scheduler` and give its address, such as tcp://10.0.0.1:8786"
+        ) from error
+    if not client.nthreads():
+        logger.warning("%s has no workers yet: waiting for them", scheduler)
+    return client
+
+
+def spread(
+    function: Callable[[Any], Any], items: Iterable[Any], scheduler: str, retries: int = 0
+) -> Iterator[tuple[int, Any, BaseException | None]]:
+    """Call a function for each item on the workers of a cluster; give the results as they come.
+
+    The cluster holds two items a thread and no more, however many there are. What a killed worker
+    was working on is given to another one.
+
+    Parameters
+    ----------
+    function : callable of one item
+        Importable on the workers.
+    items : iterable
+        Whatever pickle can take.
+    scheduler : str
+        As `connect` takes it.
+    retries : int
+        So many times an item that failed is tried again.
+
+    Yields
+    ------
+    place : int
+        Of the item, from 0.
+    result : object or None
+    error : BaseException or None
+        What the function raised, or dask's `KilledWorker` where the item took several workers down.
+
+    Raises
+    ------
+    InferenceError
+        Where the scheduler does not answer, or no more.
+    """
+    from_items = enumerate(items)
+    client = connect(scheduler)
+    from distributed import as_completed
+
+    with client:
+        finished, places = as_completed(loop=client.loop), {}
+        while True:
+            room = _room(client, scheduler) - len(places)
+            for place, item in islice(from_items, max(0, room)):
+                future = client.submit(function, item, pure=False, retries=retries)
+                places[future.key] = place
+                finished.add(future)
+            if not places:
+                return
+            # results leave the cluster with the last name for their future: this one
+            for future in finished.next_batch():
+                yield places.pop(future.key), *_outcome(future, scheduler)
+
+
+def _room(client: "distributed.Client", scheduler: str) -> int:
+    try:
+        return max(LEAST_WAITING, 2 * sum(client.nthreads().values()))
+    except (OSError, TimeoutError) as error:
+        raise _gone(scheduler) from error
+
+
+def _outcome(future: "distributed.Future", scheduler: str) -> tuple[Any, BaseException | None]:
+    from distributed import CancelledError
+
+    try:
+        return future.result(), None
+    except CancelledError as error:  # all are cancelled where the scheduler cannot be reached
+        raise _gone(scheduler) from error
+    except Exception as error:
+        return None, error
+
+
+def _gone(scheduler: str) -> InferenceError:
+    return InferenceError(
+        f"the scheduler at {scheduler} answers no more: start the cluster again, and then this; "
+        "what is done is kept"
+    )
