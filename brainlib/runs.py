@@ -92,6 +92,7 @@ class InferSettings(Settings):
     model: str = "model/brain_tumor.keras"
     engine: str = _choice("onnx", tuple(SUFFIXES))
     scheduler: str = ""
+    reports: int = _number(1, 0, 1000)
 
 
 SETTINGS: dict[str, type[Settings]] = {

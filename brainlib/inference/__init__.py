@@ -1,7 +1,8 @@
 """From scans and a saved model to answers: which class, how sure, or why there is none.
 
 `classifier` answers for slices, `folder` for folders of any size, on one machine or on many;
-`predicting` asks a model and nothing else; `choosing` is what `04_infer` shows.
+`predicting` asks a model and nothing else; `reporting` writes the reports of studies; `choosing` is
+what `04_infer` shows.
 """
 
 from brainlib.inference.choosing import choose_scans, readable
@@ -26,6 +27,7 @@ from brainlib.inference.folder import (
     read_predictions,
 )
 from brainlib.inference.predicting import predict_pictures, predict_table
+from brainlib.inference.reporting import write_reports
 
 __all__ = [
     "ACCEPTED",
@@ -48,4 +50,5 @@ __all__ = [
     "predict_table",
     "read_predictions",
     "readable",
+    "write_reports",
 ]
