@@ -1,0 +1,368 @@
+"""A folder of scans becomes two tables: each slice once, in order, whatever happened in between."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from brainlib import CLASS_NAMES, engines, images, inference, paths
+from brainlib.inference import folder
+
+CLASSES = list(CLASS_NAMES)
+BAND = 64
+"""Grey values that the model by brightness gives to each class."""
+
+
+def write_model(file):
+    """Write a model that is sure of class 0 below grey 64, of class 1 below 128, and so on."""
+    steps = np.arange(4, dtype=np.float32)
+    constants = {"scale": 50 * steps[np.newaxis] / BAND, "offset": -25 * steps * (steps + 1)}
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["grey"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["grey"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("Gemm", ["mean", "scale", "offset"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "by_brightness",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", "h", "w", "c"])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), file)
+    return file.with_suffix(".keras")
+
+
+def grey_of(number):
+    return number % 4 * BAND + BAND // 2
+
+
+def draw(place, count, size=(8, 8)):
+    """Write pictures whose names say their order, one of each class after the other."""
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("L", size, grey_of(number)).save(place / f"{number:05d}.png")
+    return place
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory):
+    return inference.Task(write_model(tmp_path_factory.mktemp("model") / "small.onnx"))
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(folder, "PART_PICTURES", 8)
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Note the names of the scans that are read."""
+    names, read_scan = [], images.read_scan
+    monkeypatch.setattr(
+        images, "read_scan", lambda scan, plane: names.append(scan.series) or read_scan(scan, plane)
+    )
+    return names
+
+
+def classify(place, output, task):
+    """Classify a folder and return its two tables as they were written."""
+    files = inference.classify_scans(images.list_scans(place), output, task)
+    return [file.read_bytes() for file in files]
+
+
+def stop_after(monkeypatch, count, error):
+    """Let whatever is written after so many parts fail."""
+    write, written = folder._write, []
+
+    def fail(parts, number, rows):
+        if len(written) == count:
+            raise error
+        write(parts, number, rows)
+        written.append(number)
+
+    monkeypatch.setattr(folder, "_write", fail)
+    return written
+
+
+def test_each_slice_of_a_mixed_folder_is_one_row_in_order(task, tmp_path):
+    place = draw(tmp_path / "scans", 30)
+    volume = np.stack([np.full((20, 20), 30 + 10 * number) for number in range(4)], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.uint8), np.eye(4)), place / "00010v.nii.gz")
+    (place / "00004.png").write_bytes(b"\x89PNG cut short")
+    (place / "00020.nii").write_bytes(b"no volume")
+    (place / "notes.txt").write_text("no scan", encoding="utf-8")
+    slices, series = inference.classify_scans(images.list_scans(place), tmp_path / "out", task)
+    table, studies = inference.read_predictions(slices), pd.read_csv(series, keep_default_na=False)
+    expected = [f"{number:05d}.png" for number in range(30)]
+    expected[20:20] = ["00020.nii"]
+    expected[11:11] = ["00010v.nii.gz"] * 4
+    assert [Path(path).name for path in table["path"]] == expected
+    assert table.loc[table["series"] == "00010v.nii.gz", "slice"].tolist() == [0, 1, 2, 3]
+    bad = table["error"] != ""
+    assert table.loc[bad, "series"].tolist() == ["00004.png", "00020.nii"]
+    assert (table.loc[bad, "class"] == "").all() and table.loc[bad, CLASSES].isna().all().all()
+    pictures = table[~bad & table["path"].str.endswith(".png")]
+    numbers = pictures["path"].map(lambda path: int(Path(path).stem))
+    assert pictures["class"].tolist() == [CLASSES[number % 4] for number in numbers]
+    assert studies["slices"].sum() == len(table) and len(studies) == len(table) - 3
+    assert list((tmp_path / "out").iterdir()).__len__() == 2
+
+
+def test_names_with_every_sign_come_back_from_the_table(task, tmp_path):
+    place = draw(tmp_path / "scans", 0)
+    names = ["a b.png", 'quo"te.png', "com,ma.png", "new\nline.png", "re\rturn.png", "grün 脳.png"]
+    names.append(os.fsdecode(b"latin-\xfc.png"))
+    for name in names:
+        Image.new("L", (8, 8), grey_of(2)).save(place / name)
+    slices, series = inference.classify_scans(images.list_scans(place), tmp_path / "out", task)
+    table = inference.read_predictions(slices)
+    assert sorted(Path(path).name for path in table["path"]) == sorted(names)
+    assert (table["class"] == CLASSES[2]).all()
+    studies = pd.read_csv(series, encoding_errors="surrogateescape")["series"]
+    assert len(studies) == len(names) and set(names[:-1]) < set(studies)
+
+
+@pytest.mark.parametrize("stops", [1, 3])
+def test_what_was_stopped_goes_on_and_reads_no_finished_part_again(
+    task, tmp_path, monkeypatch, read, stops
+):
+    place = draw(tmp_path / "scans", 50)
+    whole = classify(place, tmp_path / "whole", task)
+    for _ in range(stops):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+            stop_after(patch, 2, RuntimeError("stopped"))
+            classify(place, tmp_path / "out", task)
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+    kept = sorted((tmp_path / "out" / "predictions.parts").glob("*.predictions.csv"))
+    finished = [row.split(",")[1] for part in kept for row in part.read_text().splitlines()]
+    assert len(kept) == 2 * stops
+    read.clear()
+    assert classify(place, tmp_path / "out", task) == whole
+    assert len(read) == len(set(read)) == 50 - len(finished) and not set(read) & set(finished)
+    assert not (tmp_path / "out" / "predictions.parts").exists()
+
+
+def test_a_process_that_was_killed_goes_on(task, tmp_path, read):
+    place = draw(tmp_path / "scans", 60)
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from brainlib import images, inference\n"
+        "from brainlib.inference import folder\n"
+        "folder.PART_PICTURES, answer = 8, folder.answer_part\n"
+        "def slowly(*arguments, **named):\n"
+        "    time.sleep(0.3)\n"
+        "    return answer(*arguments, **named)\n"
+        "folder.answer_part = slowly\n"
+        "model, place, output = map(Path, sys.argv[1:])\n"
+        "inference.classify_scans(images.list_scans(place), output, inference.Task(model))\n"
+    )
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, task.model, place, output], stderr=subprocess.PIPE
+    )
+    parts = output / "predictions.parts"
+    while len(list(parts.glob("[0-9]*.studies.csv"))) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (output / "predictions.csv").exists()
+    table = classify(place, output, task)
+    assert len(read) <= 60 - 3 * 8
+    assert table == classify(place, tmp_path / "whole", task)
+
+
+@pytest.mark.parametrize("change", ["a file", "a file more", "the model", "the plane"])
+def test_other_scans_and_another_model_start_anew(task, tmp_path, monkeypatch, read, change):
+    place = draw(tmp_path / "scans", 30)
+    task = replace(task, model=write_model(tmp_path / "mine.onnx"))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        stop_after(patch, 2, RuntimeError("stopped"))
+        classify(place, tmp_path / "out", task)
+    if change == "a file":
+        Image.new("L", (9, 9), 7).save(place / "00000.png")
+    elif change == "a file more":
+        Image.new("L", (9, 9), 7).save(place / "99999.png")
+    elif change == "the model":
+        gate = onnx.load(tmp_path / "mine.onnx")
+        gate.doc_string = "another"
+        onnx.save(gate, tmp_path / "mine.onnx")
+    else:
+        task = replace(task, plane="axial")
+    read.clear()
+    tables = classify(place, tmp_path / "out", task)
+    assert len(read) == len(set(read)) == 30 + (change == "a file more")
+    assert tables == classify(place, tmp_path / "anew", task)
+
+
+def test_a_part_emptied_by_a_loss_of_power_is_made_again(task, tmp_path, monkeypatch):
+    place = draw(tmp_path / "scans", 30)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        stop_after(patch, 3, RuntimeError("stopped"))
+        classify(place, tmp_path / "out", task)
+    next((tmp_path / "out" / "predictions.parts").glob("0*.studies.csv")).write_bytes(b"")
+    assert classify(place, tmp_path / "out", task) == classify(place, tmp_path / "whole", task)
+
+
+@pytest.mark.parametrize("where", ["a part", "the tables"])
+def test_a_full_disk_is_said_and_costs_nothing_that_is_done(
+    task, tmp_path, monkeypatch, read, where
+):
+    place, output = draw(tmp_path / "scans", 30), tmp_path / "out"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+        if where == "a part":
+            stop_after(patch, 2, full)
+        else:
+            patch.setattr(folder.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(inference.InferenceError, match="No space left") as said:
+            classify(place, output, task)
+    assert str(output) in str(said.value) and "make room" in str(said.value)
+    kept = 2 if where == "a part" else 4
+    assert len(list((output / "predictions.parts").glob("*.studies.csv"))) == kept
+    assert not list(output.glob(".predictions*")) and not list(output.glob("*.csv"))
+    read.clear()
+    classify(place, output, task)
+    assert len(read) == max(0, 30 - 8 * kept)
+
+
+def test_an_output_that_is_no_folder_is_said(task, tmp_path):
+    (tmp_path / "out").write_text("a file", encoding="utf-8")
+    with pytest.raises(inference.InferenceError, match="cannot be written"):
+        classify(draw(tmp_path / "scans", 2), tmp_path / "out", task)
+
+
+def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_path, monkeypatch):
+    place, read_scan = draw(tmp_path / "scans", 12), images.read_scan
+
+    def fail(scan, plane):
+        if scan.series == "00003.png":
+            raise MemoryError("too\nlarge")
+        return iter([]) if scan.series == "00005.png" else read_scan(scan, plane)
+
+    monkeypatch.setattr(images, "read_scan", fail)
+    classify(place, tmp_path / "out", task)
+    table = inference.read_predictions(tmp_path / "out" / "predictions.csv").set_index("series")
+    assert len(table) == 12 and (table["error"] != "").sum() == 2
+    assert "MemoryError: too large" in table.loc["00003.png", "error"]
+    assert "holds no slice" in table.loc["00005.png", "error"]
+
+
+def test_scans_of_one_name_from_two_folders_stay_two_studies(task, tmp_path):
+    scans = [
+        scan for name in ("here", "there") for scan in images.list_scans(draw(tmp_path / name, 3))
+    ]
+    _, series = inference.classify_scans(scans, tmp_path / "out", task)
+    assert len(pd.read_csv(series)) == 6
+
+
+def test_a_folder_without_a_scan_gives_tables_without_a_row(task, tmp_path):
+    files = inference.classify_scans([], tmp_path / "out", task)
+    assert [len(pd.read_csv(file)) for file in files] == [0, 0]
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(task, tmp_path, monkeypatch):
+    """Pixels and tables of what is done are let go; the list of scans alone grows."""
+    monkeypatch.setattr(folder, "_cores", lambda: 2)
+    alive, most, lock = Counter(), Counter(), threading.Lock()
+
+    def count(kind, thing, change=1):
+        with lock:
+            alive[kind] += change
+            most[kind] = max(most[kind], alive[kind])
+        if change > 0:
+            weakref.finalize(thing, count, kind, None, -1)
+        return thing
+
+    read_scan, answer_batch = images.read_scan, folder.answer_batch
+    monkeypatch.setattr(
+        images, "read_scan", lambda *scan: (count("slices", one) for one in read_scan(*scan))
+    )
+    monkeypatch.setattr(
+        folder, "answer_batch", lambda *batch: count("tables", answer_batch(*batch))
+    )
+    classify(draw(tmp_path / "scans", 400), tmp_path / "out", task)
+    assert 0 < most["slices"] <= 2 * 8 * 2 and 0 < most["tables"] <= 4  # two parts of 8 at work
+
+
+def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
+    place = draw(tmp_path / "scans", 100)
+    before = threading.active_count()
+    stop_after(monkeypatch, 1, RuntimeError("stopped"))
+    with pytest.raises(RuntimeError) as kept:  # as a notebook keeps the last traceback
+        classify(place, tmp_path / "out", task)
+    assert threading.active_count() == before, kept
+
+
+def test_slices_are_read_while_others_are_classified(task, tmp_path, monkeypatch):
+    """Each wait is in `read_scan` or in the engine: side by side they take less than their sum."""
+    monkeypatch.setattr(folder, "PART_PICTURES", 1000)
+    monkeypatch.setattr(folder.in_batches, "__defaults__", (10,))
+    read_scan, answer_batch = images.read_scan, folder.answer_batch
+    monkeypatch.setattr(images, "read_scan", lambda *scan: time.sleep(0.01) or read_scan(*scan))
+    monkeypatch.setattr(
+        folder, "answer_batch", lambda *batch: time.sleep(0.1) or answer_batch(*batch)
+    )
+    scans = images.list_scans(draw(tmp_path / "scans", 100))
+    began = time.perf_counter()
+    assert len(folder.classify_part(scans, task)) == 100
+    assert time.perf_counter() - began < 1.7  # 1.0 s of reading and 1.0 s of answering
+
+
+@pytest.mark.parametrize("name", ["brain_tumor", "seed_cnn_official"])
+def test_the_engines_agree_on_the_released_files(name, tmp_path):
+    model = paths.project_root() / "model" / f"{name}.keras"
+    present = [
+        engine for engine, suffix in engines.SUFFIXES.items()
+        if model.with_suffix(suffix).is_file()
+    ]  # fmt: skip
+    if len(present) < 2:
+        pytest.skip(f"model/ has {name} for {', '.join(present) or 'no engine'} alone")
+    random = np.random.default_rng(0)
+    (tmp_path / "scans").mkdir()
+    for number, size in enumerate([(64, 64), (200, 150), (224, 224), (224, 224)]):
+        pixels = random.integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).resize(size).save(tmp_path / "scans" / f"{number}.png")
+    answers = []
+    for engine in present:
+        task = inference.Task(model, engine)
+        classify(tmp_path / "scans", tmp_path / engine, task)
+        table = inference.read_predictions(tmp_path / engine / "predictions.csv")
+        answers.append(folder.classify_part(images.list_scans(tmp_path / "scans"), task)[CLASSES])
+        assert len(table) == 4
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], rtol=0, atol=1e-4)
+
+
+def test_one_picture_needs_no_tensorflow(task, tmp_path):
+    place = draw(tmp_path / "scans", 1)
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from brainlib import images, inference\n"
+        "scans = images.list_scans(sys.argv[2])\n"
+        "inference.classify_scans(scans, sys.argv[3], inference.Task(Path(sys.argv[1])))\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib', 'distributed'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, task.model, place, tmp_path / "out"]
+    subprocess.run(command, check=True)
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 1
