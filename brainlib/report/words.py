@@ -18,6 +18,9 @@ NAMES = {
 }
 """What the page calls each class."""
 
+NO_BREAK = "\u00a0"
+"""A blank that no line is broken at."""
+
 NOTICE = (
     "Research and teaching only. This is not a medical device, nobody has tested it in a clinic, "
     "and no decision about a person may rest on it."
@@ -105,7 +108,7 @@ def describe_slice(row: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str
     name = row["class"]
     found = find_reliability(rules["reliability"], name, float(row[name]))
     members = " or ".join(NAMES[member] for member in str(row.get("set") or "").split())
-    level = f"{rules['conformal'].get('coverage', 0.9):.0%}".replace("%", " %")
+    level = _plain(rules["conformal"].get("coverage", 0.9))
     return {
         "answer": f"{NAMES[name]}, {percent(row[name])}",
         "set": f"At {level}: {members or 'none of the four'}.",
@@ -145,8 +148,8 @@ def describe_limits(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[
     weakest = rules.get("limits_of_all")
     if weakest:
         lines.append(
-            f"It is weakest on pictures of the {weakest['part']}: {_share(weakest, 'accuracy')} of "
-            "the answers there are right."
+            f"It is weakest on pictures of one origin, {weakest['part']}: "
+            f"{_share(weakest, 'accuracy')} of all answers there are right."
         )
     return [line for line in lines if line]
 
@@ -158,7 +161,7 @@ def describe_method(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[
     rule = rules["study"]
     lines = [rule.get("sentence", "")] if int(study["slices"]) > 1 else []
     coverage = rules["conformal"].get("coverage", 0.9)
-    level = f"{coverage:.0%}".replace("%", " %")
+    level = _plain(coverage)
     lines.append(
         f"“At {level}”: the classes left are chosen so that, for patients like those they were "
         f"fitted on, {level} of such sets hold the right one, whichever class that is. “Of 100” "
@@ -171,16 +174,16 @@ def describe_method(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[
 
 
 def percent(probability: float) -> str:
-    """Return a probability as text, never as 0 or 100 per cent.
+    """Return a probability as text, never as 0 or 100 per cent; its blank breaks no line.
 
     Examples
     --------
-    >>> percent(0.934), percent(0.9999), percent(0.001)
-    ('93 %', 'over 99 %', 'under 1 %')
+    >>> [percent(value).replace(NO_BREAK, " ") for value in (0.934, 0.9999, 0.001)]
+    ['93 %', 'over 99 %', 'under 1 %']
     """
     if probability > 0.99:
-        return "over 99 %"
-    return "under 1 %" if probability < 0.01 else f"{probability:.0%}".replace("%", " %")
+        return f"over{NO_BREAK}99{NO_BREAK}%"
+    return f"under{NO_BREAK}1{NO_BREAK}%" if probability < 0.01 else _plain(probability, 0)
 
 
 def _why_none(study: Mapping[str, Any]) -> str:
@@ -206,7 +209,7 @@ def _study_set(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
 def _set_in_words(
     name: str, probability: float, chosen: list[str], rules: Mapping[str, Any]
 ) -> str:
-    level = f"{rules['conformal'].get('coverage', 0.9):.0%}".replace("%", " %")
+    level = _plain(rules["conformal"].get("coverage", 0.9))
     most = f"{_upper(NAMES[name])} is the most probable of the four, at {percent(probability)}"
     if chosen == [name] and probability < LEAST_SURE:
         return f"{most}, and more probably it is another."
@@ -232,7 +235,12 @@ def _how_often(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
 def _of_hundred(found: Mapping[str, Any], name: str, what: str) -> str:
     low, high = math.floor(100 * found["lower"]), math.ceil(100 * found["upper"])
     count = f"{low} to {high}" if high > low else f"{low}"
-    return f"Of 100 {what} answered like this, {count} {_PLURAL[name]}."
+    bottom, top = (f"{100 * found[end]:.0f}" for end in ("low", "high"))
+    if found["high"] >= 1:
+        at = f"over {bottom}"
+    else:
+        at = f"{bottom} to {top}" if found["low"] > 0 else f"under {top}"
+    return f"Of 100 {what} called {NAMES[name]} at {at}{NO_BREAK}%, {count} {_PLURAL[name]}."
 
 
 def _sensitivity(name: str, limits: Mapping[str, Any]) -> str:
@@ -287,11 +295,12 @@ def _share(found: Mapping[str, Any], key: str) -> str:
     if "low" not in one or not np.isfinite([one["low"], one["high"]]).all():
         return _plain(one["value"])
     low, high = (f"{100 * one[end]:.0f}" for end in ("low", "high"))
-    return f"{_plain(one['value'])} ({low} to {high} %)"
+    return f"{_plain(one['value'])} ({low} to {high}{NO_BREAK}%)"
 
 
-def _plain(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %") if share >= 0.1 else f"{100 * share:.1f} %"
+def _plain(share: float, digits: int | None = None) -> str:
+    digits = (0 if share >= 0.1 else 1) if digits is None else digits
+    return f"{100 * share:.{digits}f}{NO_BREAK}%"
 
 
 def _ranges(numbers: list[int]) -> str:
