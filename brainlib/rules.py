@@ -166,7 +166,8 @@ def fit_rules(
     thresholds = evaluation.fit_conformal(
         evaluation.apply_temperature(others, temperature), results.CONFORMAL_ALPHA
     )
-    unseen = table[table["fold"] != fold] if table["fold"].nunique() > 1 else table
+    unseen = test[test["fold"] != fold] if test["fold"].nunique() > 1 else test
+    unseen = evaluation.apply_temperature(unseen, temperature).reset_index(drop=True)
     released = metrics.get("release", {}).get("brain_tumor", {})
     return {
         "model": "brain_tumor",
@@ -180,7 +181,7 @@ def fit_rules(
             "coverage": 1 - results.CONFORMAL_ALPHA,
             "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
         },
-        "study": studies.fit_study_rule(unseen.reset_index(drop=True)),
+        "study": studies.fit_study_rule(unseen),
         "reliability": measure_reliability(table, resamples),
         "study_reliability": metrics.get("studies", {}).get("reliability", []),
         "limits": {name: _limits_of(name, table, maps, resamples) for name in CLASS_NAMES},
