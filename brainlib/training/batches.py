@@ -39,6 +39,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def part(self, rows: np.ndarray) -> "Examples":
+        """Return the examples at some positions."""
+        outlines, outlined = (
+            None if known is None else known[rows] for known in (self.outlines, self.outlined)
+        )
+        return Examples(self.pixels[rows], self.classes[rows], outlines, outlined)
+
     def resized(self, size: int) -> "Examples":
         """Return the same examples with pictures and outlines of another size."""
         if size in (0, self.pixels.shape[1]):
