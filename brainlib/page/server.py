@@ -27,6 +27,7 @@ UPLOAD_MEGABYTES = 500
 IDLE_SECONDS = 3600
 
 _TEMPLATE = Path(__file__).parent / "template"
+_EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8")
 _OVERHEAD_MEGABYTES = 8  # names and headers travel with the files
 # widgets are put together with eval; nothing is fetched from, or sent to, anywhere else
 _POLICY = (
@@ -160,7 +161,7 @@ def _make_app(file: Path, port: int, token: str, parameters: dict[str, Any]) -> 
     chosen.prelaunch_hook = choose_cells
     chosen.allow_template_override = chosen.allow_theme_override = "NO"
     chosen.file_allowlist = []  # no file beside the notebook is served
-    chosen.extension_allowlist = ["@jupyter-widgets/jupyterlab-manager"]
+    chosen.extension_allowlist = list(_EXTENSIONS)
     return app
 
 

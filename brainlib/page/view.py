@@ -1,6 +1,7 @@
 """The page itself: widgets that take an upload and show its answer, in Voilà or in JupyterLab."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,9 @@ from brainlib import explain, inference
 from brainlib.page import drawing, wording
 from brainlib.page.reading import Reading, Study, read_uploads
 from brainlib.page.uploads import upload_limit
+
+_KEPT = 200
+_DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws the next slices before they are asked for
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +119,7 @@ class StudyView:
     def __init__(self, page: Page, reading: Reading, study: Study) -> None:
         self.page, self.study = page, study
         self.maps = lru_cache(maxsize=None)(self._maps)
+        self.drawn = lru_cache(maxsize=_KEPT)(self._drawn)
         self.links = ipywidgets.HTML()
         facts = [ipywidgets.HTML(wording.verdict(study, page.classifier.rules)), self.links]
         side = ipywidgets.VBox(facts).add_class("brainlib-side")
@@ -136,7 +141,7 @@ class StudyView:
             self.layers.value = "outline"
         self.picture, self.line = ipywidgets.Image(), ipywidgets.HTML()
         self.slider.observe(self._refresh, "value")
-        self.layers.observe(self._refresh, "value")
+        self.layers.observe(lambda _: self._refresh(), "value")
         self._refresh()
         parts: list[ipywidgets.Widget] = [self.picture.add_class("brainlib-picture")]
         if last:
@@ -149,13 +154,17 @@ class StudyView:
 
     def _refresh(self, change: dict[str, Any] | None = None) -> None:
         place, layer = self.slider.value, self.layers.value
-        outline, heat_map = (None, None) if layer == "picture" else self.maps(place)
-        pixels = self.study.slices[place].pixels
         with self.picture.hold_sync():  # both in one message, or the browser shows one of each
-            self.picture.format, self.picture.value = drawing.draw_slice(
-                pixels, layer, outline, heat_map
-            )
+            self.picture.format, self.picture.value = self.drawn(place, layer)
         self.line.value = wording.slice_line(self.study, place)
+        step = 1 if change is None or place >= change["old"] else -1
+        for ahead in (place + step, place + 2 * step, place - step):
+            if 0 <= ahead < len(self.study.slices):
+                _DRAWER.submit(self.drawn, ahead, layer)
+
+    def _drawn(self, place: int, layer: str) -> tuple[str, bytes]:
+        outline, heat_map = (None, None) if layer == "picture" else self.maps(place)
+        return drawing.draw_slice(self.study.slices[place].pixels, layer, outline, heat_map)
 
     def _maps(self, place: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return outline and heat map of a slice, nothing where it was refused."""

@@ -156,7 +156,7 @@ def _limits(study: Study, rules: Mapping[str, Any] | None) -> str:
     lines = words.describe_limits(study.answer, rules) if rules is not None else []
     listed = "".join(f"<li>{escape(line)}</li>" for line in lines)
     title = "What is known to go wrong with this answer"
-    return f"<details><summary>{title}</summary><ul>{listed}</ul></details>" if lines else ""
+    return f"<details open><summary>{title}</summary><ul>{listed}</ul></details>" if lines else ""
 
 
 def _sentence(text: str) -> str:
