@@ -41,6 +41,8 @@ from brainlib.images.errors import ImageError
 MAX_INFLATED = 500_000_000
 """The most bytes that a deflated file may unpack to."""
 
+_MAX_READS = 2_000_000  # of a header; a thousand frames with tags of their own take some 200,000
+
 PLUGIN = "brainlib"
 """The name of this module among the decoders of pydicom."""
 
@@ -59,16 +61,26 @@ _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))  # markers of a JPEG that stand alo
 _SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers that a JPEG's size follows
 
 
-class _Stream(io.BufferedReader):
-    """A file that pydicom cannot take whole: it does so only to inflate it, however large."""
+class DicomStream(io.BufferedReader):
+    """A file that pydicom reads in small pieces, and in a header in not too many of them.
+
+    It would read everything at once only to inflate it, however large; and a gigabyte of zeros is
+    a hundred million empty elements to it.
+    """
+
+    reads_left = _MAX_READS
 
     def read(self, size: int | None = -1) -> bytes:
+        """Read as any file does, while there is a header or its pixels to be read."""
         if size is None or size < 0:
             raise ImageError("its header is damaged; copy it again from where it came")
+        if not self.reads_left:
+            raise ImageError("its header has no end; copy it again from where it came")
+        self.reads_left -= 1
         return super().read(size)
 
 
-def open_dicom(file: Path) -> BinaryIO:
+def open_dicom(file: Path) -> DicomStream:
     """Open a DICOM file, inflated where it is deflated.
 
     Raises
@@ -77,17 +89,17 @@ def open_dicom(file: Path) -> BinaryIO:
         Where it inflates to more than 500 million bytes.
     OSError, zlib.error
     """
-    stream = _Stream(io.FileIO(file))  # type: ignore[arg-type]
+    stream = DicomStream(io.FileIO(file))  # type: ignore[arg-type]
     try:
         start = _deflated_from(stream)
-        stream.seek(0)
-        if start is None:
-            return stream
     except BaseException:
         stream.close()
         raise
+    if start is None:
+        stream.seek(0)
+        return stream
     stream.close()
-    return _inflated(file, start)
+    return DicomStream(_inflated(file, start))  # type: ignore[arg-type]
 
 
 def _deflated_from(stream: BinaryIO) -> int | None:
@@ -99,6 +111,8 @@ def _deflated_from(stream: BinaryIO) -> int | None:
     while True:
         start = stream.tell()
         head = stream.read(8)
+        if head[:2] == b"\0\0":
+            raise ImageError("nothing follows the start of its header; copy it again")
         if len(head) < 8 or head[:2] != b"\x02\x00":
             return start if deflated else None
         if head[4:6] in _LONG:
@@ -112,7 +126,7 @@ def _deflated_from(stream: BinaryIO) -> int | None:
             stream.seek(length, os.SEEK_CUR)
 
 
-def _inflated(file: Path, start: int) -> BinaryIO:
+def _inflated(file: Path, start: int) -> io.BytesIO:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     with file.open("rb") as stream:
         stream.seek(start)

@@ -4,15 +4,14 @@ Only the tags that are needed to show a slice are read, none that names a patien
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from itertools import count, groupby
-from typing import BinaryIO
+from itertools import groupby
 
 import numpy as np
+import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
 from pydicom.pixels import (
     apply_color_lut,
     apply_modality_lut,
@@ -20,10 +19,15 @@ from pydicom.pixels import (
     apply_windowing,
     iter_pixels,
 )
-from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from brainlib.images.codecs import DECODER_DEPENDENCIES, PLUGIN, open_dicom, require_whole
+from brainlib.images.codecs import (
+    DECODER_DEPENDENCIES,
+    PLUGIN,
+    DicomStream,
+    open_dicom,
+    require_whole,
+)
 from brainlib.images.errors import ImageError, quietly
 from brainlib.images.slices import Frame, robust_range, to_grey
 from brainlib.images.threads import sharing_memory
@@ -44,11 +48,8 @@ _FILE_TAGS = (
     "InstanceNumber", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
 )  # fmt: skip
-_TAGS = ["SpecificCharacterSet", *_FILE_TAGS, *_PLACE_TAGS, *_SIGNAL_TAGS]
+_TAGS = [*_FILE_TAGS, *_PLACE_TAGS, *_SIGNAL_TAGS]
 
-_PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
-
-_MAX_ELEMENTS = 20_000  # at the top of a header; an MR header has some hundred
 _FAILURES = 8  # after which the rest of a file is not tried
 _SAMPLED_SLICES = 32  # the percentiles of a long series are taken from this many of its slices
 _SAMPLED_PIXELS = 100_000  # of each of these slices
@@ -90,7 +91,7 @@ def _stored(
 
 
 def _stored_in(
-    stream: BinaryIO, frames: list[Frame]
+    stream: DicomStream, frames: list[Frame]
 ) -> Iterator[tuple[Frame, Dataset | None, np.ndarray | ImageError]]:
     error: ImageError | None = None
     try:
@@ -124,7 +125,7 @@ def _syntax(header: Dataset) -> UID:
     return syntax
 
 
-def _iter_pixels(stream: BinaryIO, header: Dataset, indices: list[int]) -> Iterator[np.ndarray]:
+def _iter_pixels(stream: DicomStream, header: Dataset, indices: list[int]) -> Iterator[np.ndarray]:
     syntax = _syntax(header)
     plugin = PLUGIN if syntax in DECODER_DEPENDENCIES else ""
     return iter_pixels(stream, indices=indices, transfer_syntax_uid=syntax, decoding_plugin=plugin)
@@ -190,7 +191,7 @@ def _windowed(signal: np.ndarray, values: np.ndarray, header: Dataset) -> np.nda
     return None
 
 
-def read_header(stream: BinaryIO) -> Dataset:
+def read_header(stream: DicomStream) -> Dataset:
     """Read the tags that slices need; no pixels, no names.
 
     Parameters
@@ -207,7 +208,8 @@ def read_header(stream: BinaryIO) -> Dataset:
     def read() -> Dataset:
         # a file without the DICOM preamble is read as well, and refused below if it makes no sense
         stream.seek(0)
-        header = read_partial(stream, _stop(), force=True, specific_tags=[*map(Tag, _TAGS)])
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        stream.reads_left = -1  # pixels may take as many as they need
         for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
             if name in header and header[name].is_empty:
                 del header[name]
@@ -230,15 +232,3 @@ def frame_header(header: Dataset, index: int) -> Dataset:
             if element.VR == "SQ" and element.value:
                 tags.update(element.value[0])
     return tags
-
-
-def _stop() -> Callable[[BaseTag, str | None, int], bool]:
-    """Return what tells pydicom to stop at the pixels, or where a header has no end."""
-    elements = count()
-
-    def stop(tag: BaseTag, representation: str | None, length: int) -> bool:
-        if next(elements) > _MAX_ELEMENTS:  # a gigabyte of zeros would be parsed for minutes
-            raise ImageError("its header has no end; copy it again from where it came")
-        return tag in _PIXEL_TAGS
-
-    return stop

@@ -8,6 +8,7 @@ from typing import TypeVar
 from brainlib.images.threads import silenced
 
 _REASON_LENGTH = 300  # decoders answer with pages
+_PREFACE = "Unable to decode as exceptions were raised by all available plugins:"
 _QUOTED = re.compile(r"""(['"]).*?(\1|$)""", re.DOTALL)
 
 Result = TypeVar("Result")
@@ -43,7 +44,9 @@ def reason(error: BaseException) -> str:
         return "there is not enough memory for it"
     if isinstance(error, OSError) and error.strerror:
         return f"it cannot be opened ({error.strerror})"
-    text = textwrap.shorten(_QUOTED.sub("...", f"{type(error).__name__}: {error}"), _REASON_LENGTH)
+    text = str(error).removeprefix(_PREFACE).strip().removeprefix("brainlib: ")
+    text = _QUOTED.sub("...", f"{type(error).__name__}: {text}")
+    text = textwrap.shorten(text, _REASON_LENGTH, placeholder=" ...")
     return f"it cannot be decoded, cut short or damaged ({text})"
 
 
