@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 LEAST_WAITING = 16
 """Tasks that a cluster holds at least; else two a thread, so that no thread waits for the next."""
 
+CONNECT_SECONDS = 10
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,7 +45,7 @@ def connect(scheduler: str) -> "distributed.Client":
         ) from error
     try:
         # a notebook's own client stays the default one
-        client = Client(scheduler, timeout="10s", set_as_default=False)
+        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InferenceError(
             f"no scheduler answers at {scheduler!r} ({error or type(error).__name__}): start one "
@@ -86,7 +88,7 @@ def spread(
     InferenceError
         Where the scheduler does not answer, or no more.
     """
-    from_items = enumerate(items)
+    upcoming = enumerate(items)
     client = connect(scheduler)
     from distributed import as_completed
 
@@ -94,7 +96,7 @@ def spread(
         finished, places = as_completed(loop=client.loop), {}
         while True:
             room = _room(client, scheduler) - len(places)
-            for place, item in islice(from_items, max(0, room)):
+            for place, item in islice(upcoming, max(0, room)):
                 future = client.submit(function, item, pure=False, retries=retries)
                 places[future.key] = place
                 finished.add(future)

@@ -1,0 +1,219 @@
+"""Work on a dask cluster of real processes: complete, each item once, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pandas as pd
+import pytest
+from test_folder import draw, write_model
+
+from brainlib import images, inference
+from brainlib.inference import cluster, folder
+
+WORKERS = 3
+
+
+def start(program, *options):
+    command = [sys.executable, "-m", f"distributed.cli.{program}", "--no-dashboard", *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory):
+    """Start a scheduler and workers as anyone would, and give its address and their processes."""
+    place = tmp_path_factory.mktemp("dask")
+    contact = ("--scheduler-file", str(place / "scheduler.json"))
+    processes = [start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", *contact)]
+    processes += [
+        start(
+            "dask_worker", *contact, "--host", "127.0.0.1", "--no-nanny", "--nthreads", "1",
+            "--memory-limit", "0", "--local-directory", str(place), "--death-timeout", "60",
+        )
+        for _ in range(WORKERS)
+    ]  # fmt: skip
+    from distributed import Client
+
+    while not (place / "scheduler.json").is_file():
+        assert processes[0].poll() is None
+        time.sleep(0.05)
+    with Client(scheduler_file=contact[1], set_as_default=False) as client:
+        client.wait_for_workers(WORKERS, timeout=60)
+        address = client.scheduler.address
+    yield address, processes
+    for process in reversed(processes):
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def address(dask):
+    return dask[0]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return inference.Task(write_model(tmp_path_factory.mktemp("model") / "small.onnx"))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(folder, "PART_PICTURES", 8)
+    monkeypatch.setattr(cluster, "LEAST_WAITING", 1)
+
+
+def noted(function, log, seconds):
+    """Let a function note in a file when it starts and ends, and in which process."""
+
+    def slowly(*arguments, **named):
+        import os
+        import time
+
+        def note(event):
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(f"{event},{os.getpid()},{arguments[0][0].series}\n")
+
+        note("start")
+        time.sleep(seconds)
+        result = function(*arguments, **named)
+        note("end")
+        return result
+
+    return slowly
+
+
+def read_log(log):
+    return [line.split(",") for line in log.read_text("utf-8").splitlines()]
+
+
+def at_work(log):
+    """Return which processes have started a part and not ended it, and how many parts ended."""
+    events = read_log(log) if log.is_file() else []
+    ended = [(pid, part) for event, pid, part in events if event == "end"]
+    started = [(pid, part) for event, pid, part in events if event == "start"]
+    return [one for one in started if one not in ended], len(ended)
+
+
+def kill_one_at_work(log, killed):
+    """Kill a process in the middle of a part, once three parts are done."""
+    while not killed:
+        running, done = at_work(log)
+        time.sleep(0.15)  # what it did before has arrived by then
+        found = [one for one in running if one in at_work(log)[0]]
+        if done >= 3 and found:
+            os.kill(int(found[-1][0]), signal.SIGKILL)
+            killed.append(found[-1])
+
+
+def test_a_killed_worker_costs_the_part_it_was_at(address, task, tmp_path, monkeypatch):
+    scans = images.list_scans(draw(tmp_path / "scans", 150))
+    here = inference.classify_scans(scans, tmp_path / "here", task)
+    log, killed = tmp_path / "log.csv", []
+    monkeypatch.setattr(folder, "answer_part", noted(folder.answer_part, log, 0.4))
+    killer = threading.Thread(target=kill_one_at_work, args=(log, killed))
+    killer.start()
+    there = inference.classify_scans(scans, tmp_path / "there", task, address)
+    killer.join()
+    for mine, theirs in zip(here, there, strict=True):
+        assert mine.read_bytes() == theirs.read_bytes()
+    assert len(pd.read_csv(there[0])) == 150
+    starts = [(pid, part) for event, pid, part in read_log(log) if event == "start"]
+    times = Counter(part for _, part in starts)
+    again = {part for part, count in times.items() if count > 1}
+    (pid, part), parts = killed[0], -(-150 // 8)
+    assert len(times) == parts and len({pid for pid, _ in starts}) == WORKERS
+    assert again == {part}, "the part at work is done again, and no other"
+    first, second = [other for other, same in starts if same == part]
+    assert first == pid and second != pid
+
+
+def test_the_cluster_holds_few_items_at_a_time(address):
+    waiting, most = 0, 0
+
+    def items():
+        nonlocal waiting, most
+        for number in range(60):
+            waiting += 1
+            most = max(most, waiting)
+            yield number
+
+    results = {}
+    for place, result, error in cluster.spread(str, items(), address):
+        assert error is None
+        results[place] = result
+        waiting -= 1
+    assert results == {number: str(number) for number in range(60)}
+    assert most <= 2 * WORKERS
+
+
+def test_what_fails_is_given_and_the_rest_goes_on(address):
+    outcomes = {place: error for place, _, error in cluster.spread(int, ["1", "x", "3"], address)}
+    assert outcomes[0] is None and outcomes[2] is None
+    assert isinstance(outcomes[1], ValueError)
+
+
+def test_a_worker_with_another_model_is_refused(address, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "model_digest", lambda task: "of the model here")
+    scans = images.list_scans(draw(tmp_path / "scans", 20))
+    with pytest.raises(inference.InferenceError, match="is not the model") as said:
+        inference.classify_scans(scans, tmp_path / "out", task, address)
+    assert "copy the files" in str(said.value)
+
+
+def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(address, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "_write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    scans = images.list_scans(draw(tmp_path / "scans", 100))
+    before = threading.active_count()
+    with pytest.raises(inference.InferenceError, match="No space"):
+        inference.classify_scans(scans, tmp_path / "out", task, address)
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        until = time.monotonic() + 20
+        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    assert threading.active_count() <= before + 1
+
+
+def test_an_address_without_a_scheduler_is_said(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
+    scans = images.list_scans(draw(tmp_path / "scans", 1))
+    for wrong in ("tcp://127.0.0.1:1", "nowhere"):
+        with pytest.raises(inference.InferenceError, match="dask scheduler"):
+            inference.classify_scans(scans, tmp_path / "out", task, wrong)
+
+
+def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
+    dask, task, tmp_path, monkeypatch
+):  # the last one: the cluster does not come back
+    address, processes = dask
+    log = tmp_path / "log.csv"
+    monkeypatch.setattr(folder, "answer_part", noted(folder.answer_part, log, 0.2))
+    scans = images.list_scans(draw(tmp_path / "scans", 200))
+
+    def kill():
+        parts = tmp_path / "out" / "predictions.parts"
+        while len(list(parts.glob("*.studies.csv"))) < 2:
+            time.sleep(0.01)
+        processes[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(inference.InferenceError, match="no more") as said:
+        inference.classify_scans(scans, tmp_path / "out", task, address)
+    killer.join()
+    assert "what is done is kept" in str(said.value)
+    kept = len(list((tmp_path / "out" / "predictions.parts").glob("*.studies.csv")))
+    monkeypatch.undo()
+    read, read_scan = [], images.read_scan
+    monkeypatch.setattr(folder, "PART_PICTURES", 8)
+    monkeypatch.setattr(
+        images, "read_scan", lambda scan, plane: read.append(scan) or read_scan(scan, plane)
+    )
+    tables = inference.classify_scans(scans, tmp_path / "out", task)
+    assert kept and len(read) == 200 - 8 * kept and len(pd.read_csv(tables[0])) == 200
