@@ -8,6 +8,7 @@ name above all, is escaped.
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from brainlib import __version__, paths
 from brainlib.report import drawing, words
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from brainlib.explain import Maps
 
 MOST_PICTURES = 4
@@ -25,8 +28,6 @@ MOST_PICTURES = 4
 
 MOST_LINES = 6
 """So many unreadable files and reasons are listed, the rest is counted."""
-
-_TEMPLATE = "report.html"
 
 
 class ReportError(ValueError):
@@ -104,8 +105,6 @@ def render_report(
     made: datetime | None = None,
 ) -> str:
     """Return the report of a study as HTML text; parameters and errors as for `write_report`."""
-    import jinja2  # here, so that importing this room costs nothing
-
     study = dict(study)
     rows = slices[slices["error"].fillna("") == ""]
     accepted = rows[rows["decision"] == "accepted"]
@@ -126,6 +125,13 @@ def render_report(
         "facts": _facts(study, slices, rules, model_sha256, engine, made),
         "is_synthetic": bool(rules.get("synthetic")),
     }
+    return _template().render(context)
+
+
+@cache
+def _template() -> "Template":
+    import jinja2  # here, so that importing this room costs nothing
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("brainlib", "data"),
         autoescape=True,
@@ -133,7 +139,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(_TEMPLATE).render(context)
+    return environment.get_template("report.html")
 
 
 def _deciding(study: Mapping[str, Any]) -> list[int]:

@@ -22,7 +22,8 @@ DESCRIPTION = (
     "no whole series: the slices of a tumour of one held-out patient are mixed with held-out "
     "slices without tumour of other people, drawn group by group, as if all were independent; a "
     "healthy study is made of such slices alone. Slices without tumour come from other scanners "
-    "than those with. Real series can be harder."
+    f"than those with. Real series can be harder, and a tumour that shows in less than "
+    f"{100 * min(SHARES):.0f} % of the slices was not asked for: it is easily missed."
 )
 
 
