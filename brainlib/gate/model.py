@@ -199,6 +199,8 @@ def fit_gate_to(
     groups : iterable of length n
     wrong : mapping of str to iterables of float32 arrays of shape (d,)
     """
+    import threadpoolctl
+
     if len(described) < LEAST_PICTURES:
         raise GateError(f"{len(described)} pictures are too few: give at least {LEAST_PICTURES}")
     if not 0.5 < quantile < 1:
@@ -206,14 +208,12 @@ def fit_gate_to(
     groups = np.unique(list(groups), return_inverse=True)[1]
     fold = np.random.default_rng(seed).permutation(groups.max() + 1)[groups] % FOLDS
     stacked = {reason: np.array(list(found)) for reason, found in wrong.items()}
-    scores = np.empty((len(described), 1 + len(stacked)))
-    for number in np.unique(fold):
-        held_out = fold == number
-        rest = described[~held_out] if (~held_out).any() else described
-        scores[held_out] = _scores(_fit(rest, stacked), described[held_out])
-    each = 1 - (1 - quantile) / scores.shape[1]  # all limits together refuse no more than wanted
-    limits = np.quantile(scores, each, axis=0, method="higher")
-    return _fit(described, stacked, limits)
+    # matrices this small are slower on several threads, and beside other work slower by far
+    with threadpoolctl.threadpool_limits(1):
+        scores = _held_out_scores(described, fold, stacked)
+        each = 1 - (1 - quantile) / scores.shape[1]  # all limits together refuse what is allowed
+        limits = np.quantile(scores, each, axis=0, method="higher")
+        return _fit(described, stacked, limits)
 
 
 def write_gate(gate: Gate, path: Path) -> None:
@@ -243,6 +243,18 @@ def read_gate(path: Path | str) -> Gate:
             "run `make release`"
         )
     return Gate(**found)
+
+
+def _held_out_scores(
+    described: np.ndarray, fold: np.ndarray, wrong: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return the scores that each picture gets from a gate fitted on the other folds."""
+    scores = np.empty((len(described), 1 + len(wrong)))
+    for number in np.unique(fold):
+        held_out = fold == number
+        rest = described[~held_out] if (~held_out).any() else described
+        scores[held_out] = _scores(_fit(rest, wrong), described[held_out])
+    return scores
 
 
 def _fit(

@@ -373,7 +373,7 @@ def _levels() -> dict[float, tuple[np.ndarray, ...]]:
     steps = ((np.arange(_SIZE) + 0.5) / _SIZE - 0.5) * 230
     axes = np.array([[1, 0], [0, -1], [0, 0]])
     cuts = {}
-    for height in (*range(-124, -92, 4), *range(-40, 72, 8), *range(76, 100, 2)):
+    for height in (*range(-124, -92, 4), *range(-64, 72, 8), *range(76, 100, 2)):
         points = fields.Plane(np.array([0, -12, height]), axes, steps).points()
         volumes = (head.skull, head.skin, head.brain, head.soft)
         cuts[height] = tuple(fields.sample(one, points).reshape(_SIZE, _SIZE) for one in volumes)
@@ -383,7 +383,7 @@ def _levels() -> dict[float, tuple[np.ndarray, ...]]:
 def _head_ct(random: np.random.Generator) -> np.ndarray:
     """Draw a CT of the head in a window for the brain or for bone: white skull, even brain."""
     levels = _levels()
-    heights = [height for height in levels if -40 <= height < 72]
+    heights = [height for height in levels if -64 <= height < 72]
     skull, skin, brain, _ = levels[random.choice(heights)]
     bone, contrast = random.uniform(5, 9), random.uniform(0, 0.25)
     level = random.uniform(0.25, 0.5)
@@ -391,7 +391,15 @@ def _head_ct(random: np.random.Generator) -> np.ndarray:
     inside = np.where(skull < 0, tissue, random.uniform(0.15, 0.45))
     grey = np.where((skull >= 0) & (skull < bone), random.uniform(0.9, 1), inside)
     grey = grey + random.uniform(0.005, 0.04) * random.normal(size=grey.shape)
-    return _placed(np.where(skin < 0, grey, 0), random)
+    return _placed(np.maximum(np.where(skin < 0, grey, 0), _headrest(random)), random)
+
+
+def _headrest(random: np.random.Generator) -> np.ndarray:
+    """Draw the rest that the head lies in, which an MRI does not show; or, as often, none."""
+    rows, columns = np.mgrid[-1 : 1 : _SIZE * 1j, -1 : 1 : _SIZE * 1j]
+    reach = np.hypot(columns / random.uniform(0.75, 0.95), rows / random.uniform(0.9, 1))
+    line = (np.abs(reach - 1) < random.uniform(0.008, 0.02)) & (rows > random.uniform(0, 0.6))
+    return line * random.uniform(0.3, 1) * (random.random() < 0.5)
 
 
 def _beyond_brain(random: np.random.Generator, is_above: bool) -> np.ndarray:
