@@ -108,7 +108,9 @@ def render(found=None, table=None, shown=(1, 0), rules=RULES, **others):
     table = slices(GLIOMA, GLIOMA, HEALTHY) if table is None else table
     pictures = {number: picture() for number in shown}
     maps = Maps(len(shown)) if shown else None
-    return report.render_report(found or study(), table, pictures, maps, rules, **others)
+    return report.render_report(
+        study() if found is None else found, table, pictures, maps, rules, **others
+    )
 
 
 def words_of(*arguments, **others):
@@ -201,7 +203,7 @@ def test_what_could_not_be_read_is_listed_and_a_long_list_is_cut():
     table["path"] = [f"x/{number}.dcm" for number in range(20)]
     text = words_of(no_answer(slices=20, unreadable=20), table.assign(error="truncated"), shown=())
     assert "None of 20 could be read" in text and "0.dcm truncated" in text
-    assert "15 other files" in text and "19.dcm" not in text
+    assert "17 other files" in text and "19.dcm" not in text
 
 
 def test_slices_that_look_like_a_tumour_are_named_when_the_study_does_not():
@@ -277,16 +279,31 @@ def test_a_file_of_large_pictures_stays_small_and_is_whole_or_absent(tmp_path, m
     assert path.read_text(encoding="utf-8") == before and len(list(path.parent.iterdir())) == 1
 
 
+def test_a_study_read_back_from_csv_is_reported_the_same(tmp_path):
+    made = datetime(2026, 11, 25, tzinfo=timezone.utc)
+    table = slices(HEALTHY, HEALTHY, HEALTHY).assign(decision="refused: it is blank")
+    for found, rows, shown in (
+        (study(deciding="1"), slices(GLIOMA, GLIOMA, HEALTHY), (1,)),
+        (no_answer(refused=3), table, ()),
+    ):
+        pd.DataFrame([found]).to_csv(tmp_path / "studies.csv", index=False)
+        again = pd.read_csv(tmp_path / "studies.csv").iloc[0]
+        assert render(again, rows, shown, made=made) == render(found, rows, shown, made=made)
+
+
 @pytest.mark.parametrize("kind", ["answer", "none"])
 def test_it_prints_on_two_pages_at_most(tmp_path, kind):
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no chromium")
     table = slices(*[GLIOMA] * 30)
-    found, shown = study(slices=30, accepted=30, deciding="0 1 2 3"), range(4)
+    table.loc[5:20, "decision"] = [f"refused: {'for some reason ' * 9} {row}" for row in range(16)]
+    broken = table.iloc[:9].assign(path=[f"{row}{'long name' * 20}" for row in range(9)])
+    table = pd.concat([table, broken.assign(error="it is damaged, copy it again " * 9)])
+    found, shown = study(slices=39, accepted=14, deciding="0 1 2 3"), range(4)
     if kind == "none":
-        table["decision"] = [f"refused: reason number {number // 3}" for number in range(30)]
-        found, shown = no_answer(slices=30, refused=30), ()
+        table["decision"] = "refused: it is blank"
+        found, shown = no_answer(slices=39, refused=30, unreadable=9), ()
     page = tmp_path / "report.html"
     page.write_text(render(found, table, shown), encoding="utf-8")
     subprocess.run(

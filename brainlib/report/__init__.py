@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_PICTURES = 4
 """So many pictures are shown: more would not fit on two pages."""
 
-MOST_LINES = 6
+MOST_LINES = 4
 """So many unreadable files and reasons are listed, the rest is counted."""
 
 
@@ -105,7 +105,7 @@ def render_report(
     made: datetime | None = None,
 ) -> str:
     """Return the report of a study as HTML text; parameters and errors as for `write_report`."""
-    study = dict(study)
+    study = _as_written(study)
     rows = slices[slices["error"].fillna("") == ""]
     accepted = rows[rows["decision"] == "accepted"]
     context = {
@@ -142,8 +142,15 @@ def _template() -> "Template":
     return environment.get_template("report.html")
 
 
+def _as_written(study: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
+    """Return a study with empty text where a table read back from CSV has a missing value."""
+    found = dict(study)
+    return found | {name: "" for name in ("series", "path", "class", "deciding")
+                    if pd.isna(found[name])}  # fmt: skip
+
+
 def _deciding(study: Mapping[str, Any]) -> list[int]:
-    return [int(number) for number in str(study.get("deciding") or "").split()]
+    return [int(number) for number in str(study["deciding"]).replace(".0", "").split()]
 
 
 def _figures(

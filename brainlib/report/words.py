@@ -107,7 +107,7 @@ def describe_slice(row: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str
     """Return `answer`, `set` and `reliability` of one slice, in words."""
     name = row["class"]
     found = find_reliability(rules["reliability"], name, float(row[name]))
-    members = " or ".join(NAMES[member] for member in str(row.get("set") or "").split())
+    members = " or ".join(NAMES[one] for one in str(row.get("set") or "").split() if one in NAMES)
     level = _plain(rules["conformal"].get("coverage", 0.9))
     return {
         "answer": f"{NAMES[name]}, {percent(row[name])}",
@@ -121,7 +121,7 @@ def list_refusals(rows: pd.DataFrame, most: int) -> list[tuple[str, str]]:
     refused = rows[rows["decision"] != "accepted"]
     reasons = refused["decision"].str.removeprefix("refused:").str.strip()
     listed = [
-        (str(reason), f"{_ranges(numbers.astype(int).tolist())} ({len(numbers)})")
+        (_clipped(str(reason)), f"{_ranges(numbers.astype(int).tolist())} ({len(numbers)})")
         for reason, numbers in refused["slice"].groupby(reasons, sort=False)
     ]
     return _shortened(listed, most, "other reasons")
@@ -131,7 +131,7 @@ def list_unreadable(slices: pd.DataFrame, most: int) -> list[tuple[str, str]]:
     """Return pairs of a file's name and what was wrong with it."""
     bad = slices[slices["error"].fillna("") != ""]
     listed = [
-        (str(path).replace("\\", "/").rsplit("/", 1)[-1], str(error))
+        (_clipped(str(path).replace("\\", "/").rsplit("/", 1)[-1]), _clipped(str(error)))
         for path, error in zip(bad["path"], bad["error"], strict=True)
     ]
     return _shortened(listed, most, "other files")
@@ -325,6 +325,10 @@ def _shortened(listed: list[tuple[str, str]], most: int, others: str) -> list[tu
     if len(listed) <= most:
         return listed
     return [*listed[: most - 1], (f"{len(listed) - most + 1} {others}", "see predictions.csv")]
+
+
+def _clipped(text: str, most: int = 90) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _upper(text: str) -> str:
