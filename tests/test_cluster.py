@@ -1,18 +1,21 @@
 """Work on a dask cluster of real processes: complete, each item once, whoever is killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
+import papermill
 import pytest
 from test_folder import draw, write_model
 
-from brainlib import images, inference
+from brainlib import images, inference, pipeline
 from brainlib.inference import cluster, folder
 
 WORKERS = 3
@@ -86,6 +89,13 @@ def noted(function, log, seconds):
     return slowly
 
 
+class Absent:
+    """What pickles and cannot be loaded elsewhere."""
+
+    def __reduce__(self):
+        return __import__, ("no_such_module",)
+
+
 def read_log(log):
     return [line.split(",") for line in log.read_text("utf-8").splitlines()]
 
@@ -150,6 +160,12 @@ def test_the_cluster_holds_few_items_at_a_time(address):
     assert most <= 2 * WORKERS
 
 
+def test_workers_without_the_function_are_told_what_to_install(address):
+    with pytest.raises(inference.InferenceError, match="same version of brainlib") as said:
+        list(cluster.spread(str, [Absent()], address))
+    assert "no_such_module" in str(said.value)
+
+
 def test_what_fails_is_given_and_the_rest_goes_on(address):
     outcomes = {place: error for place, _, error in cluster.spread(int, ["1", "x", "3"], address)}
     assert outcomes[0] is None and outcomes[2] is None
@@ -178,6 +194,81 @@ def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(address, task, tmp_
             assert time.monotonic() < until
             time.sleep(0.05)
     assert threading.active_count() <= before + 1
+
+
+def a_training():
+    """Return what stands in for a training: it leaves a history, better for a higher rate."""
+
+    def learn(step, place):
+        import os
+        from pathlib import Path
+
+        folder = Path(step.output(place[1])) / "model"
+        folder.mkdir(parents=True)
+        rate, fold = step.parameters["learning_rate"], step.parameters["fold"]
+        if rate > 1:
+            raise ValueError("it is too high")
+        (folder / f"seed_cnn_patient{fold}.history.csv").write_text(
+            "epoch,accuracy,loss,validation_accuracy,validation_loss\n"
+            f"1,0.1,9,0.1,9\n2,0.9,0.1,{rate},{1 - rate}\n"
+        )
+        (folder / "pid").write_text(str(os.getpid()))
+
+    return learn
+
+
+def test_a_sweep_runs_on_the_cluster_and_is_judged_by_validation(
+    address, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(pipeline, "_attempt_on_worker", a_training())
+    values = {"learning_rate": [0.25, 0.5, 2.0], "fold": [0, 1]}
+    steps = pipeline.sweep_steps("seed_cnn", values, epochs=2)
+    assert len({step.folder for step in steps}) == len({step.name for step in steps}) == 6
+    output = str(tmp_path / "out")
+    with pytest.raises(pipeline.PipelineError, match="2 of 6 steps failed") as said:
+        pipeline.run(steps, "phantom", output, seed=0, scheduler=address)
+    shown = capsys.readouterr().err
+    for fold in (0, 1):
+        name = f"02_train-seed_cnn-learning_rate-2.0_fold-{fold}"
+        assert f"{name}: it is too high" in str(said.value)
+        assert re.search(f"failed=.*{name}", shown), "the bar names it"
+    table = pipeline.summarise_sweep(steps, output)
+    assert table["learning_rate"].tolist() == [0.25, 0.25, 0.5, 0.5, 2, 2]
+    assert table["fold"].tolist() == [0, 1] * 3 and (table["model"] == "seed_cnn").all()
+    assert table["epochs_trained"].tolist()[:4] == [2] * 4
+    assert table["validation_accuracy"].tolist()[:4] == [0.25, 0.25, 0.5, 0.5]
+    assert table["validation_log_loss"].tolist()[:4] == [0.75, 0.75, 0.5, 0.5]
+    assert table.loc[4:, ["epochs_trained", "validation_accuracy"]].isna().all().all()
+    processes = {file.read_text() for file in Path(output).rglob("pid")}
+    assert processes and str(os.getpid()) not in processes
+
+
+@pytest.mark.parametrize(
+    ("values", "common", "reason"),
+    [
+        ({"rate": [1]}, {}, "no parameter 'rate'"),
+        ({"output": ["x"]}, {}, "no parameter 'output'"),
+        ({"fold": []}, {}, "a value for each"),
+        ({}, {}, "at least one parameter"),
+        ({"fold": [0]}, {"hold_out": 0.0}, "validation pictures"),
+        ({"hold_out": [0.0, 0.2]}, {}, "validation pictures"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(values, common, reason):
+    with pytest.raises(pipeline.PipelineError, match=reason):
+        pipeline.sweep_steps("seed_cnn", values, **common)
+
+
+def test_a_notebook_that_fails_is_told_in_a_line(tmp_path, monkeypatch):
+    def fail(*_):
+        raise papermill.PapermillExecutionError(3, 7, "x", "ImageError", "no pictures", ["..."])
+
+    monkeypatch.setattr(pipeline, "_announce_and_execute", fail)
+    step = pipeline.sweep_steps("seed_cnn", {"fold": [1]})[0]
+    with pytest.raises(
+        pipeline.PipelineError, match=r"cell 7 of .*fold-1\.ipynb raised ImageError"
+    ):
+        pipeline._attempt(step, ("phantom", "out", 0, tmp_path))
 
 
 def test_an_address_without_a_scheduler_is_said(task, tmp_path, monkeypatch):

@@ -86,7 +86,7 @@ def spread(
     Raises
     ------
     InferenceError
-        Where the scheduler does not answer, or no more.
+        Where the scheduler does not answer, or no more, or the workers lack the function.
     """
     upcoming = enumerate(items)
     client = connect(scheduler)
@@ -122,6 +122,11 @@ def _outcome(future: "distributed.Future", scheduler: str) -> tuple[Any, BaseExc
     except CancelledError as error:  # all are cancelled where the scheduler cannot be reached
         raise _gone(scheduler) from error
     except Exception as error:
+        if "during deserialization" in str(error):
+            raise InferenceError(
+                f"the workers cannot load what they are to do ({error.__cause__ or error}): "
+                "install the same version of brainlib there"
+            ) from error
         return None, error
 
 
