@@ -232,7 +232,7 @@ def read_gate(path: Path | str) -> Gate:
         Where the file is absent, damaged, no gate, or one of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             found = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise GateError(f"{path} cannot be read as a gate ({error}): run `make release`") from error

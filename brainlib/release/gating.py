@@ -28,8 +28,8 @@ METHOD = (
     "error on principal components of gradient histograms and grey statistics, the same for mirror "
     "images; then logistic regressions against wrong inputs. Limits are quantiles over held-out "
     "groups of the training side. Method and limits were chosen on training groups of fold 0. Test "
-    "sides were looked at twice: the first look showed CTs of the head among what was refused, "
-    "which have been fitted on as wrong inputs since."
+    "sides were looked at more than once: the first looks showed CTs of the head among what was "
+    "refused, which have been taken for wrong inputs since; nothing else was changed after them."
 )
 PHANTOM_HEADS = 24
 CT_REASON = REASONS["CT of the head, drawn"]
@@ -37,8 +37,9 @@ COLLECTION_CT = "CT of the head, in the collection"
 _CT_NAMES = (
     "Te-me_0015", "Te-me_0032", "Te-me_0105", "Te-no_0011", "Te-no_0043", "Te-no_0055",
     "Te-no_0057", "Te-no_0086", "Te-no_0094", "Tr-no_0010", "Tr-no_0041", "Tr-no_0054",
-    "Tr-no_0102", "Tr-no_0135", "Tr-no_0233", "Tr-no_0246", "Tr-no_0258", "Tr-no_0302",
-    "Tr-no_0322", "Tr-no_0323", "Tr-no_0356", "Tr-no_0359",
+    "Tr-no_0055", "Tr-no_0080", "Tr-no_0102", "Tr-no_0135", "Tr-no_0157", "Tr-no_0233",
+    "Tr-no_0246", "Tr-no_0258", "Tr-no_0302", "Tr-no_0322", "Tr-no_0323", "Tr-no_0326",
+    "Tr-no_0356", "Tr-no_0359",
 )  # fmt: skip
 """Files of the Kaggle collection that are a CT, found by eye; so is all of their group."""
 
