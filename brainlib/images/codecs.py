@@ -70,6 +70,11 @@ class DicomStream(io.BufferedReader):
 
     reads_left = _MAX_READS
 
+    def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
+        super().__init__(raw)  # type: ignore[arg-type]
+        self._size = raw.seek(0, os.SEEK_END)
+        raw.seek(0)
+
     def read(self, size: int | None = -1) -> bytes:
         """Read as any file does, while there is a header or its pixels to be read."""
         if size is None or size < 0:
@@ -77,7 +82,14 @@ class DicomStream(io.BufferedReader):
         if not self.reads_left:
             raise ImageError("its header has no end; copy it again from where it came")
         self.reads_left -= 1
-        return super().read(size)
+        # Python takes memory for as much as is asked for, which is what a damaged length says
+        return super().read(min(size, self._size))
+
+
+class _Inflated(io.BytesIO):
+    """What a deflated file holds, with the name that pydicom asks a file for."""
+
+    name = ""
 
 
 def open_dicom(file: Path) -> DicomStream:
@@ -89,7 +101,7 @@ def open_dicom(file: Path) -> DicomStream:
         Where it inflates to more than 500 million bytes.
     OSError, zlib.error
     """
-    stream = DicomStream(io.FileIO(file))  # type: ignore[arg-type]
+    stream = DicomStream(io.FileIO(file))
     try:
         start = _deflated_from(stream)
     except BaseException:
@@ -99,7 +111,7 @@ def open_dicom(file: Path) -> DicomStream:
         stream.seek(0)
         return stream
     stream.close()
-    return DicomStream(_inflated(file, start))  # type: ignore[arg-type]
+    return DicomStream(_inflated(file, start))
 
 
 def _deflated_from(stream: BinaryIO) -> int | None:
@@ -126,11 +138,11 @@ def _deflated_from(stream: BinaryIO) -> int | None:
             stream.seek(length, os.SEEK_CUR)
 
 
-def _inflated(file: Path, start: int) -> io.BytesIO:
+def _inflated(file: Path, start: int) -> _Inflated:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     with file.open("rb") as stream:
         stream.seek(start)
-        content = inflater.decompress(stream.read(MAX_INFLATED), MAX_INFLATED)
+        content = inflater.decompress(stream.read(file.stat().st_size), MAX_INFLATED)
     if not inflater.eof:
         raise ImageError(
             f"it is deflated and cut short, or unpacks to more than {MAX_INFLATED:,} bytes; "
@@ -138,7 +150,7 @@ def _inflated(file: Path, start: int) -> io.BytesIO:
         )
     meta = read_file_meta_info(file)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    whole = io.BytesIO()
+    whole = _Inflated()
     whole.write(bytes(_META_START - 4) + b"DICM")
     write_file_meta_info(whole, meta, enforce_standard=False)
     whole.write(content)
@@ -207,6 +219,8 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes | bytearray:
 
 def _jpeg_size(src: bytes) -> tuple[int, ...]:
     """Return the width, the height and the samples that a JPEG or JPEG-LS stream will give."""
+    if not src.rstrip(b"\0\xff").endswith(b"\xff\xd9"):
+        raise ImageError("the compressed slice is cut short")  # and would be shown grey from there
     place = src.find(b"\xff\xd8") + 2
     while 2 <= place < len(src) - 9:
         marker, length = src[place + 1], int.from_bytes(src[place + 2 : place + 4], "big")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import UID_dictionary
 
 from brainlib.images import geometry
 from brainlib.images.codecs import open_dicom
@@ -227,7 +228,8 @@ def _plane(frame: Frame) -> tuple[str, str]:
 
 def _require_slices(header: Dataset, frames: int) -> None:
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    name = kind.name if kind else ""
+    # the value of a damaged tag may run into the next, which may name the patient
+    name = kind.name if kind in UID_dictionary else ""
     if "Directory" in name:
         raise ImageError("skipped: it is a DICOMDIR, a list of other files")
     if not header.get("Rows") or not header.get("Columns"):

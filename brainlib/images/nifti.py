@@ -17,6 +17,7 @@ from brainlib.images.slices import ScanSlice, robust_range, to_grey
 from brainlib.images.threads import sharing_memory
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_RATIO = 1032  # deflate packs no tighter
 _LONGEST_HEADER = nibabel.Nifti2Header.sizeof_hdr
 _MAX_OFFSET = 100_000_000  # where the voxels start; extensions come before them
 _SAMPLED_VOXELS = 40_000_000
@@ -59,6 +60,7 @@ def _load(file: Path) -> tuple[np.ndarray, np.ndarray, bool]:
     try:
         with _open(file) as stream:
             header = _read_header(stream)
+            _require_held(file, isinstance(stream, gzip.GzipFile), header)
             with sharing_memory(math.prod(header.get_data_shape())):
                 grey = _to_grey(_read_voxels(stream, header))
         return grey, header.get_best_affine(), any((header["qform_code"], header["sform_code"]))
@@ -86,6 +88,18 @@ def _read_header(stream: BinaryIO) -> nibabel.Nifti1Header:
         raise ImageError("its header says that no voxel comes for gigabytes; convert it again")
     _require_volume(header.get_data_shape())
     return header
+
+
+def _require_held(file: Path, compressed: bool, header: nibabel.Nifti1Header) -> None:
+    """Refuse a header that says more than the file can hold, before memory is taken for it."""
+    voxels = math.prod(header.get_data_shape())
+    said = header.get_data_offset() + voxels * header.get_data_dtype().itemsize
+    held = file.stat().st_size * (_GZIP_RATIO if compressed else 1)
+    if said > held:
+        raise ImageError(
+            f"it holds at most {held:,} bytes, and its header says {said:,}; it is cut short or "
+            "damaged: copy it again from where it came"
+        )
 
 
 def _read_voxels(stream: BinaryIO, header: nibabel.Nifti1Header) -> np.ndarray:
