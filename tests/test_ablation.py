@@ -189,16 +189,17 @@ def test_seeds_that_disagree_widen_the_interval():
     assert wild["high"] - wild["low"] > 2 * (calm["high"] - calm["low"])
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
+@pytest.mark.parametrize("spread", [0.1, 2.0])  # between patients; between seeds it is 1
+def test_intervals_hold_the_truth_as_often_as_they_say(spread):
     random = np.random.default_rng(0)
-    held_truth = []
+    held_truth, widths = [], []
     for _ in range(300):
-        by_seed, by_patient = random.normal(0, 1, 3), random.normal(0, 0.5)
-        values = by_seed + by_patient
-        resampled = values + random.normal(0, 0.5, (200, 1))
-        found = ablation.interval(values, resampled)
+        values = random.normal(0, 1, 3) + random.normal(0, spread)
+        found = ablation.interval(values, values + random.normal(0, spread, (200, 1)))
         held_truth.append(found["low"] <= 0 <= found["high"])
+        widths.append(found["high"] - found["low"])
     assert 0.92 < np.mean(held_truth) <= 0.99
+    assert np.median(widths) < 5 * (spread**2 + 1 / 3) ** 0.5 + 2
 
 
 def test_one_seed_has_no_interval():
