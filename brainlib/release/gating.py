@@ -29,8 +29,8 @@ METHOD = (
     "images; then logistic regressions against wrong inputs. Limits are quantiles over held-out "
     "groups of the training side. Method and limits were chosen on training groups of fold 0. Test "
     "sides and the inputs tried were looked at three times: after the first two, CTs found in the "
-    "collection were taken for wrong inputs, and the drawn CTs of the head made more like real ones, "
-    "so that the catches of CTs are somewhat too good."
+    "collection were taken for wrong inputs, and drawn CTs of the head made more like real ones: "
+    "the catches of CTs are somewhat too good."
 )
 PHANTOM_HEADS = 24
 CT_REASON = REASONS["CT of the head, drawn"]
