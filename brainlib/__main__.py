@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from typing import Any
 
 
 def main() -> int:
@@ -52,6 +53,23 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument("--seed", type=int, default=0)
     release.add_argument("--pictures", type=int, default=200, help="to be spoilt, for robustness")
     release.add_argument("--healthy-scan", default="", help="a scan without tumour, file or folder")
+    ablate = commands.add_parser("ablate", help="what each part of the recipe brings, into model/")
+    ablate.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
+    ablate.add_argument("--output", default=".", help="the project itself, unless named")
+    ablate.add_argument("--seed", type=int, default=0)
+    ablate.add_argument("--seeds", type=int, default=3, help="trainings of each variant")
+    ablate.add_argument("--variants", default="", help="names with commas between; empty: all")
+    ablate.add_argument("--epochs", type=int, default=0, help="0: as the short recipe says")
+    ablate.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    cost = commands.add_parser("cost", help="what training costs, into figures/bench_training.csv")
+    cost.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
+    cost.add_argument("--output", default=".", help="the project itself, unless named")
+    cost.add_argument("--seed", type=int, default=0)
+    cost.add_argument("--size", type=int, default=96, help="pictures of the measured steps, pixels")
+    cost.add_argument(
+        "--epochs", type=int, default=5, help="to reach the old quality; 0: not tried"
+    )
+    cost.add_argument("--quality-size", type=int, default=64, help="pictures of that fit, pixels")
     commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
     return parser
@@ -99,7 +117,7 @@ def _bench(_: argparse.Namespace) -> int:
 
 def _reproduce(chosen: argparse.Namespace) -> int:
     """Train all, release the network of fold 0, then evaluate and infer with what was released."""
-    from brainlib import pipeline, release
+    from brainlib import paths, pipeline, release, rules
 
     source, output, seed = place = (chosen.source, chosen.output, chosen.seed)
     steps = pipeline.reproduce_steps(output, chosen.epochs)
@@ -107,7 +125,10 @@ def _reproduce(chosen: argparse.Namespace) -> int:
         steps = [step for step in steps if not pipeline.is_finished(step, *place)]
     pipeline.run([step for step in steps if step.notebook < "03"], *place, jobs=chosen.jobs)
     release.make_release(release.ReleaseSettings(source, output, seed))
-    pipeline.run([step for step in steps if step.notebook > "03"], *place)
+    for notebook in ("03_evaluate", "04_infer"):
+        pipeline.run([step for step in steps if step.notebook == notebook], *place)
+        if notebook == "03_evaluate":  # the rules name the weakest source, which is known now
+            rules.make_rules(paths.resolve(output) / "model")
     print(pipeline.summary(output))
     return 0
 
@@ -117,10 +138,28 @@ def _release(chosen: argparse.Namespace) -> int:
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("brainlib").setLevel(logging.INFO)
-    settings = {name: value for name, value in vars(chosen).items() if name != "command"}
-    document = release.make_release(release.ReleaseSettings(**settings))
+    document = release.make_release(release.ReleaseSettings(**_settings(chosen)))
     print(json.dumps({name: document[name] for name in ("release", "maps")}, indent=2))
     return 0
+
+
+def _ablate(chosen: argparse.Namespace) -> int:
+    from brainlib import ablation
+
+    ablation.study(ablation.AblationSettings(**_settings(chosen)))
+    return 0
+
+
+def _cost(chosen: argparse.Namespace) -> int:
+    from brainlib import cost
+
+    logging.basicConfig(format="%(message)s")
+    print(cost.write_table(cost.CostSettings(**_settings(chosen))).to_string())
+    return 0
+
+
+def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(chosen).items() if name != "command"}
 
 
 COMMANDS = {
@@ -128,6 +167,8 @@ COMMANDS = {
     "classify": _classify,
     "reproduce": _reproduce,
     "release": _release,
+    "ablate": _ablate,
+    "cost": _cost,
     "readme": _readme,
     "bench": _bench,
 }

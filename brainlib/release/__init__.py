@@ -2,16 +2,16 @@
 
 `make release` writes it from the trainings that `02_train` left. `files` says what is released,
 `samples` which pictures it is tried on, `speed` how alike, large and fast the files are, `scores`
-where the network looks, and what it makes of spoilt pictures and of another scanner. Each step
-keeps what is there and still right, so that a run which was stopped goes on where it was, and a
-second one costs little.
+where the network looks, and what it makes of spoilt pictures and of another scanner, `gating` the
+gate beside it. Each step keeps what is there and still right, so that a run which was stopped goes
+on where it was, and a second one costs little.
 """
 
 import logging
 from dataclasses import dataclass
 from typing import Any
 
-from brainlib import paths, results, runs
+from brainlib import paths, results, rules, runs, studies
 from brainlib.release.files import (
     BASELINE,
     FOLD,
@@ -23,6 +23,7 @@ from brainlib.release.files import (
     write_copies,
     write_model,
 )
+from brainlib.release.gating import measure_gate
 from brainlib.release.samples import stratified_sample, tested_pictures
 from brainlib.release.scores import measure_maps, measure_other_scanner, measure_robustness
 from brainlib.release.speed import check_files, compare_speeds, measure_files
@@ -40,15 +41,19 @@ __all__ = [
     "list_files",
     "make_release",
     "measure_files",
+    "measure_gate",
     "measure_maps",
     "measure_other_scanner",
     "measure_robustness",
+    "measure_studies",
     "stratified_sample",
     "tested_pictures",
     "write_copies",
     "write_model",
     "write_sections",
 ]
+
+LEAST_FOLDS = 3
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +90,9 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
     Returns
     -------
     dict
-        The content of `metrics.json`, with the sections `release`, `maps`, `robustness`, and
-        `other_scanners` where a scan was given, or was once for the very same model file.
+        The content of `metrics.json`, with the sections `release`, `maps`, `robustness`, `gate`,
+        `studies` where there are three folds, and `other_scanners` where a scan was given, or was
+        once for the very same model file. The rules are written last, from all of these.
 
     Raises
     ------
@@ -106,12 +112,28 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
         "release": measure_files(run, released, tested[FOLD], temperature),
         "maps": measure_maps(run, tested),
         "robustness": measure_robustness(run, released, tested[FOLD]),
+        "gate": measure_gate(run),
+        **measure_studies(run),
     }
     if settings.healthy_scan:
         sections["other_scanners"] = measure_other_scanner(run, released)
     document = write_sections(run, sections)
+    rules.make_rules(run.model, MODEL, FOLD)
     run.write_record("model/release", fold=FOLD, release=sections["release"])
     return document
+
+
+def measure_studies(run: runs.Run) -> dict[str, Any]:
+    """Measure the rule from slices to studies: a dict of `studies`, empty for too few folds."""
+    test, validation = (
+        results.read_tables(run.model / "predictions", part).get(MODEL, {}).get("patient")
+        for part in ("test", "validation")
+    )
+    if test["fold"].nunique() < LEAST_FOLDS:
+        logger.warning("the rule for studies is not measured: that takes %d folds", LEAST_FOLDS)
+        return {}
+    logger.info("measuring the rule from slices to studies")
+    return {"studies": studies.measure_studies(results.calibrate(test, validation).table)}
 
 
 def write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
