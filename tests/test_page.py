@@ -216,6 +216,11 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
     assert not shown.upload.disabled and "ZeroDivisionError" in caplog.text
 
 
+def test_a_model_that_is_not_there_is_said_on_the_page(tmp_path):
+    shown = page.open_page(tmp_path / "absent.keras")
+    assert "absent.onnx" in all_text(shown) and not hasattr(shown.children[0], "upload")
+
+
 def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
     greys = (9, 99, 240, 30)
     files = dicom_series([np.full((30, 30), grey, np.uint8) for grey in greys])
@@ -349,7 +354,7 @@ def served(plain_model, tmp_path_factory):
 
 
 @pytest.fixture
-def browser():
+def browser(tmp_path):
     if not (CHROMIUM and CHROMEDRIVER):
         pytest.skip("needs chromium and chromedriver")
     webdriver = pytest.importorskip("selenium.webdriver")
@@ -357,6 +362,8 @@ def browser():
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(argument)
+    preferences = {"download.default_directory": str(tmp_path / "saved")}
+    options.add_experimental_option("prefs", preferences)
     opened = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
     opened.set_script_timeout(60)
     yield opened
@@ -400,7 +407,10 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
     drop_file(browser, files["archive"])
     wait_for(browser, lambda: len(browser.find_elements("css selector", ".brainlib-ribbon i")) == 4)
     link = wait(browser, ".brainlib-links a[download='predictions.csv']")
-    table = base64_text(link.get_attribute("href").split(",")[1]).splitlines()
+    link.click()
+    saved = tmp_path / "saved" / "predictions.csv"
+    wait_for(browser, saved.is_file)
+    table = saved.read_text(encoding="utf-8").splitlines()
     assert len(table) == 5 and table[0].split(",") == list(inference.COLUMNS)
     assert not list(temporary.rglob("brainlib-upload-*"))
 

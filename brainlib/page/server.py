@@ -28,6 +28,7 @@ IDLE_SECONDS = 3600
 
 _TEMPLATE = Path(__file__).parent / "template"
 _EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8")
+_LONGEST_FOLDER = 36  # a socket's path has room for 104 characters on macOS
 _OVERHEAD_MEGABYTES = 8  # names and headers travel with the files
 # widgets are put together with eval; nothing is fetched from, or sent to, anywhere else
 _POLICY = (
@@ -147,9 +148,12 @@ def _make_app(file: Path, port: int, token: str, parameters: dict[str, Any]) -> 
     config = Config()
     config.MappingKernelManager.cull_idle_timeout = IDLE_SECONDS
     config.MappingKernelManager.cull_connected = False
+    # others on this machine can listen to a kernel's TCP ports, and not to sockets in our folder
+    if os.name == "posix" and len(tempfile.gettempdir()) <= _LONGEST_FOLDER:
+        config.KernelManager.transport = "ipc"
     app = App(
         config=config, ip=ADDRESS, port=port, token=token, open_browser=False, config_file_paths=[],
-        notebook_path=str(file), log_level=logging.WARNING,
+        notebook_path=str(file), log_level=logging.ERROR,
     )  # fmt: skip
     app.initialize([])
     app.template_paths.insert(0, str(_TEMPLATE))

@@ -32,12 +32,16 @@ def open_page(
     plane : str
         As for `images.open_scans`.
 
-    Raises
-    ------
-    EngineError, GateError, RulesError
-        As `inference.open_classifier`.
+    Returns
+    -------
+    VBox
+        Where the model cannot be opened, it says why.
     """
-    return Page(inference.open_classifier(model, engine), plane).box
+    try:
+        return Page(inference.open_classifier(model, engine), plane).box
+    except ValueError as error:
+        problem = f"<style>{_style()}</style>{wording.problem_list([str(error)])}"
+        return ipywidgets.VBox([ipywidgets.HTML(problem)]).add_class("brainlib-page")
 
 
 class Page:
