@@ -66,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--output", default=".", help="the project itself, unless named")
     cost.add_argument("--seed", type=int, default=0)
     cost.add_argument("--size", type=int, default=96, help="pictures of the measured steps, pixels")
-    cost.add_argument(
-        "--epochs", type=int, default=5, help="to reach the old quality; 0: not tried"
-    )
+    cost.add_argument("--epochs", type=int, default=5, help="to the old quality; 0: not tried")
     cost.add_argument("--quality-size", type=int, default=64, help="pictures of that fit, pixels")
     commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
