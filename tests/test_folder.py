@@ -89,7 +89,7 @@ def classify(place, output, task):
 
 def stop_after(monkeypatch, count, error):
     """Let whatever is written after so many parts fail."""
-    write, written = folder._write, []
+    write, written = folder.write_part, []
 
     def fail(parts, number, rows):
         if len(written) == count:
@@ -97,7 +97,7 @@ def stop_after(monkeypatch, count, error):
         write(parts, number, rows)
         written.append(number)
 
-    monkeypatch.setattr(folder, "_write", fail)
+    monkeypatch.setattr(folder, "write_part", fail)
     return written
 
 

@@ -110,7 +110,7 @@ def classify_scans(
         As `open_classifier`.
     """
     task = dataclasses.replace(task, model=paths.resolve(task.model))
-    _opened(task)  # what is wrong with it is said before the work
+    open_task(task)  # what is wrong with it is said before the work
     digest = model_digest(task)
     folder = paths.resolve(output)
     parts = folder / "predictions.parts"
@@ -127,7 +127,7 @@ def classify_scans(
     with closing(found), bar:
         for place, rows in found:
             with _named(folder):
-                _write(parts, missing[place], rows)
+                write_part(parts, missing[place], rows)
             bar.update(len(todo[place]))
     with _named(folder):
         return _join(parts, len(pieces), folder)
@@ -185,7 +185,7 @@ def classify_part(
     EngineError, GateError, RulesError
         As `open_classifier`.
     """
-    classifier = _opened(task, digest, threads)
+    classifier = open_task(task, digest, threads)
     batches = _ahead(_read(scans, task.plane, classifier))
     tables = [answer_batch(classifier, batch, reasons) for batch, reasons in batches]
     return pd.concat(tables, ignore_index=True)
@@ -211,7 +211,7 @@ def answer_part(scans: list[images.Scan], task: Task, digest: str = "", threads:
         As `classify_part`.
     """
     table = classify_part(scans, task, digest, threads)
-    rule = (_opened(task, digest, threads).rules or {}).get("study", MEAN_RULE)
+    rule = (open_task(task, digest, threads).rules or {}).get("study", MEAN_RULE)
     judged = table.assign(decision=table["decision"].replace(UNJUDGED, ACCEPTED))
     summary = studies.summarise_studies(judged, rule)
     return _lines(table, COLUMNS), _lines(summary, studies.COLUMNS)
@@ -236,11 +236,12 @@ def _hash(file: Path, size: int, modified: int) -> bytes:
 _own, _shared = threading.local(), SimpleNamespace()
 
 
-def _opened(task: Task, digest: str = "", threads: int = 0) -> Classifier:
+def open_task(task: Task, digest: str = "", threads: int = 0) -> Classifier:
     """Return the classifier of this thread, opened once and not once a part.
 
-    Engines are single-minded: each thread has its own. Keras spreads over the cores by itself, and
-    takes seconds to load: all threads share one.
+    Each thread has its own, so that none waits for another; Keras spreads over the cores by itself
+    and takes seconds to load, so all threads share one. Parameters and errors are those of
+    `classify_part`.
     """
     place = _shared if task.engine == "keras" else _own
     wanted = (task, digest or model_digest(task), threads)
@@ -402,7 +403,8 @@ def _is_done(parts: Path, number: int) -> bool:
     return all(file.is_file() and file.stat().st_size for file in _files(parts, number))
 
 
-def _write(parts: Path, number: int, rows: Rows) -> None:
+def write_part(parts: Path, number: int, rows: Rows) -> None:
+    """Write the lines of a part into the folder of the parts, where they are whole or absent."""
     for file, lines in zip(_files(parts, number), rows, strict=True):
         with paths.atomic_write(file) as temporary:
             temporary.write_bytes(lines)
