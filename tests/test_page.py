@@ -412,6 +412,11 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
     wait_for(browser, saved.is_file)
     table = saved.read_text(encoding="utf-8").splitlines()
     assert len(table) == 5 and table[0].split(",") == list(inference.COLUMNS)
+    browser.execute_script(
+        "document.querySelector('[data-megabytes]').dataset.megabytes = '0.0001'"
+    )
+    drop_file(browser, files["archive"])
+    assert "choose fewer" in wait(browser, ".brainlib-toolarge").text
     assert not list(temporary.rglob("brainlib-upload-*"))
 
 
