@@ -1,9 +1,10 @@
 """From a path to grey 8-bit pixels: pictures, DICOM and NIfTI; from an image table to one array.
 
 `pictures` decodes pictures and caches whole collections of them, `outlines` draws their tumours.
-`scans` gives the slices of whatever lies at a path, through `dicom` (with `decoding`) and `nifti`;
-`geometry` turns them the way they are looked at. Files are recognised by their content, whatever
-their name ends with.
+`scans` gives the slices of whatever lies at a path, through `dicom` (with `decoding` and `codecs`)
+and `nifti`; `geometry` turns them the way they are looked at. Files are recognised by their
+content, whatever their name ends with; what is wrong with one is said in the words of `errors`, and
+`threads` lets many be read at once.
 """
 
 from brainlib.images.errors import ImageError

@@ -5,6 +5,7 @@ kilobyte could take all memory, and one whose sizes contradict each other would 
 """
 
 import io
+import logging
 import os
 import struct
 import zlib
@@ -52,6 +53,9 @@ DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {
     HTJ2KLossless: (), HTJ2KLosslessRPCL: (), HTJ2K: (), RLELossless: (),
 }  # fmt: skip
 """What pydicom asks of a plugin: the kinds of compression that it decodes, and what for."""
+
+# pydicom logs the values that it doubts, which may name the patient; what is wrong is said anyway
+logging.getLogger("pydicom").propagate = False
 
 _JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
 _META_START = 132

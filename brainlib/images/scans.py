@@ -59,7 +59,9 @@ def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]
     """Give the slices of a scan, one after the other, in an order that does not change.
 
     Nothing but the slice (or the one volume) at hand is held in memory, and a line for each DICOM
-    file. A file that cannot be read gives a `ScanSlice` with its `error`, and the rest goes on.
+    file. A file that cannot be read gives a `ScanSlice` with its `error`, and the rest goes on; so
+    does, as the last of its series, what is wrong with a series (slices are missing, or their order
+    is a guess).
     In a folder, what is neither a scan nor named as one (`notes.txt`, a licence) is passed over, as
     are names that start with a dot; links to folders are followed once.
 
