@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import nbformat
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -365,6 +364,8 @@ def publish(executed: Path) -> Path:
     The injected parameters, what went to standard error, and papermill's notes on time and machine
     are taken out; execution counts are renumbered.
     """
+    import nbformat
+
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.metadata["language_info"] = {"name": "python"}

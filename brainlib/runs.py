@@ -240,9 +240,15 @@ class Run:
         since = self.started.timestamp() - 1
         found = [
             path
-            for folder in (self.output.glob("*"), self.figures.rglob("*"), self.model.rglob("*"))
+            for folder in (
+                self.output.glob("*"),
+                *(
+                    place.rglob("*")
+                    for place in (self.figures, self.model, self.output / "reports")
+                ),
+            )
             for path in folder
-            if path.is_file() and path.suffix in (".png", ".csv", ".json", ".keras")
+            if path.is_file() and path.suffix in (".png", ".csv", ".json", ".keras", ".html")
         ]
         rows = {
             path.relative_to(self.output).as_posix(): f"{path.stat().st_size / 1000:,.0f} kB"

@@ -25,6 +25,7 @@ from brainlib.inference.folder import (
     classify_scans,
     connect,
     read_predictions,
+    read_studies,
 )
 from brainlib.inference.predicting import predict_pictures, predict_table
 from brainlib.inference.reporting import write_reports
@@ -49,6 +50,7 @@ __all__ = [
     "predict_pictures",
     "predict_table",
     "read_predictions",
+    "read_studies",
     "readable",
     "write_reports",
 ]

@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -38,6 +38,7 @@ from brainlib.inference.classifier import (
     refusals,
 )
 from brainlib.inference.cluster import InferenceError, connect  # noqa: F401  # for the room
+from brainlib.studies.summary import COUNTS
 
 PART_PICTURES = 128
 """Pictures in a part. A kill costs the parts that are being worked on, one a core."""
@@ -443,15 +444,30 @@ def read_predictions(path: Path) -> pd.DataFrame:
     InferenceError
         Where the file is absent or is no such table.
     """
-    text = dict.fromkeys(("path", "series", "plane", "class", "set", "decision", "error"), str)
-    numbers = {name: [""] for name in COLUMNS if name not in text}
+    return _read_table(path, COLUMNS, ("slice", *CLASS_NAMES))
+
+
+def read_studies(path: Path) -> pd.DataFrame:
+    """Read `studies.csv` as `studies.summarise_studies` gives it.
+
+    Raises
+    ------
+    InferenceError
+        Where the file is absent or is no such table.
+    """
+    return _read_table(path, studies.COLUMNS, (*COUNTS, *CLASS_NAMES, "tumor_slices"))
+
+
+def _read_table(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    text = dict.fromkeys((name for name in columns if name not in numbers), str)
+    missing = {name: [""] for name in numbers}
     try:
         table = pd.read_csv(
-            path, dtype=text, na_values=numbers, keep_default_na=False,
+            path, dtype=text, na_values=missing, keep_default_na=False,
             encoding="utf-8", encoding_errors="surrogateescape",
         )  # fmt: skip
-        return table[list(COLUMNS)]
+        return table[list(columns)]
     except (OSError, ValueError, KeyError) as error:
         raise InferenceError(
-            f"{path} is no table of predictions ({error}): write it with 04_infer"
+            f"{path} is no table of 04_infer ({error}): write it with that notebook"
         ) from error
