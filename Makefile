@@ -6,7 +6,7 @@ HEALTHY_SCAN ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab reproduce release readme bench lock clean
+.PHONY: help setup run test lab app reproduce release ablate cost readme bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,11 @@ test: setup ## everything that CI runs: lint, unit tests, notebooks
 	$(BIN)/python -m pytest --nbval
 
 lab: setup ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab notebooks
+	BRAINLIB_UPLOAD_MB=500 $(BIN)/jupyter lab notebooks \
+		--ServerApp.tornado_settings='{"websocket_max_message_size": 508000000}'
+
+app: setup ## the page: drop a scan, see the answer (127.0.0.1 only)
+	$(BIN)/python -m brainlib app
 
 reproduce: setup ## all released results on the real data, into figures/ and model/
 	$(BIN)/python -m brainlib reproduce --resume
@@ -38,6 +42,13 @@ reproduce: setup ## all released results on the real data, into figures/ and mod
 
 release: setup ## the released files of the trainings in model/, measured; HEALTHY_SCAN=path
 	$(BIN)/python -m brainlib release --healthy-scan "$(HEALTHY_SCAN)"
+
+ablate: setup ## what each part of the recipe brings: short trainings, into model/
+	$(BIN)/python -m brainlib ablate
+	$(BIN)/python -m brainlib readme
+
+cost: setup ## what training costs, side by side in one run, into figures/bench_training.csv
+	$(BIN)/python -m brainlib cost
 
 readme: setup ## write the results of model/metrics.json into README.md
 	$(BIN)/python -m brainlib readme

@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--engine", default="onnx", help="onnx, litert or keras")
     classify.add_argument("--plane", default="acquired", help="axial, coronal or sagittal")
     classify.add_argument("--scheduler", default="", help="address of a running dask cluster")
+    app = commands.add_parser("app", help="the page: drop a scan, see the answer")
+    app.add_argument("--port", type=int, default=8866)
+    app.add_argument("--model", default="model/brain_tumor.keras")
+    app.add_argument("--no-browser", action="store_true", help="only say the address")
     reproduce = commands.add_parser("reproduce", help="all released results, on the real data")
     reproduce.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
     reproduce.add_argument("--output", default=".", help="the project itself, unless named")
@@ -98,6 +102,18 @@ def _classify(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _app(chosen: argparse.Namespace) -> int:
+    from brainlib import page
+
+    _show_log()
+    page.serve(
+        port=chosen.port,
+        open_browser=not chosen.no_browser,
+        parameters={"model": chosen.model},
+    )
+    return 0
+
+
 def _readme(_: argparse.Namespace) -> int:
     from brainlib import readme
 
@@ -134,8 +150,7 @@ def _reproduce(chosen: argparse.Namespace) -> int:
 def _release(chosen: argparse.Namespace) -> int:
     from brainlib import release
 
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("brainlib").setLevel(logging.INFO)
+    _show_log()
     document = release.make_release(release.ReleaseSettings(**_settings(chosen)))
     print(json.dumps({name: document[name] for name in ("release", "maps")}, indent=2))
     return 0
@@ -151,9 +166,14 @@ def _ablate(chosen: argparse.Namespace) -> int:
 def _cost(chosen: argparse.Namespace) -> int:
     from brainlib import cost
 
-    logging.basicConfig(format="%(message)s")
+    _show_log()
     print(cost.write_table(cost.CostSettings(**_settings(chosen))).to_string())
     return 0
+
+
+def _show_log() -> None:
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("brainlib").setLevel(logging.INFO)
 
 
 def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -163,6 +183,7 @@ def _settings(chosen: argparse.Namespace) -> dict[str, Any]:
 COMMANDS = {
     "run": _run,
     "classify": _classify,
+    "app": _app,
     "reproduce": _reproduce,
     "release": _release,
     "ablate": _ablate,

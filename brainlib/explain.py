@@ -18,7 +18,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, engines, images
-from brainlib.evaluation.intervals import mean_with_interval
 
 if TYPE_CHECKING:
     import keras
@@ -414,6 +413,8 @@ def _contour(outline: np.ndarray, height: int, width: int) -> str:
 
 
 def _mean(values: pd.Series, groups: pd.Series, resamples: int, seed: int) -> dict[str, float]:
+    from brainlib.evaluation.intervals import mean_with_interval  # here: it loads scipy.stats
+
     numbers = values.to_numpy(float), groups.astype(str).to_numpy(object)
     found = mean_with_interval(*numbers, resamples, seed)[:3]
     named = zip(("value", "low", "high"), found, strict=True)
