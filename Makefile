@@ -45,6 +45,7 @@ release: setup ## the released files of the trainings in model/, measured; HEALT
 
 ablate: setup ## what each part of the recipe brings: short trainings, into model/
 	$(BIN)/python -m brainlib ablate
+	$(BIN)/python -m brainlib unknown
 	$(BIN)/python -m brainlib readme
 
 cost: setup ## what training costs, side by side in one run, into figures/bench_training.csv

@@ -65,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--variants", default="", help="names with commas between; empty: all")
     ablate.add_argument("--epochs", type=int, default=0, help="0: as the short recipe says")
     ablate.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    unknown = commands.add_parser("unknown", help="a kind of tumour that was never trained on")
+    unknown.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
+    unknown.add_argument("--output", default=".", help="the project itself, unless named")
+    unknown.add_argument("--seed", type=int, default=0)
+    unknown.add_argument("--epochs", type=int, default=0, help="0: as the short recipe says")
     cost = commands.add_parser("cost", help="what training costs, into figures/bench_training.csv")
     cost.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
     cost.add_argument("--output", default=".", help="the project itself, unless named")
@@ -163,6 +168,13 @@ def _ablate(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _unknown(chosen: argparse.Namespace) -> int:
+    from brainlib import ablation
+
+    print(json.dumps(ablation.study_unknown(ablation.UnknownSettings(**_settings(chosen)))))
+    return 0
+
+
 def _cost(chosen: argparse.Namespace) -> int:
     from brainlib import cost
 
@@ -187,6 +199,7 @@ COMMANDS = {
     "reproduce": _reproduce,
     "release": _release,
     "ablate": _ablate,
+    "unknown": _unknown,
     "cost": _cost,
     "readme": _readme,
     "bench": _bench,

@@ -306,3 +306,30 @@ def test_the_released_results_of_the_study_are_those_of_its_runs():
     whole = table[table["variant"] == "whole"].groupby("seed")[["right", "pictures"]].sum()
     accuracy = (whole["right"] / whole["pictures"]).mean()
     assert document["variants"]["whole"]["accuracy"]["value"] == pytest.approx(accuracy, abs=1e-5)
+
+
+def test_a_class_that_is_unknown_is_not_trained_on_and_is_asked_about(monkeypatch, tmp_path):
+    seen = []
+    network = SimpleNamespace(
+        predict=lambda pixels, **_: {"logits": np.tile([3.0, 1, 0, 0], (len(pixels), 1))}
+    )
+    monkeypatch.setattr(
+        ablation.unknown, "train", lambda *given: seen.append(given[2].classes) or network
+    )
+    answers = ablation.answer_unknown("meningioma", TINY_WHOLE, held(), tmp_path / "state")
+    assert CLASS_NAMES.index("meningioma") not in seen[0] and len(set(seen[0])) == 3
+    assert "meningioma" in set(answers["label"]) and set(answers["answer"]) == {"glioma"}
+    expected = np.exp(3) / (np.exp(3) + np.exp(1) + 2)
+    np.testing.assert_allclose(answers["certainty"], expected, atol=1e-6)
+
+
+def test_certainty_about_the_unknown_is_held_against_that_about_known_tumours():
+    rows = [("a", "glioma", "glioma", 0.9), ("b", "pituitary", "pituitary", 0.8),
+            ("c", "meningioma", "glioma", 0.6), ("d", "meningioma", "glioma", 0.85),
+            ("e", "notumor", "notumor", 0.1)]  # fmt: skip
+    answers = pd.DataFrame(rows, columns=["group", "label", "answer", "certainty"])
+    found = ablation.summarise_unknown(answers.assign(unknown="meningioma"), 100)["meningioma"]
+    assert found["pictures"] == 2 and found["called"] == "glioma" and found["share"] == 1
+    assert found["certainty_unknown"]["value"] == pytest.approx(0.725)
+    assert found["certainty_known"]["value"] == pytest.approx(0.85)
+    assert found["auroc"] == pytest.approx(0.75)

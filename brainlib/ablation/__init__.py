@@ -21,6 +21,12 @@ from tqdm import tqdm
 from brainlib import paths, results, runs
 from brainlib.ablation.summary import COLUMNS, METRICS, interval, summarise
 from brainlib.ablation.training import FOLD, Held, dice, load, make_run, score, train
+from brainlib.ablation.unknown import (
+    UnknownSettings,
+    answer_unknown,
+    study_unknown,
+    summarise_unknown,
+)
 from brainlib.ablation.variants import (
     SHORT,
     VARIANTS,
@@ -33,8 +39,9 @@ from brainlib.ablation.variants import (
 
 __all__ = [
     "COLUMNS", "FOLD", "METRICS", "SHORT", "VARIANTS", "WHOLE", "AblationError", "AblationSettings",
-    "Held", "Variant", "choose_variants", "dice", "fingerprint", "interval", "load", "make_run",
-    "read_runs", "score", "study", "summarise", "train",
+    "Held", "UnknownSettings", "Variant", "answer_unknown", "choose_variants", "dice",
+    "fingerprint", "interval", "load", "make_run", "read_runs", "score", "study", "study_unknown",
+    "summarise", "summarise_unknown", "train",
 ]  # fmt: skip
 
 Wanted = tuple[str, int]
