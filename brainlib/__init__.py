@@ -1,10 +1,11 @@
 """Thin helpers behind the four notebooks: one room for each step of the data's way.
 
 The rooms, in the order data passes through them: `datasets`, `phantom`, `images`, `audit`,
-`splits`, `models`, `training`, `evaluation`, `explain`, `corruptions`, `results`, `inference`,
-`plots`. `export`, `engines` and `release` make and run the released files, `card` and `readme`
-write the pages; `runs` holds the notebooks' parameters, output folders and records. Importing
-`brainlib` loads none of them.
+`splits`, `models`, `training`, `evaluation`, `explain`, `corruptions`, `results`; then, on the way
+from a scan to an answer, `gate`, `studies`, `rules`, `inference`, `plots`, `report`, `page`.
+`export`, `engines` and `release` make and run the released files, `ablation`, `cost`, `bench` and
+`throughput` study what was done, `card` and `readme` write the pages; `runs` holds the notebooks'
+parameters, output folders and records. Importing `brainlib` loads none of them.
 """
 
 import os
