@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -42,6 +43,9 @@ from brainlib.studies.summary import COUNTS
 
 PART_PICTURES = 128
 """Pictures in a part. A kill costs the parts that are being worked on, one a core."""
+
+CORE_BATCH = 8
+"""Pictures that a single core is given at once: more do not fit into its cache, and are slower."""
 
 PREDICTIONS, STUDIES = "predictions.csv", "studies.csv"
 
@@ -264,7 +268,13 @@ def _open(task: Task, threads: int) -> Classifier:
         return classifier
     open_engine = {"onnx": engines.open_onnx, "litert": engines.open_litert}[task.engine]
     file = task.model.with_suffix(engines.SUFFIXES[task.engine])
-    return dataclasses.replace(classifier, answer=open_engine(file, threads))
+    answer_all = open_engine(file, threads)
+
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        few = range(0, len(pictures), CORE_BATCH)
+        return np.concatenate([answer_all(pictures[first : first + CORE_BATCH]) for first in few])
+
+    return dataclasses.replace(classifier, answer=answer)
 
 
 def _here(pieces: list[list[images.Scan]], task: Task, digest: str) -> Iterator[tuple[int, Rows]]:
