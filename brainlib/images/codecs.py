@@ -10,16 +10,16 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders import pillow, pylibjpeg
+from pydicom.pixels.decoders import base, pillow, pylibjpeg
 from pydicom.pixels.decoders.base import DecodeRunner
-from pydicom.pixels.utils import get_expected_length
+from pydicom.pixels.utils import get_expected_length, get_j2k_parameters
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -58,6 +58,7 @@ DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = {
 logging.getLogger("pydicom").propagate = False
 
 _JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
+_JPEG_2000_START = b"\xff\x4f\xff\x51"
 _META_START = 132
 _UNDEFINED = 0xFFFFFFFF
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")
@@ -212,13 +213,14 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes | bytearray:
     held = _jpeg_2000_size(src) if syntax in _JPEG_2000 else _jpeg_size(src)
     if held != said:
         raise ImageError(f"the compressed slice is {held} and not {said}")
-    ways = [way for way in (pylibjpeg, pillow) if way.is_available(syntax)]
-    for way in ways[:-1]:
-        try:
-            return way._decode_frame(src, runner)
-        except Exception:  # the next may know more
-            continue
-    return ways[-1]._decode_frame(src, runner)
+    first: Exception | None = None
+    for way in (pylibjpeg, pillow):
+        if way.is_available(syntax):
+            try:
+                return way._decode_frame(src, runner)
+            except Exception as error:  # the next may know more
+                first = first or error
+    raise first or ImageError("there is nothing here that decodes it")
 
 
 def _jpeg_size(src: bytes) -> tuple[int, ...]:
@@ -239,12 +241,18 @@ def _jpeg_size(src: bytes) -> tuple[int, ...]:
 
 def _jpeg_2000_size(src: bytes) -> tuple[int, ...]:
     """Return the width, the height and the samples that a JPEG 2000 stream will give."""
-    place = src.find(b"\xff\x4f\xff\x51")
+    place = src.find(_JPEG_2000_START)
     sizes = src[place + 8 : place + 42]
     if place < 0 or len(sizes) < 34:
         raise ImageError("the compressed slice does not say its size")
     right, bottom, left, top = struct.unpack(">4I", sizes[:16])
     return right - left, bottom - top, int.from_bytes(sizes[32:34], "big")
+
+
+def _jpeg_2000_parameters(src: bytes) -> dict[str, Any]:
+    """Find the stream as it is found above; pydicom goes from box to box, and never leaves one."""
+    place = src.find(_JPEG_2000_START)
+    return {} if place < 0 else get_j2k_parameters(src[place:])
 
 
 def _decode_rle(src: bytes, runner: DecodeRunner) -> bytes:
@@ -292,6 +300,7 @@ def _unpack_bits(part: bytes, length: int) -> bytes:
     return bytes(whole)
 
 
+base.get_j2k_parameters = _jpeg_2000_parameters
 for _syntax in DECODER_DEPENDENCIES:
     _decoder = get_decoder(_syntax)
     if PLUGIN not in {*_decoder.available_plugins}:

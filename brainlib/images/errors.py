@@ -8,6 +8,7 @@ from typing import TypeVar
 from brainlib.images.threads import silenced
 
 _REASON_LENGTH = 300  # decoders answer with pages
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _PREFACE = "Unable to decode as exceptions were raised by all available plugins:"
 _QUOTED = re.compile(r"""(['"]).*?(\1|$)""", re.DOTALL)
 
@@ -46,6 +47,7 @@ def reason(error: BaseException) -> str:
         return f"it cannot be opened ({error.strerror})"
     text = str(error).removeprefix(_PREFACE).strip().removeprefix("brainlib: ")
     text = _QUOTED.sub("...", f"{type(error).__name__}: {text}")
+    text = _ADDRESS.sub("", text)  # of an object in memory, another in each run
     text = textwrap.shorten(text, _REASON_LENGTH, placeholder=" ...")
     return f"it cannot be decoded, cut short or damaged ({text})"
 
