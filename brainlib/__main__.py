@@ -4,6 +4,7 @@ What a command needs is imported when it runs: `classify` answers in about a sec
 """
 
 import argparse
+import ast
 import json
 import logging
 import os
@@ -51,6 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--resume", action="store_true", help="keep the trainings that are done")
     reproduce.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
                            help="trainings at a time")  # fmt: skip
+    reproduce.add_argument("--scheduler", default="", help="dask cluster to train on")
+    sweep = commands.add_parser("sweep", help="02_train over values of its parameters")
+    sweep.add_argument("values", nargs="+", metavar="NAME=VALUE,VALUE", help="such as fold=0,1,2")
+    sweep.add_argument("--model", default="brain_tumor", help="brain_tumor or seed_cnn")
+    sweep.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
+    sweep.add_argument("--output", default="runs/sweep", help="folder of all that is written")
+    sweep.add_argument("--seed", type=int, default=0)
+    sweep.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    sweep.add_argument("--scheduler", default="", help="address of a running dask cluster")
     release = commands.add_parser("release", help="the released files, and what they measure")
     release.add_argument("--source", default="kaggle", help="what the models were trained on")
     release.add_argument("--output", default=".", help="folder that has the trainings in model/")
@@ -127,11 +137,39 @@ def _readme(_: argparse.Namespace) -> int:
 
 
 def _bench(_: argparse.Namespace) -> int:
-    from brainlib import bench
+    from brainlib import bench, throughput
 
-    for table in bench.write_tables().values():
+    for table in (bench.write_tables() | throughput.write_tables()).values():
         print(table.to_string())
     return 0
+
+
+def _sweep(chosen: argparse.Namespace) -> int:
+    """Train over values, each into its own folder, and print how each did on what was held out."""
+    from brainlib import paths, pipeline
+
+    values = {
+        name: _values(text) for name, _, text in (one.partition("=") for one in chosen.values)
+    }
+    steps = pipeline.sweep_steps(chosen.model, values)
+    place = (chosen.source, chosen.output, chosen.seed)
+    pipeline.run(steps, *place, jobs=chosen.jobs, scheduler=chosen.scheduler)
+    table = pipeline.summarise_sweep(steps, chosen.output)
+    with paths.atomic_write(paths.resolve(chosen.output) / "sweep.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    print(table.to_string())
+    return 0
+
+
+def _values(text: str) -> list[Any]:
+    """Read values as Python writes numbers, and as text what is none."""
+    found = []
+    for one in filter(None, text.split(",")):
+        try:
+            found.append(ast.literal_eval(one))
+        except (ValueError, SyntaxError):
+            found.append(one)
+    return found
 
 
 def _reproduce(chosen: argparse.Namespace) -> int:
@@ -142,7 +180,8 @@ def _reproduce(chosen: argparse.Namespace) -> int:
     steps = pipeline.reproduce_steps(output, chosen.epochs)
     if chosen.resume:
         steps = [step for step in steps if not pipeline.is_finished(step, *place)]
-    pipeline.run([step for step in steps if step.notebook < "03"], *place, jobs=chosen.jobs)
+    first = [step for step in steps if step.notebook < "03"]
+    pipeline.run(first, *place, jobs=chosen.jobs, scheduler=chosen.scheduler)
     release.make_release(release.ReleaseSettings(source, output, seed))
     for notebook in ("03_evaluate", "04_infer"):
         pipeline.run([step for step in steps if step.notebook == notebook], *place)
@@ -197,6 +236,7 @@ COMMANDS = {
     "classify": _classify,
     "app": _app,
     "reproduce": _reproduce,
+    "sweep": _sweep,
     "release": _release,
     "ablate": _ablate,
     "unknown": _unknown,

@@ -17,13 +17,12 @@ from brainlib.inference.classifier import (
     open_classifier,
     open_drawer,
 )
+from brainlib.inference.cluster import InferenceError, connect
 from brainlib.inference.folder import (
     PART_PICTURES,
-    InferenceError,
     Task,
     classify_part,
     classify_scans,
-    connect,
     read_predictions,
     read_studies,
 )

@@ -38,7 +38,7 @@ from brainlib.inference.classifier import (
     open_classifier,
     refusals,
 )
-from brainlib.inference.cluster import InferenceError, connect  # noqa: F401  # for the room
+from brainlib.inference.cluster import InferenceError
 from brainlib.studies.summary import COUNTS
 
 PART_PICTURES = 128
