@@ -5,6 +5,7 @@ colour-blind readers tell apart.
 """
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -269,7 +270,8 @@ def classified_pictures(
     ----------
     pictures : sequence of uint8 arrays of shape (height, width)
     predictions : DataFrame
-        One row a picture, with a column for each class, and `name` for the caption.
+        One row a picture, with a column for each class, and `name` for the caption. Where there is
+        no answer, `decision` says why.
     title : str
     """
     columns = 4
@@ -286,7 +288,10 @@ def classified_pictures(
         line, column = divmod(number, columns)
         show_picture(grid[2 * line, column], picture)
         grid[2 * line, column].set_title(row["name"], fontsize=9)
-        _probability_bars(grid[2 * line + 1, column], row)
+        if np.isfinite([row[label] for label in CLASS_NAMES]).all():
+            _probability_bars(grid[2 * line + 1, column], row)
+        else:
+            _reason(grid[2 * line + 1, column], row["decision"])
     return _finished(figure, title)
 
 
@@ -439,7 +444,8 @@ def confusion_captions(confused: pd.DataFrame) -> list[str]:
 def answer_captions(predictions: pd.DataFrame) -> list[str]:
     """Return the name of the file and the class for each row of `inference.classify`."""
     return [
-        f"{Path(row.path).name}{f', slice {row.slice}' if row.slice else ''}\n{row.label}"
+        f"{Path(row.path).name}{f', slice {row.slice}' if row.slice else ''}\n"
+        f"{row.label or 'no answer'}"
         for row in predictions.rename(columns={"class": "label"}).itertuples()
     ]
 
@@ -487,6 +493,11 @@ def _probability_bars(axes: Axes, row: Mapping[str, float]) -> None:
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=7.5, length=0)
     sns.despine(ax=axes, bottom=True, left=True)
+
+
+def _reason(axes: Axes, decision: str) -> None:
+    text = textwrap.fill(decision, 28)
+    axes.text(0.5, 1, text, ha="center", va="top", fontsize=8, transform=axes.transAxes)
 
 
 def _finished(figure: Figure, title: str) -> Figure:
