@@ -9,7 +9,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainlib import CLASS_NAMES, evaluation, images, inference, models, phantom, runs, splits
+from brainlib import (
+    CLASS_NAMES,
+    evaluation,
+    images,
+    inference,
+    models,
+    phantom,
+    report,
+    runs,
+    splits,
+)
 
 CLASSES = list(CLASS_NAMES)
 BAND = 64
@@ -209,3 +219,39 @@ def test_a_slice_that_is_refused_has_a_reason_and_no_answer(by_brightness, tmp_p
     assert table["decision"].tolist() == ["accepted", "accepted", refused, refused]
     assert table["class"].tolist() == ["glioma", "meningioma", "", ""]
     assert table.loc[2:, CLASSES].isna().all().all() and (table.loc[2:, "error"] == "").all()
+
+
+@pytest.fixture(scope="module")
+def released():
+    return inference.open_classifier("model/brain_tumor.keras")
+
+
+def test_a_report_is_written_for_as_many_studies_as_are_asked_for(released, collection, tmp_path):
+    folder = tmp_path / "a folder"
+    for name in ("glioma", "notumor"):
+        source = next((collection / "Training" / name).iterdir())
+        folder.mkdir(exist_ok=True)
+        with Image.open(source) as picture:
+            picture.resize((160, 160)).save(folder / f"<{name}>.png")
+    Image.new("L", (90, 90)).save(folder / "blank.png")
+    scans = images.list_scans(folder)
+    task = inference.Task(released.model)
+    written = inference.classify_scans(scans, tmp_path, task)
+    predictions = inference.read_predictions(written[0])
+    studies = inference.read_studies(written[1])
+    assert predictions["decision"].str.startswith("refused: it is blank").sum() == 1
+    for most in (2, 9):
+        reports = inference.write_reports(
+            released, scans, predictions, studies, tmp_path / "reports", most
+        )
+        assert len(reports) == min(most, 3)
+    pages = [path.read_text(encoding="utf-8") for path in reports]
+    assert "&lt;glioma&gt;.png" in pages[0] and "<glioma>" not in pages[0]
+    assert all("not a medical device" in page for page in pages)
+
+
+def test_a_model_without_gate_and_rules_has_no_report(by_brightness, tmp_path):
+    with pytest.raises(report.ReportError, match="no gate or no rules"):
+        inference.write_reports(
+            classifier(by_brightness), [], pd.DataFrame(), pd.DataFrame(), tmp_path
+        )
