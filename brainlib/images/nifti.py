@@ -84,12 +84,12 @@ def _read_header(stream: BinaryIO) -> nibabel.Nifti1Header:
         )
     if header.get_data_dtype().kind not in "iuf":
         raise ImageError("its voxels are colours or complex numbers; save it as plain numbers")
+    _require_volume(header.get_data_shape())
     if not kind.sizeof_hdr <= header.get_data_offset() <= _MAX_OFFSET:
         raise ImageError(
             "its header says that the voxels start inside of it, or after a hundred million bytes; "
             "convert it again"
         )
-    _require_volume(header.get_data_shape())
     return header
 
 
