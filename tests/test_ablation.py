@@ -237,6 +237,14 @@ def test_a_finished_run_is_not_made_again(project):
     assert len(project.made) == 9
 
 
+def test_a_study_of_fewer_variants_keeps_the_runs_of_the_others(project):
+    ablation.study(project.settings)
+    ablation.study(dataclasses.replace(project.settings, variants="plain", seeds=3))
+    assert len(project.made) == 8
+    kept = pd.read_csv(project.folder / "model" / "ablation.csv").groupby("variant")["seed"]
+    assert kept.nunique().to_dict() == {"whole": 3, "plain": 3, "larger": 2}
+
+
 def test_a_stopped_study_goes_on_with_what_is_missing(project, monkeypatch):
     whole = ablation.make_run
 

@@ -117,7 +117,9 @@ def study(settings: AblationSettings) -> dict[str, Any]:
 def _finish(run: runs.Run, variants: dict[str, Variant], recipes: dict[str, str]) -> pd.DataFrame:
     """Make the runs that are missing, keeping each as soon as it is done, and return all."""
     file = run.model / "ablation.csv"
-    finished = read_runs(file, recipes)
+    kept = read_runs(file)
+    finished = kept[_is_of(kept, recipes)]
+    kept = kept[~kept["variant"].isin(list(recipes))]  # another study's, whose hours are not lost
     done = set(zip(finished["variant"], finished["seed"], strict=True))
     wanted = [(name, seed) for seed in range(run.settings.seeds) for name in variants]
     missing = [one for one in wanted if one not in done]
@@ -125,19 +127,22 @@ def _finish(run: runs.Run, variants: dict[str, Variant], recipes: dict[str, str]
         scored = scored.assign(variant=name, recipe=recipes[name])
         finished = pd.concat([finished, scored], ignore_index=True)[COLUMNS]
         with paths.atomic_write(file) as temporary:
-            finished.to_csv(temporary, index=False, lineterminator="\n")
+            pd.concat([kept, finished]).to_csv(temporary, index=False, lineterminator="\n")
     return finished[finished["seed"] < run.settings.seeds]
 
 
-def read_runs(file: Path, recipes: dict[str, str]) -> pd.DataFrame:
-    """Return the finished runs of a study that were made by the very recipes asked for.
+def _is_of(finished: pd.DataFrame, recipes: dict[str, str]) -> pd.Series:
+    """Return which rows were made by the very recipes asked for."""
+    return finished["recipe"] == finished["variant"].map(recipes)
+
+
+def read_runs(file: Path) -> pd.DataFrame:
+    """Return the finished runs of all studies.
 
     Parameters
     ----------
     file : Path
         Where it does not exist there are none.
-    recipes : dict of str to str
-        The fingerprint of each variant.
 
     Returns
     -------
@@ -146,8 +151,7 @@ def read_runs(file: Path, recipes: dict[str, str]) -> pd.DataFrame:
     """
     if not file.is_file():
         return pd.DataFrame(columns=COLUMNS)
-    found = pd.read_csv(file, dtype={"group": str, "recipe": str})
-    return found[found["recipe"] == found["variant"].map(recipes)].reset_index(drop=True)
+    return pd.read_csv(file, dtype={"group": str, "recipe": str})
 
 
 def _make_runs(
