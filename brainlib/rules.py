@@ -64,7 +64,7 @@ def read_rules(path: Path | str) -> dict[str, Any]:
 
 
 def write_rules(rules: Mapping[str, Any], path: Path | str) -> Path:
-    """Write rules as JSON, whole or not at all.
+    """Write rules as JSON, whole or not at all; a file that holds just these is left as it is.
 
     Raises
     ------
@@ -75,9 +75,11 @@ def write_rules(rules: Mapping[str, Any], path: Path | str) -> Path:
     problem = _problem(rules)
     if problem:
         raise RulesError(f"these rules for {path} would be refused, for the file {problem}")
+    text = json.dumps(rules, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if path.is_file() and path.read_bytes() == text.encode():
+        return path
     with paths.atomic_write(path) as temporary:
-        text = json.dumps(rules, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

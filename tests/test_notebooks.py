@@ -9,7 +9,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from brainlib import CLASS_NAMES, evaluation, paths, phantom, pipeline, runs
+from brainlib import CLASS_NAMES, evaluation, inference, paths, phantom, pipeline, runs
 
 NOTEBOOKS = {
     name: paths.project_root() / "notebooks" / f"{name}.ipynb" for name in pipeline.NOTEBOOKS
@@ -95,9 +95,10 @@ def test_evaluate_draws_its_figures(demo):
 
 def test_infer_writes_a_row_for_each_picture(demo):
     table = pd.read_csv(demo / "predictions.csv", keep_default_na=False)
-    columns = ["path", "series", "slice", "plane", "class", *CLASS_NAMES, "error"]
-    assert list(table.columns) == columns
+    assert list(table.columns) == list(inference.COLUMNS)
     assert len(table) == 12 and set(table["class"]) <= set(CLASS_NAMES)
+    assert set(table["decision"]) == {inference.UNJUDGED}  # a model that was not released
+    assert len(pd.read_csv(demo / "studies.csv")) == 12
 
 
 def test_the_summary_names_every_place_and_the_accuracy(demo):
@@ -141,9 +142,17 @@ def test_trainings_side_by_side_leave_what_single_ones_do(demo, collection, tmp_
 def test_infer_takes_a_folder_of_ones_own(demo, collection, tmp_path, execute):
     model = str(demo / "model" / "seed_cnn_patient0.keras")
     folder = collection / "Testing" / "glioma"
-    execute("04_infer", pictures=str(folder), model=model)
+    execute("04_infer", pictures=str(folder), model=model, engine="keras")
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert len(table) == len(list(folder.iterdir()))
+
+
+def test_infer_reports_with_the_released_model(collection, tmp_path, execute):
+    folder = collection / "Testing" / "notumor"
+    execute("04_infer", pictures=str(folder), reports=2)
+    table = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
+    assert set(table["decision"].str.split(":").str[0]) <= {"accepted", "refused"}
+    assert len(list((tmp_path / "reports").glob("*.html"))) == 2
 
 
 @pytest.mark.parametrize(

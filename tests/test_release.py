@@ -36,18 +36,19 @@ CLASSES = list(CLASS_NAMES)
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Spoil pictures in two ways instead of ten, and time one round."""
+    """Spoil pictures in two ways, not ten, time one round, and leave the gate to its own tests."""
     measure = partial(corruptions.robustness, names=CORRUPTIONS, strengths=STRENGTHS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruptions, "robustness", measure)
         patch.setattr(release.speed, "ROUNDS", 1)
+        patch.setattr(release, "measure_gate", lambda run: {"source": run.settings.source})
         yield
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom") / "small"
-    return phantom.write_phantom(folder, patients=24, slices=2, size=64)
+    return phantom.write_phantom(folder, patients=40, slices=2, size=64)
 
 
 def build(seed):
@@ -262,6 +263,18 @@ def test_all_of_it_is_in_metrics_json_with_its_record(document, model_folder):
     assert (
         record["release"]["brain_tumor"]["sha256"] == (document["release"]["brain_tumor"]["sha256"])
     )
+
+
+def test_the_gate_is_measured_and_the_rules_are_written(document, settings, released, model_folder):
+    assert document["gate"] == {"source": settings.source}
+    rules = inference.open_classifier(model_folder / "brain_tumor.keras").rules
+    assert rules["model_sha256"] == document["release"]["brain_tumor"]["sha256"]
+    assert rules["fold"] == FOLDS[0] and rules["synthetic"]
+
+
+def test_too_few_folds_leave_studies_unmeasured(document, messages):
+    assert "studies" not in document
+    assert any("rule for studies is not measured" in message for message in messages)
 
 
 def test_a_second_run_keeps_what_is_right(document, settings, model_folder, monkeypatch):
