@@ -105,6 +105,9 @@ def _classify(chosen: argparse.Namespace) -> int:
     """Print the answers, or write them into a folder where one is named."""
     from brainlib import images, inference, paths
 
+    if chosen.scheduler and not chosen.output:
+        raise inference.InferenceError("a cluster writes tables: name their folder with --output")
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     if not chosen.output:
         classifier = inference.open_classifier(chosen.model, chosen.engine)
         answers = inference.classify(classifier, images.open_scans(chosen.scans, chosen.plane))

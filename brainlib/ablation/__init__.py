@@ -119,7 +119,7 @@ def _finish(run: runs.Run, variants: dict[str, Variant], recipes: dict[str, str]
     file = run.model / "ablation.csv"
     kept = read_runs(file)
     finished = kept[_is_of(kept, recipes)]
-    kept = kept[~kept["variant"].isin(list(recipes))]  # another study's, whose hours are not lost
+    kept = kept[~_is_of(kept, recipes)]  # another study's, whose hours are not lost
     done = set(zip(finished["variant"], finished["seed"], strict=True))
     wanted = [(name, seed) for seed in range(run.settings.seeds) for name in variants]
     missing = [one for one in wanted if one not in done]

@@ -58,13 +58,14 @@ def study_unknown(settings: UnknownSettings) -> dict[str, Any]:
     recipe = fingerprint(variant, settings.seed, run.open_collection().file_hash)
     file = run.model / "unknown.csv"
     found = pd.read_csv(file, dtype=str) if file.is_file() else pd.DataFrame(columns=COLUMNS)
-    found = found[found["recipe"] == recipe].astype({"certainty": float})
+    found = found.astype({"certainty": float})
+    kept, found = found[found["recipe"] != recipe], found[found["recipe"] == recipe]
     for name in TUMORS:
         if name not in set(found["unknown"]):
             held = load(settings.source, settings.seed)
             answers = answer_unknown(name, variant, held, run.model / "checkpoints" / f"no_{name}")
             found = pd.concat([found, answers.assign(recipe=recipe)], ignore_index=True)
-            run.write_table(found[list(COLUMNS)], "model/unknown")
+            run.write_table(pd.concat([kept, found])[list(COLUMNS)], "model/unknown")
     section = summarise_unknown(found, settings.resamples, settings.seed)
     results.update_metrics(run, unknown=section)
     run.write_record("model/unknown", fold=FOLD, epochs=variant.schedule.epochs)

@@ -1,6 +1,7 @@
 """What `04_infer` classifies: the scans that are named, or some test pictures of its source."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ def choose_scans(run: "Run", count: int = 12) -> list[images.Scan]:
     table = collection.table
     test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
     chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
-    return [images.list_scans(collection.root / path)[0] for path in chosen]
+    # two pictures of one name in different folders are two studies
+    return [replace(images.list_scans(collection.root / path)[0], series=path) for path in chosen]
 
 
 def readable(

@@ -123,13 +123,15 @@ def classify(classifier: Classifier, slices: Iterable[images.ScanSlice]) -> pd.D
 def in_batches(
     slices: Iterable[images.ScanSlice], size: int = BATCH_SLICES
 ) -> Iterator[list[images.ScanSlice]]:
-    """Give slices in lists of `size`, the last one shorter."""
+    """Give slices in lists of `size`, shorter where they are large, and at the end."""
     batch: list[images.ScanSlice] = []
+    pixels = 0
     for one in slices:
         batch.append(one)
-        if len(batch) == size:
+        pixels += 0 if one.pixels is None else one.pixels.size
+        if len(batch) == size or pixels >= engines.BATCH_PIXELS:
             yield batch
-            batch = []
+            batch, pixels = [], 0
     if batch:
         yield batch
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
@@ -81,4 +81,5 @@ def _pixels(scan: images.Scan, wanted: list[int], plane: str) -> dict[int, np.nd
 
 def _file_name(series: str) -> str:
     """Return the letters and digits of a name, so that any file system takes it."""
-    return "-".join(islice(re.findall(r"[A-Za-z0-9]+", series), 8))[:60] or "study"
+    words = re.findall(r"[A-Za-z0-9]+", PurePath(series).name)
+    return "-".join(islice(words, 8))[:60] or "study"

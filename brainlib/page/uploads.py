@@ -82,7 +82,7 @@ def save_uploads(uploads: Iterable[Mapping[str, Any]], folder: Path) -> Saved:
 
 def _save_archive(name: str, content: bytes, folder: Path, saved: Saved) -> None:
     try:
-        if content.count(_ENTRY) > MOST_FILES:
+        if content.count(_ENTRY) + len(saved.names) > MOST_FILES:
             raise PageError(f"it holds more than {MOST_FILES:,} files: take it apart")
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _unpack(name, archive, folder, saved)
@@ -96,7 +96,8 @@ def _save_archive(name: str, content: bytes, folder: Path, saved: Saved) -> None
 
 
 def _unpack(name: str, archive: zipfile.ZipFile, folder: Path, saved: Saved) -> None:
-    room = UNPACKED_BYTES
+    # all archives of an upload share the room
+    room = UNPACKED_BYTES - sum(file.stat().st_size for file in saved.names)
     found = False
     for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
         if entry.is_dir() or _is_hidden(entry.filename):

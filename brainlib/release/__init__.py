@@ -139,6 +139,8 @@ def measure_studies(run: runs.Run) -> dict[str, Any]:
 def write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
     """Put sections into `metrics.json`; what was said of another model's file goes."""
     document = results.update_metrics(run, **sections)
+    if "studies" not in sections and document.pop("studies", None):
+        run.write_json(document, "model/metrics")
     scanner = document.get("other_scanners")
     if scanner and scanner["model_sha256"] != document["release"][MODEL]["sha256"]:
         logger.warning("another scanner was measured with an older model: name --healthy-scan")

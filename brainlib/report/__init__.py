@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib import __version__, paths
+from brainlib.images.errors import one_line
 from brainlib.report import drawing, words
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def render_report(
 ) -> str:
     """Return the report of a study as HTML text; parameters and errors as for `write_report`."""
     study = _as_written(study)
+    study["series"] = one_line(PurePath(str(study["series"])).name)  # no names of folders
     rows = slices[slices["error"].fillna("") == ""]
     accepted = rows[rows["decision"] == "accepted"]
     context = {
@@ -202,9 +204,10 @@ def _facts(
     made = made or datetime.now(timezone.utc)
     planes = [plane for plane in slices["plane"].fillna("").unique() if plane]
     held_out = rules.get("held_out", {})
+    file = one_line(PurePath(str(study["path"])).name)
     facts = [
         ("Study", str(study["series"])),
-        ("File", PurePath(str(study["path"])).name or f"{slices['path'].nunique()} files"),
+        ("File", file or f"{slices['path'].nunique()} files"),
         ("Plane", ", ".join(planes) or "not stated in the file"),
         ("Made", made.strftime("%Y-%m-%d %H:%M %Z").strip()),
         ("Made with", f"brainlib {__version__}" + (f", engine {engine}" if engine else "")),

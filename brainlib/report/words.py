@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
+from brainlib.images.errors import one_line
 from brainlib.rules import find_reliability
 
 NAMES = {
@@ -131,7 +133,10 @@ def list_unreadable(slices: pd.DataFrame, most: int) -> list[tuple[str, str]]:
     """Return pairs of a file's name and what was wrong with it."""
     bad = slices[slices["error"].fillna("") != ""]
     listed = [
-        (_clipped(str(path).replace("\\", "/").rsplit("/", 1)[-1]), _clipped(str(error)))
+        (
+            _clipped(one_line(PurePath(str(path).replace("\\", "/")).name)),
+            _clipped(one_line(str(error).removeprefix(f"{path}: "))),
+        )
         for path, error in zip(bad["path"], bad["error"], strict=True)
     ]
     return _shortened(listed, most, "other files")
