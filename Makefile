@@ -54,7 +54,7 @@ cost: setup ## what training costs, side by side in one run, into figures/bench_
 readme: setup ## write the results of model/metrics.json into README.md
 	$(BIN)/python -m brainlib readme
 
-bench: setup ## measure speed, side by side in one run, into figures/bench.csv
+bench: setup ## measure speed, side by side in one run, into figures/bench*.csv
 	$(BIN)/python -m brainlib bench
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
