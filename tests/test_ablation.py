@@ -245,6 +245,14 @@ def test_a_study_of_fewer_variants_keeps_the_runs_of_the_others(project):
     assert kept.nunique().to_dict() == {"whole": 3, "plain": 3, "larger": 2}
 
 
+def test_a_trial_of_fewer_epochs_keeps_the_runs_of_the_whole_recipe(project):
+    ablation.study(project.settings)
+    ablation.study(dataclasses.replace(project.settings, epochs=3))
+    assert len(project.made) == 12
+    ablation.study(project.settings)
+    assert len(project.made) == 12
+
+
 def test_a_stopped_study_goes_on_with_what_is_missing(project, monkeypatch):
     whole = ablation.make_run
 

@@ -255,3 +255,19 @@ def test_a_model_without_gate_and_rules_has_no_report(by_brightness, tmp_path):
         inference.write_reports(
             classifier(by_brightness), [], pd.DataFrame(), pd.DataFrame(), tmp_path
         )
+
+
+def test_pictures_of_one_name_in_two_folders_are_two_studies(tmp_path):
+    draw(tmp_path, [f"Testing/{name}/1.png" for name in CLASS_NAMES])
+    scans = inference.choose_scans(runs.start("04_infer", {"source": str(tmp_path)}))
+    assert len({scan.series for scan in scans}) == len(scans) == 4
+    slices = inference.readable(scans, 4)
+    assert [one.series for one in slices] == [scan.series for scan in scans]
+
+
+def test_large_pictures_are_held_in_small_numbers():
+    large = [
+        images.ScanSlice(Path(str(n)), pixels=np.zeros((3000, 3000), np.uint8)) for n in range(5)
+    ]
+    sizes = [len(batch) for batch in inference.classifier.in_batches(large)]
+    assert sizes == [2, 2, 1]

@@ -152,6 +152,14 @@ def test_an_archive_that_cannot_be_taken_is_named_with_a_reason(
     assert set(tmp_path.iterdir()) == set(saved.names)
 
 
+def test_all_archives_of_an_upload_share_the_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "UNPACKED_BYTES", 1_000_000)
+    content = archive({"zeros.nii": bytes(700_000)})
+    saved = uploads.save_uploads([upload(f"{n}.zip", content) for n in range(3)], tmp_path)
+    assert len(saved.names) == 1 and len(saved.problems) == 2
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 1_000_000
+
+
 def test_uploads_of_one_name_are_two_studies(temporary):
     files = [upload("slice.png", png(200)), upload("slice.png", png(20))]
     reading = page.read_uploads(stand_in(), files)
