@@ -45,10 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument("--model", default="model/brain_tumor.keras")
     app.add_argument("--no-browser", action="store_true", help="only say the address")
     reproduce = commands.add_parser("reproduce", help="all released results, on the real data")
-    reproduce.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
-    reproduce.add_argument("--output", default=".", help="the project itself, unless named")
+    _add_place(reproduce)
     reproduce.add_argument("--epochs", type=int, default=0, help="0: as each recipe says")
-    reproduce.add_argument("--seed", type=int, default=0)
     reproduce.add_argument("--resume", action="store_true", help="keep the trainings that are done")
     reproduce.add_argument("--jobs", type=int, default=os.cpu_count() or 1,
                            help="trainings at a time")  # fmt: skip
@@ -68,28 +66,28 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument("--pictures", type=int, default=200, help="to be spoilt, for robustness")
     release.add_argument("--healthy-scan", default="", help="a scan without tumour, file or folder")
     ablate = commands.add_parser("ablate", help="what each part of the recipe brings, into model/")
-    ablate.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
-    ablate.add_argument("--output", default=".", help="the project itself, unless named")
-    ablate.add_argument("--seed", type=int, default=0)
+    _add_place(ablate)
     ablate.add_argument("--seeds", type=int, default=3, help="trainings of each variant")
     ablate.add_argument("--variants", default="", help="names with commas between; empty: all")
     ablate.add_argument("--epochs", type=int, default=0, help="0: as the short recipe says")
     ablate.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     unknown = commands.add_parser("unknown", help="a kind of tumour that was never trained on")
-    unknown.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
-    unknown.add_argument("--output", default=".", help="the project itself, unless named")
-    unknown.add_argument("--seed", type=int, default=0)
+    _add_place(unknown)
     unknown.add_argument("--epochs", type=int, default=0, help="0: as the short recipe says")
     cost = commands.add_parser("cost", help="what training costs, into figures/bench_training.csv")
-    cost.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
-    cost.add_argument("--output", default=".", help="the project itself, unless named")
-    cost.add_argument("--seed", type=int, default=0)
+    _add_place(cost)
     cost.add_argument("--size", type=int, default=96, help="pictures of the measured steps, pixels")
     cost.add_argument("--epochs", type=int, default=5, help="to the old quality; 0: not tried")
     cost.add_argument("--quality-size", type=int, default=64, help="pictures of that fit, pixels")
     commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
     return parser
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
+    parser.add_argument("--output", default=".", help="the project itself, unless named")
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -206,10 +206,12 @@ def _in_a_process(kind: str, way: str, place: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-m", "brainlib.throughput", kind, way, str(place), output]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        subprocess.run(
-            [*command, str(time.time())], check=True, stderr=subprocess.DEVNULL, env=environment,
+        done = subprocess.run(
+            [*command, str(time.time())], stderr=subprocess.PIPE, text=True, env=environment,
             cwd=paths.project_root(),
         )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{way} could not be measured: {done.stderr[-1000:]}")
         return json.loads((Path(output) / "measured.json").read_text("utf-8"))
 
 

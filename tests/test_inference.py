@@ -6,8 +6,10 @@ import keras
 import nibabel
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from brainlib import (
     CLASS_NAMES,
@@ -271,3 +273,25 @@ def test_large_pictures_are_held_in_small_numbers():
     ]
     sizes = [len(batch) for batch in inference.classifier.in_batches(large)]
     assert sizes == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("modality", "decision"),
+    [
+        ("CT", "refused: its file says that it is a CT, not an MRI"),
+        ("MR", "accepted"),
+        ("", "accepted"),
+    ],
+)
+def test_what_a_file_says_it_was_taken_with_counts(
+    by_brightness, tmp_path, monkeypatch, modality, decision
+):
+    monkeypatch.setattr(inference.classifier.gate, "refuse", lambda *_: "")
+    header = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    header.Modality = modality
+    header.save_as(tmp_path / "slice.dcm")
+    table = inference.classify(
+        classifier(by_brightness, gate="any"), images.open_scans(tmp_path / "slice.dcm")
+    )
+    assert table["decision"].tolist() == [decision]
+    assert bool(table["class"].item()) == (decision == "accepted")

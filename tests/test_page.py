@@ -325,13 +325,20 @@ def test_the_page_opens_without_tensorflow():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_page_without_the_file_of_its_maps_says_so():
+    shown = view.Page(stand_in())
+    drop(shown, upload("a.png", png(1)))
+    assert "No outline and no heat map can be drawn" in all_text(shown.box)
+    assert "model_maps.onnx" in all_text(shown.box)
+
+
 @pytest.fixture(scope="module")
 def plain_model(tmp_path_factory):
     """Return the released network without its gate, which would refuse what is made up here."""
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("model")
-    for suffix in (".keras", ".onnx"):
-        shutil.copy(paths.resolve(f"model/brain_tumor{suffix}"), folder)
+    for ending in (".keras", ".onnx", "_maps.onnx"):
+        shutil.copy(paths.resolve(f"model/brain_tumor{ending}"), folder)
     return folder / "brain_tumor.keras"
 
 

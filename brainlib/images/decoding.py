@@ -44,7 +44,7 @@ _SIGNAL_TAGS = (
     "BluePaletteColorLookupTableData",
 )  # fmt: skip
 _FILE_TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "Modality", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "InstanceNumber", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
 )  # fmt: skip

@@ -5,6 +5,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def _acquired(frames: list[Frame], grey_range: "SeriesRange") -> Iterator[ScanSl
             if isinstance(pixels, ImageError):
                 raise pixels
             pixels = quietly(lambda: _shown(pixels, frame))  # noqa: B023
-            shown = ScanSlice(frame.file, frame.series, number, name, pixels)
+            shown = ScanSlice(
+                frame.file, frame.series, number, name, pixels, modality=frame.modality
+            )
         except ImageError as error:
             shown = ScanSlice(frame.file, frame.series, number, name, error=str(error))
         yield shown
@@ -123,7 +126,10 @@ def _cut_anew(frames: list[Frame], grey_range: "SeriesRange", plane: str) -> Ite
             )
         volume[..., number] = pixels
     turned, spacing = geometry.turn(volume, affine, plane)
-    like = ScanSlice(frames[0].file, frames[0].series, plane=geometry.plane_name(affine, plane))
+    like = ScanSlice(
+        frames[0].file, frames[0].series, plane=geometry.plane_name(affine, plane),
+        modality=frames[0].modality,
+    )  # fmt: skip
     slices = (turned[:, :, number] for number in range(turned.shape[2]))
     yield from geometry.cut(slices, spacing, like)
 
@@ -266,8 +272,14 @@ def _frame(file: Path, index: int, series: str, header: Dataset) -> Frame:
         file, index, series, str(tags.get("SOPInstanceUID") or ""),
         int(tags.get("InstanceNumber") or -1), _orientation(tags),
         _numbers(tags, "ImagePositionPatient", 3), _spacing(tags),
-        (int(tags.Rows), int(tags.Columns)),
+        (int(tags.Rows), int(tags.Columns)), _modality(tags),
     )  # fmt: skip
+
+
+def _modality(tags: Dataset) -> str:
+    """Return the modality, where it looks like one: a damaged tag may hold anything."""
+    value = str(tags.get("Modality") or "")
+    return value if re.fullmatch("[A-Z]{2,6}", value) else ""
 
 
 def _orientation(tags: Dataset) -> tuple[float, ...] | None:

@@ -5,6 +5,7 @@ z to the head.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -181,7 +182,7 @@ def cut(slices: Iterator[np.ndarray], spacing: np.ndarray, like: ScanSlice) -> I
     """
     for number, pixels in enumerate(slices):
         pixels = square(pixels, spacing[0], spacing[1])
-        yield ScanSlice(like.file, like.series, number, like.plane, pixels)
+        yield replace(like, number=number, pixels=pixels)
 
 
 def _orientation(affine: np.ndarray) -> np.ndarray:

@@ -38,6 +38,8 @@ class ScanSlice:
         coronal slices, the face on top of axial and on the left of sagittal ones.
     error : str
         Empty, or why there are no pixels and what to do about it, on one line.
+    modality : str
+        What a DICOM file says it was taken with, such as `MR` or `CT`; empty for all others.
     """
 
     file: Path
@@ -46,6 +48,7 @@ class ScanSlice:
     plane: str = ""
     pixels: np.ndarray | None = None
     error: str = ""
+    modality: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Frame:
         Between rows and between columns, mm where the file says.
     shape : tuple of 2 ints
         Height and width.
+    modality : str
+        As for `ScanSlice`.
     """
 
     file: Path
@@ -82,6 +87,7 @@ class Frame:
     position: tuple[float, ...] | None
     spacing: tuple[float, float]
     shape: tuple[int, int]
+    modality: str = ""
 
     @property
     def affine(self) -> np.ndarray:

@@ -18,6 +18,16 @@ ACCEPTED, REFUSED = "accepted", "refused: "
 UNJUDGED = "unjudged: no gate lies beside the model"
 """What stands in `decision`: the answer counts; there is none, and why; nobody looked."""
 
+OTHER_MODALITIES = {
+    name: f"its file says that it is {words}, not an MRI"
+    for name, words in {
+        "CT": "a CT", "CR": "a radiograph", "DX": "a radiograph", "MG": "a mammogram",
+        "XA": "an angiogram", "RF": "a fluoroscopy", "US": "an ultrasound", "PT": "a PET",
+        "NM": "a nuclear medicine image",
+    }.items()
+}  # fmt: skip
+"""Why what a DICOM file says it was taken with is refused; `MR`, none and others are looked at."""
+
 BATCH_SLICES = 64
 
 
@@ -174,8 +184,10 @@ def refusals(classifier: Classifier, slices: Iterable[images.ScanSlice]) -> list
     if classifier.gate is None:
         return ["" for _ in slices]
     return [
-        "" if one.pixels is None else gate.refuse(classifier.gate, one.pixels) for one in slices
-    ]
+        "" if one.pixels is None else
+        OTHER_MODALITIES.get(one.modality) or gate.refuse(classifier.gate, one.pixels)
+        for one in slices
+    ]  # fmt: skip
 
 
 def _table(slices: list[images.ScanSlice], probabilities: np.ndarray | list) -> pd.DataFrame:

@@ -55,7 +55,7 @@ class Page:
 
     def __init__(self, classifier: inference.Classifier, plane: str = "acquired") -> None:
         self.classifier, self.plane = classifier, plane
-        self.drawer = _open_drawer(classifier)
+        self.drawer, self.lacking = _open_drawer(classifier)
         self.upload = ipywidgets.FileUpload(multiple=True, description="Choose files", icon="")
         self.status = ipywidgets.HTML()
         self.answer = ipywidgets.VBox()
@@ -88,7 +88,7 @@ class Page:
         self.status.value = wording.progress_line(slices)
 
     def _show(self, reading: Reading) -> None:
-        self.status.value = wording.problem_list(reading.problems)
+        self.status.value = wording.problem_list([*reading.problems, *self.lacking])
         views: dict[int, StudyView] = {}
 
         def show(number: int) -> None:
@@ -198,13 +198,12 @@ class StudyView:
         )  # fmt: skip
 
 
-def _open_drawer(classifier: inference.Classifier) -> Any:
-    """Return what draws maps, None where the model has none or its file is not there."""
+def _open_drawer(classifier: inference.Classifier) -> tuple[Any, list[str]]:
+    """Return what draws maps, None where the model has none; and why, where it should have some."""
     try:
-        return inference.open_drawer(classifier)
+        return inference.open_drawer(classifier), []
     except ValueError as error:
-        logger.info("no maps: %s", error)
-        return None
+        return None, [f"No outline and no heat map can be drawn: {error}."]
 
 
 def _unforeseen(error: Exception) -> str:
