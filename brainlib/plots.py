@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from brainlib import CLASS_NAMES
+from brainlib.explain import OUTLINE_THRESHOLD
 
 CLASS_COLORS = dict(zip(CLASS_NAMES, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
 _LINE_COLORS = (
@@ -426,8 +427,8 @@ def heat_maps(pictures: Sequence[np.ndarray], maps: Any, title: str, columns: in
         show_picture(axes, picture)
         strength = heat / (heat.max() or 1.0)
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
-        if outline.max() > 0.5:
-            axes.contour(outline, [0.5], colors=[_OUTLINE_STYLES["network"]["color"]])
+        if outline.max() > OUTLINE_THRESHOLD:
+            axes.contour(outline, [OUTLINE_THRESHOLD], colors=[_OUTLINE_STYLES["network"]["color"]])
         best = int(probabilities.argmax())
         axes.set_title(f"{CLASS_NAMES[best]}, {probabilities[best]:.0%}", fontsize=9)
     return _finished(figure, title)

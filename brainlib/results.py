@@ -213,6 +213,23 @@ def break_down(
     return pd.concat(parts) if parts else pd.DataFrame()
 
 
+def without_look_alikes(table: pd.DataFrame, place: Path | str) -> pd.DataFrame:
+    """Leave out the pictures that look like one in another fold, where `01_explore` found some.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Prediction table under protocol `patient`.
+    place : Path or str
+        As for `read_tables`; the list of them, `look_alikes.csv`, lies beside it.
+    """
+    file = paths.resolve(place).parent / "look_alikes.csv"
+    if not file.is_file():
+        return table
+    pairs = pd.read_csv(file)
+    return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
+
+
 def calibrate(test: pd.DataFrame, validation: pd.DataFrame | None) -> Calibrated:
     """Fit temperature and conformal thresholds fold by fold, never on the pictures of that fold.
 

@@ -181,6 +181,42 @@ def test_ties_between_test_and_training_are_counted_by_kind(planted):
         audit.split_ties(table.assign(split="Training"), audit.find_duplicates(table, pixels))
 
 
+@pytest.fixture
+def cropped_anew():
+    """Six heads on a wide border, then the first four again, smaller and moved; a blank at last."""
+    heads = make_heads(6, seed=3)
+    wide = np.zeros((11, 2 * SIDE, 2 * SIDE, 1), np.uint8)
+    wide[:6, 32:96, 32:96] = heads
+    for row in range(4):
+        small = Image.fromarray(heads[row, ..., 0]).resize((48, 48), Image.Resampling.BICUBIC)
+        wide[6 + row, 5:53, 60:108, 0] = np.asarray(small)
+    table = make_table(len(wide), groups=[f"g{row}" for row in range(len(wide))])
+    table["patient"] = ["", "", "a", "", "", "", "", "", "b", "c", ""]
+    return table, wide
+
+
+def test_heads_cropped_anew_are_found_across_folds(cropped_anew):
+    table, pixels = cropped_anew
+    assert audit.find_duplicates(table, pixels, audit.LOOK_ALIKE_THRESHOLD).empty
+    folds = np.array([0, 1, 0, 0, 0, 0, 1, 1, 1, 2, 0])
+    pairs, numbers = audit.look_alikes_across_folds(table, pixels, folds)
+    # 1 and 7 are in one fold, both patients of 2 and 8 are known
+    assert {frozenset(ends) for ends in zip(pairs["first"], pairs["second"], strict=True)} == {
+        frozenset({"Training/0.jpg", "Training/6.jpg"}),
+        frozenset({"Training/3.jpg", "Training/9.jpg"}),
+    }
+    assert (numbers["look_alike_pairs"], numbers["look_alike_pictures"]) == (2, 4)
+    assert numbers["look_alike_control"] > 0.97  # 2 and 8, which are one head
+
+
+def test_rows_without_a_fold_are_not_asked(cropped_anew):
+    table, pixels = cropped_anew
+    folds = np.array([-1, 1, 0, 0, 0, 0, 1, 1, 1, -1, 0])
+    pairs, numbers = audit.look_alikes_across_folds(table, pixels, folds)
+    assert list(pairs.columns) == ["first", "second", "correlation"] and pairs.empty
+    assert numbers["look_alike_pictures"] == 0
+
+
 def test_score_counts_false_alarms_by_kind():
     table = make_table(8).assign(mirrored=[0, 1, 0, 0, 0, 0, 0, 0])
     table["source_image"] = [*"aa", *"bbcdef"]

@@ -173,11 +173,32 @@ def test_the_minutes_are_those_of_the_records(document):
     assert rows(shown)["`brain_tumor_patient0`"][2] == "10" and "50 minutes in all" in shown
 
 
+@pytest.mark.parametrize(("epochs", "said"), [(16, True), (40, False)])
+def test_an_official_run_of_another_length_is_told(document, epochs, said):
+    document["training"]["brain_tumor_patient0"] = {"epoch": 40}
+    document["training"]["brain_tumor_official"] = {"epoch": epochs}
+    shown = part(card.describe(document), "Other protocols")
+    assert (f"trained for {epochs} epochs for them, and for 40 for new patients" in shown) == said
+
+
+def test_what_is_left_without_look_alikes_is_told(document):
+    patient = document["results"]["brain_tumor"]["patient"]
+    document["without_look_alikes"] = {"brain_tumor": {"patient": copy.deepcopy(patient)}}
+    document["without_look_alikes"]["brain_tumor"]["patient"] |= {
+        "pictures": patient["pictures"] - 7, "accuracy": {"value": 0.123, "low": 0.1, "high": 0.2}
+    }  # fmt: skip
+    shown = part(card.describe(document), "Source by source, new patients")
+    assert "7 pictures without a known patient" in shown
+    assert "accuracy is 0.123 (0.100 to 0.200)" in shown
+
+
 def test_records_are_read_by_name(tmp_path):
-    for name in ("brain_tumor_patient1", "brain_tumor_patient0", "release", "seed_cnn_patient0"):
+    for name in ("brain_tumor_patient1", "brain_tumor_official", "brain_tumor_patient0", "release",
+                 "seed_cnn_patient0"):  # fmt: skip
         (tmp_path / f"{name}.run.json").write_text(json.dumps({"name": name}), encoding="utf-8")
     found = card.read_records(tmp_path)
-    assert list(found) == ["brain_tumor_patient0", "brain_tumor_patient1", "release"]
+    assert list(found) == ["brain_tumor_patient0", "brain_tumor_patient1", "brain_tumor_official",
+                           "release"]  # fmt: skip
     assert all(record["name"] == name for name, record in found.items())
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from brainlib import CLASS_NAMES, images, inference, page, paths, plots
+from brainlib.explain import OUTLINE_THRESHOLD
 from brainlib.page import drawing, server, uploads, view, wording
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -269,14 +270,15 @@ def disc(radius):
     return (1 / (1 + np.exp(20 * (np.hypot(rows, columns) - radius)))).astype(np.float32)
 
 
-def test_the_outline_is_drawn_where_the_map_is_one_half():
+def test_the_outline_is_drawn_where_the_map_is_at_its_threshold():
     black = np.zeros((100, 100), np.uint8)
     kind, content = drawing.draw_slice(black, "outline", disc(0.5), disc(0.5), size=200)
     drawn = np.asarray(Image.open(io.BytesIO(content))).sum(axis=2)
     assert kind == "jpeg" and drawn.shape == (200, 200)
     rows, columns = np.nonzero(drawn > 250)
     radii = np.hypot(rows - 99.5, columns - 99.5) / 100
-    assert len(radii) > 200 and np.abs(radii - 0.5).max() < 0.04
+    reached = 0.5 + np.log(1 / OUTLINE_THRESHOLD - 1) / 20  # where `disc` has that value
+    assert len(radii) > 200 and np.abs(radii - reached).max() < 0.04
 
 
 def test_the_heat_map_colours_where_it_is_high_and_leaves_the_rest():

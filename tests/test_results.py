@@ -317,6 +317,14 @@ def test_without_patient_the_next_best_protocol_is_looked_at(folder):
     assert results.most_honest(by_protocol) == "official"
 
 
+def test_look_alikes_beside_the_predictions_are_left_out(folder):
+    table = results.read_tables(folder)["seed_cnn"]["patient"]
+    assert results.without_look_alikes(table, folder) is table
+    first, second, *others = table["path"]
+    write(pd.DataFrame({"first": [first], "second": [second]}), folder.parent, "look_alikes.csv")
+    assert results.without_look_alikes(table, folder)["path"].tolist() == others
+
+
 def test_what_is_missing_is_left_out_of_metrics():
     table = pd.DataFrame({"value": [0.123456789, np.nan], "low": [0.1, 0.2]}, index=["a", "b"])
     assert results.rounded(table) == {"a": {"value": 0.123457, "low": 0.1}, "b": {"low": 0.2}}

@@ -1,6 +1,7 @@
 """Find out what a collection of pictures is: copies, wrong labels, leaks and shortcuts.
 
 `duplicates` finds the same picture twice, `findings` says what that means for labels and splits,
+`folds` whether people are kept apart in spite of other cropping,
 `shortcuts` measures how far one gets without looking at the tumour, or without a network, and
 `sources` how much of a class is its scanner. All work on the image table and its pixels; no
 picture is decoded here.
@@ -24,6 +25,7 @@ from brainlib.audit.findings import (
     ties_of_test_pictures,
     twins_across_splits,
 )
+from brainlib.audit.folds import LOOK_ALIKE_THRESHOLD, crop_heads, look_alikes_across_folds
 from brainlib.audit.pictures import AuditError, thumbnails
 from brainlib.audit.report import AuditReport, audit_collection
 from brainlib.audit.shortcuts import (
@@ -42,6 +44,7 @@ from brainlib.audit.sources import source_classifier, sources_by_class
 __all__ = [
     "DUPLICATE_THRESHOLD",
     "GROUP_THRESHOLD",
+    "LOOK_ALIKE_THRESHOLD",
     "SHORTCUTS",
     "AuditError",
     "AuditReport",
@@ -50,6 +53,7 @@ __all__ = [
     "border_features",
     "conflicting_groups",
     "conflicting_labels",
+    "crop_heads",
     "duplicate_groups",
     "find_duplicates",
     "group_from_audit",
@@ -57,6 +61,7 @@ __all__ = [
     "head_mask",
     "hog_features",
     "intensity_features",
+    "look_alikes_across_folds",
     "mask_heads",
     "negative_control",
     "predict_shortcut",

@@ -43,8 +43,8 @@ def results_section(metrics: dict[str, Any]) -> str:
 
 def read_records(folder: Path) -> dict[str, Document]:
     """Return the records of the released network's runs, by name, the patient folds first."""
-    files = [*sorted(folder.glob(f"{MODEL}_patient?.run.json")), folder / f"{MODEL}.run.json"]
-    files.append(folder / "release.run.json")
+    files = [*sorted(folder.glob(f"{MODEL}_patient?.run.json")),
+             folder / f"{MODEL}_official.run.json", folder / "release.run.json"]  # fmt: skip
     return {
         file.name.removesuffix(".run.json"): runs.read_record(file)
         for file in files

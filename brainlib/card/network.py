@@ -72,7 +72,23 @@ def by_part(document: Document) -> list[str]:
         [name, cell(part, "accuracy"), f"{part['pictures']:,.0f}", f"{part['groups']:,.0f}"]
         for name, part in document.get("by_part", {}).items()
     ]
-    return table(["", "accuracy", "pictures", "groups"], rows) if rows else []
+    if not rows:
+        return []
+    return [*table(["", "accuracy", "pictures", "groups"], rows), *_apart_sentence(document)]
+
+
+def _apart_sentence(document: Document) -> list[str]:
+    """Return what is left when nobody stands in two folds, as far as can be seen."""
+    whole, apart = (find(document, f"{part}/{MODEL}/patient") for part in
+                    ("results", "without_look_alikes"))  # fmt: skip
+    if not whole or not apart:
+        return []
+    return [
+        "",
+        f"{whole['pictures'] - apart['pictures']:,} pictures without a known patient look like one "
+        f"in another fold ([`DATASET.md`](DATASET.md)). Without them accuracy is "
+        f"{cell(apart, 'accuracy')}, macro F1 {cell(apart, 'macro_f1')}.",
+    ]
 
 
 def comparisons(document: Document) -> list[str]:
@@ -117,10 +133,23 @@ def protocols(document: Document) -> list[str]:
     heads = [f"`{name}`, {count:,} pictures" for name, count in zip(known, counts, strict=True)]
     return [
         "`official` and `deduplicated` have patients on both sides: they compare with what others "
-        "report, and say nothing about new patients.",
+        "report, and say nothing about new patients." + _epochs_sentence(document),
         "",
         *table(["", *heads], rows),
     ]
+
+
+def _epochs_sentence(document: Document) -> str:
+    """Return by how much longer or shorter the official run was trained, where it was."""
+    new, official = (
+        find(document, f"training/{MODEL}_{name}/epoch") for name in ("patient0", "official")
+    )
+    if new is None or official is None or new == official:
+        return ""
+    return (
+        f" The released network was trained for {official:.0f} epochs for them, and for {new:.0f} "
+        "for new patients."
+    )
 
 
 def calibration(document: Document) -> list[str]:

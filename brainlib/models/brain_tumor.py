@@ -248,5 +248,6 @@ def _evidence(network: keras.Model, grey: keras.KerasTensor) -> list[keras.Keras
         if level == "coarse":
             places = ops.sum(ops.ones_like(added[..., :1]), axis=(1, 2), keepdims=True)
             added = added + ops.matmul(feature, kernel[start:]) / places
-        total = total + layers.UpSampling2D(step)(added) / step**2
+        # the bilinear spread keeps the sum too, and a place's share reaches where it looks
+        total = total + layers.UpSampling2D(step, interpolation="bilinear")(added) / step**2
     return [logits, tissue, total]

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from brainlib.explain import map_in_picture
+from brainlib.explain import OUTLINE_THRESHOLD, map_in_picture
 
 LAYERS = ("picture", "outline", "heat map")
 OUTLINE_COLOR = (86, 180, 233)
@@ -61,11 +61,11 @@ def draw_slice(
 
 
 def _line(outline: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return how much of each pixel is covered by the line where the probability is one half."""
+    """Return how much of each pixel is covered by the line at the outline."""
     inside = map_in_picture(outline, height, width)
     slope = np.hypot(*np.gradient(inside))
-    distance = np.abs(inside - 0.5) / (slope + 1e-6)
-    # where the map is flat there is no line, however near to one half it is
+    distance = np.abs(inside - OUTLINE_THRESHOLD) / (slope + 1e-6)
+    # where the map is flat there is no line, however near to the threshold it is
     return np.where(slope > 1e-3, (_LINE / 2 + 0.5 - distance).clip(0, 1), 0)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from brainlib.explain import OUTLINE_THRESHOLD
+
 SIDE = 420
 """Longest side of an embedded picture, pixels: 180 dots an inch at the size of print."""
 
-THRESHOLD = 0.5
 STRIP_WIDTH, STRIP_HEIGHT = 720, 64
 
 _HEAT_COLORS = np.array(
@@ -114,11 +115,11 @@ def _heated(picture: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
 
 
 def _outline_path(outline: np.ndarray, side: int) -> str:
-    """Return the contours of a map at one half, in the square, as an SVG path."""
+    """Return the contours of a map at the threshold, in the square, as an SVG path."""
     import contourpy
 
     # the border of zeros closes contours that leave the map, and shifts them by one
-    lines = contourpy.contour_generator(z=np.pad(outline, 1)).lines(THRESHOLD)
+    lines = contourpy.contour_generator(z=np.pad(outline, 1)).lines(OUTLINE_THRESHOLD)
     scale = side / len(outline)
     return " ".join(
         "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in (line[:-1] - 0.5) * scale) + " Z"

@@ -47,12 +47,12 @@ class Schedule:
 
 RECIPES: dict[str, Schedule] = {
     "brain_tumor": Schedule(
-        epochs=16,
+        epochs=40,
         batch_size=16,
         learning_rate=3e-3,
         weight_decay=0.05,
         warm_up=0.1,
-        sizes=((96, 0.6), (128, 1.0)),
+        sizes=((96, 0.7), (128, 1.0)),
     ),
     "seed_cnn": Schedule(),
 }
