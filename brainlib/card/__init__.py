@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from brainlib import paths, results, runs
 from brainlib.card import answers, network, studied
 from brainlib.card.document import MODEL, Document, find
@@ -21,6 +23,7 @@ __all__ = [
     "Target",
     "describe",
     "find",
+    "read_rates",
     "read_records",
     "results_section",
 ]
@@ -38,7 +41,9 @@ def results_section(metrics: dict[str, Any]) -> str:
     """
     if MODEL not in metrics.get("results", {}):
         return NO_RESULTS
-    return describe({**metrics, "records": read_records(paths.project_root() / "model")})
+    root = paths.project_root()
+    others = {"records": read_records(root / "model"), "rates": read_rates(root / "figures")}
+    return describe({**metrics, **others})
 
 
 def read_records(folder: Path) -> dict[str, Document]:
@@ -50,6 +55,15 @@ def read_records(folder: Path) -> dict[str, Document]:
         for file in files
         if file.is_file()
     }
+
+
+def read_rates(folder: Path) -> dict[str, Document]:
+    """Return what `cost` measured, by comparison, without what it could not; empty before."""
+    file = folder / "bench_training.csv"
+    if not file.is_file():
+        return {}
+    table = pd.read_csv(file, index_col="comparison")
+    return {str(name): row.dropna().to_dict() for name, row in table.iterrows()}
 
 
 def describe(document: Document) -> str:

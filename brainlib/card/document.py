@@ -5,7 +5,8 @@ from typing import Any
 from brainlib import runs
 
 Document = dict[str, Any]
-"""The content of `metrics.json`, with the run records under `records`."""
+"""The content of `metrics.json`, with the run records under `records`, what `cost` wrote under
+`rates`."""
 
 MODEL, BASELINE = runs.MODEL_NAMES
 PATIENT, OFFICIAL = f"results/{MODEL}/patient", f"results/{MODEL}/official"

@@ -241,6 +241,24 @@ def cost(document: Document) -> list[str]:
         f"{minutes:.0f} minutes in all, from opening the pictures to the table of predictions; "
         "runs may have shared the machine, and one that was resumed counts from its last start. "
         f"Backend {last['backend']}; {versions}. Energy was not measured.",
+        *_rates(document),
+    ]
+
+
+def _rates(document: Document) -> list[str]:
+    """Return how fast a training is, beside the machine's limit and plain PyTorch."""
+    rows = [
+        [name, *(cell(one, key) for key in ("ours", "other", "ratio")), one["unit"]]
+        for name, one in document.get("rates", {}).items()
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "Measured side by side in one run (`make cost`), one training on all cores; the released "
+        "ones ran side by side, one for each core, which does more in the same time:",
+        "",
+        *table(["", "ours", "other", "ratio", "unit"], rows),
     ]
 
 

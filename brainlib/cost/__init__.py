@@ -61,7 +61,7 @@ class CostSettings(runs.Settings):
     size: int = 96
     rounds: int = 5
     pictures: int = 640
-    epochs: int = 5
+    epochs: int = 8
     quality_size: int = 64
 
 
