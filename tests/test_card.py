@@ -187,7 +187,8 @@ def test_the_rates_of_training_are_shown_and_held_against_their_targets(document
     assert costs["fit, against plain PyTorch"] == ["60", "80", "0.750", "pictures a second"]
     assert costs["time to the starting network's validation loss"] == ["-", "90", "-", "seconds"]
     reached = rows(part(text, "Targets"))
-    assert reached["pictures a second of a fit, times those of plain PyTorch"][2:] == ["0.7500", "no"]
+    rate = "pictures a second of a fit, times those of plain PyTorch"
+    assert reached[rate][2:] == ["0.7500", "no"]
     slow = "time in which training reaches the starting network's validation loss, times its time"
     assert reached[slow][2:] == ["not measured", "-"]
 
