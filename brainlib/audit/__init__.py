@@ -1,10 +1,9 @@
 """Find out what a collection of pictures is: copies, wrong labels, leaks and shortcuts.
 
 `duplicates` finds the same picture twice, `findings` says what that means for labels and splits,
-`folds` whether people are kept apart in spite of other cropping,
-`shortcuts` measures how far one gets without looking at the tumour, or without a network, and
-`sources` how much of a class is its scanner. All work on the image table and its pixels; no
-picture is decoded here.
+`folds` whether people are kept apart in spite of other cropping, `shortcuts` measures how far one
+gets without looking at the tumour, or without a network, and `sources` how much of a class is its
+scanner. All work on the image table and its pixels; no picture is decoded here.
 """
 
 from brainlib.audit.duplicates import (

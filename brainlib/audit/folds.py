@@ -6,6 +6,7 @@ hand, gets by them: here each picture is cut to its head first.
 
 import numpy as np
 import pandas as pd
+import scipy.ndimage
 from PIL import Image
 
 from brainlib.audit.duplicates import find_duplicates, negative_control
@@ -36,13 +37,9 @@ def crop_heads(pixels: np.ndarray, size: int = 64) -> np.ndarray:
     check_pixels(pixels)
     heads = np.empty((len(pixels), size, size, 1), np.uint8)
     for row, picture in enumerate(pixels[..., 0]):
-        places = np.nonzero(head_mask(picture))
-        if places[0].size:
-            top, left, bottom, right = (
-                end for side in (np.min, np.max) for end in map(side, places)
-            )
-            picture = picture[top : bottom + 1, left : right + 1]
-        scaled = Image.fromarray(picture).resize((size, size), Image.Resampling.BOX)
+        boxes = scipy.ndimage.find_objects(head_mask(picture).astype(int))
+        cut = picture[boxes[0]] if boxes else picture
+        scaled = Image.fromarray(cut).resize((size, size), Image.Resampling.BOX)
         heads[row, ..., 0] = np.asarray(scaled)
     return heads
 

@@ -81,7 +81,7 @@ def _apart_sentence(document: Document) -> list[str]:
     """Return what is left when nobody stands in two folds, as far as can be seen."""
     whole, apart = (find(document, f"{part}/{MODEL}/patient") for part in
                     ("results", "without_look_alikes"))  # fmt: skip
-    if not whole or not apart:
+    if not whole or not apart or whole["pictures"] == apart["pictures"]:  # none, or not looked for
         return []
     return [
         "",
