@@ -233,12 +233,12 @@ def test_the_rival_learns_by_the_same_loss():
     random = np.random.default_rng(0)
     logits, tissue = random.normal(size=(6, 4)), random.normal(size=(6, 16, 16, 4))
     weights["tissue"][2] = 0
-    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
     drawing = np.asarray(training.fitting.tissue_loss(targets["tissue"], tissue.astype("float32")))
     ours = float(entropy(targets["logits"], logits)) + (drawing * weights["tissue"]).mean()
     found = plain_torch.loss_of(
         (torch.tensor(logits).float(), plain_torch._channels_first(tissue.astype("float32"))),
-        torch.tensor(targets["logits"]).long(),
+        torch.tensor(targets["logits"]),
         plain_torch._channels_first(targets["tissue"]),
         torch.tensor(weights["tissue"]),
     )

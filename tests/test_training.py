@@ -44,7 +44,7 @@ def run_fit(folder, kill_after_epoch=None):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    state = folder / "checkpoint" / "training_metadata.json"
+    state = folder / "checkpoint" / "from_epoch_1" / "training_metadata.json"
     while kill_after_epoch is not None and process.poll() is None:
         if state.is_file() and f'"epoch": {kill_after_epoch}' in state.read_text():
             time.sleep(0.3)  # somewhere in the middle of the next epoch

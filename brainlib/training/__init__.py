@@ -15,13 +15,14 @@ from brainlib.training.batches import (
     tissue_shares,
 )
 from brainlib.training.fitting import HISTORY_COLUMNS, fit, forget
-from brainlib.training.schedules import RECIPES, Schedule, recipe
+from brainlib.training.schedules import RECIPES, Cycle, Schedule, recipe
 
 __all__ = [
     "HISTORY_COLUMNS",
     "RECIPES",
     "Augmentation",
     "AugmentedBatches",
+    "Cycle",
     "Examples",
     "Schedule",
     "ShuffledBatches",

@@ -15,6 +15,8 @@ from brainlib.training.augmentation import Augmentation, augment
 
 Targets = dict[str, np.ndarray]
 
+_CONTRAST = 64.0  # mean and standard deviation of the grey values before they are mixed
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -119,22 +121,66 @@ class AugmentedBatches(ShuffledBatches):
     batch_size : int
     seed : int
     how : Augmentation, optional
+    mixup : float
+        Half the batches are mixed, as far as a Beta distribution of this parameter says.
     """
 
     def __init__(
-        self, seen: Examples, batch_size: int, seed: int, how: Augmentation | None = None
+        self,
+        seen: Examples,
+        batch_size: int,
+        seed: int,
+        how: Augmentation | None = None,
+        mixup: float = 0.0,
     ) -> None:
         super().__init__(seen, batch_size, seed)
-        self.how = how
+        self.how, self.mixup = how, mixup
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Targets, Targets]:
         rows = self.rows(index)
         random = np.random.default_rng((self.seed, self.epoch, index))
         pixels, outlines = self.seen.pixels[rows, ..., 0], self.seen.outlines[rows]
         grey, inside = augment(pixels, outlines, random, self.how)
-        return as_targets(
+        batch = as_targets(
             grey[..., np.newaxis], self.seen.classes[rows], inside, self.seen.outlined[rows]
         )
+        if self.mixup and random.random() < 0.5:
+            return mix(*batch, random, self.mixup)
+        return batch
+
+
+def mix(
+    pixels: np.ndarray,
+    targets: Targets,
+    weights: Targets,
+    random: np.random.Generator,
+    strength: float,
+) -> tuple[np.ndarray, Targets, Targets]:
+    """Blend each picture of a batch with another one, and their targets alike.
+
+    Mixup (Zhang et al., 2018): a network between whose examples there is a straight line is less
+    sure where it has seen nothing. Pictures are brought to one mean and contrast first, so that
+    the brighter one does not drown the other; the tissue counts where both outlines are known.
+
+    Parameters
+    ----------
+    pixels, targets, weights
+        A batch, as `as_targets` gives it.
+    random : Generator
+    strength : float
+        Both parameters of the Beta distribution from which the batch's share is drawn.
+    """
+    share = np.float32(random.beta(strength, strength))
+    partner = random.permutation(len(pixels))
+
+    def blend(values: np.ndarray) -> np.ndarray:
+        return share * values + (1 - share) * values[partner]
+
+    mean, contrast = (part(axis=(1, 2), keepdims=True) for part in (pixels.mean, pixels.std))
+    even = (pixels - mean) / (contrast + 1) * _CONTRAST + _CONTRAST
+    both_known = weights["tissue"] * weights["tissue"][partner]
+    mixed = {name: blend(values) for name, values in targets.items()}
+    return blend(even), mixed, {**weights, "tissue": both_known}
 
 
 def whole_examples(seen: Examples) -> tuple[np.ndarray, Targets, Targets]:
@@ -147,7 +193,8 @@ def as_targets(
     pixels: np.ndarray, classes: np.ndarray, inside: np.ndarray, outlined: np.ndarray
 ) -> tuple[np.ndarray, Targets, Targets]:
     """Return pictures, the two targets of the released network, and the weight of each."""
-    targets = {"logits": classes, "tissue": tissue_shares(inside, classes)}
+    one_hot = np.eye(len(CLASS_NAMES), dtype=np.float32)[classes]
+    targets = {"logits": one_hot, "tissue": tissue_shares(inside, classes)}
     weights = {"logits": np.ones(len(classes), np.float32), "tissue": outlined.astype(np.float32)}
     return pixels, targets, weights
 

@@ -71,37 +71,41 @@ def fit(
     """
     _discard_foreign_state(checkpoint, _identity(model, train, validation, schedule, augmentation))
     learner = models.network_of(model) if schedule.sizes else model
-    _compile(learner, schedule, steps=-(-len(train) // schedule.batch_size) * schedule.epochs)
     history = checkpoint / "history.csv"
-    for size, first_epoch, end in schedule.phases():
-        batches = _batches(train.resized(size), schedule, augmentation)
-        learner.fit(
-            batches,
-            validation_data=_validation_data(validation, schedule),
-            validation_batch_size=256 if not schedule.sizes else 64,
-            initial_epoch=first_epoch,
-            epochs=end,
-            shuffle=False,  # the batches shuffle themselves
-            verbose=0,
-            callbacks=[
-                KeepMemory(),
-                DrawByEpoch(batches, schedule.seed),
-                HistoryFile(history),
-                Progress(schedule.epochs),
-                keras.callbacks.BackupAndRestore(
-                    str(checkpoint), double_checkpoint=True, delete_checkpoint=False
-                ),
-                *watchers,
-            ],
-        )
+    steps = -(-len(train) // schedule.batch_size)
+    shown = _validation_data(validation, schedule)
+    for cycle, start, stop in schedule.spans():
+        _compile(learner, schedule, cycle.factor * schedule.learning_rate, steps * (stop - start))
+        state = checkpoint / f"from_epoch_{start + 1}"
+        for size, first_epoch, end in schedule.phases(start, stop):
+            batches = _batches(train.resized(size), schedule, augmentation, cycle.mixup)
+            learner.fit(
+                batches,
+                validation_data=shown,
+                validation_batch_size=256 if not schedule.sizes else 64,
+                initial_epoch=first_epoch,
+                epochs=end,
+                shuffle=False,  # the batches shuffle themselves
+                verbose=0,
+                callbacks=[
+                    KeepMemory(),
+                    DrawByEpoch(batches, schedule.seed),
+                    HistoryFile(history),
+                    Progress(schedule.epochs),
+                    keras.callbacks.BackupAndRestore(
+                        str(state), double_checkpoint=True, delete_checkpoint=False
+                    ),
+                    *watchers,
+                ],
+            )
     return pd.read_csv(history)
 
 
 def _batches(
-    train: Examples, schedule: Schedule, augmentation: Augmentation | None
+    train: Examples, schedule: Schedule, augmentation: Augmentation | None, mixup: float
 ) -> ShuffledBatches:
     if schedule.sizes:
-        return AugmentedBatches(train, schedule.batch_size, schedule.seed, augmentation)
+        return AugmentedBatches(train, schedule.batch_size, schedule.seed, augmentation, mixup)
     return ShuffledBatches(train, schedule.batch_size, schedule.seed)
 
 
@@ -113,22 +117,26 @@ def _validation_data(validation: Examples | None, schedule: Schedule) -> tuple |
     return whole_examples(validation.resized(schedule.sizes[-1][0]))
 
 
-def _compile(learner: keras.Model, schedule: Schedule, steps: int) -> None:
-    entropy = keras.losses.SparseCategoricalCrossentropy
+def _compile(learner: keras.Model, schedule: Schedule, rate: float, steps: int) -> None:
+    losses = keras.losses
     both = {
-        "loss": {"logits": entropy(from_logits=True), "tissue": tissue_loss},
+        "loss": {
+            "logits": losses.CategoricalCrossentropy(from_logits=True),
+            "tissue": tissue_loss,
+        },
         "metrics": {"logits": "accuracy"},
     }
+    alone = {"loss": losses.SparseCategoricalCrossentropy(), "metrics": ["accuracy"]}
     learner.compile(
-        optimizer=_optimizer(schedule, steps),
+        optimizer=_optimizer(schedule, rate, steps),
         # XLA halves TensorFlow's speed on a CPU; JAX knows nothing else
         jit_compile=keras.backend.backend() == "jax",
-        **(both if schedule.sizes else {"loss": entropy(), "metrics": ["accuracy"]}),
+        **(both if schedule.sizes else alone),
     )
 
 
-def _optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
-    rate: Any = schedule.learning_rate
+def _optimizer(schedule: Schedule, highest: float, steps: int) -> keras.optimizers.Optimizer:
+    rate: Any = highest
     if schedule.warm_up:
         rising = int(schedule.warm_up * steps)
         rate = keras.optimizers.schedules.CosineDecay(
@@ -274,9 +282,9 @@ def _identity(
 def _is_damaged(checkpoint: Path) -> bool:
     """Return whether a fit that was killed while it wrote left what cannot be read."""
     try:
-        for file in checkpoint.glob("*.json"):
+        for file in checkpoint.rglob("*.json"):
             json.loads(file.read_text("utf-8"))
-        for file in checkpoint.glob("*.weights.h5"):
+        for file in checkpoint.rglob("*.weights.h5"):
             h5py.File(file).close()
     except (OSError, ValueError):
         return True

@@ -4,6 +4,26 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
+class Cycle:
+    """One rise and fall of the learning rate.
+
+    Attributes
+    ----------
+    until : float
+        Share of the epochs at which it is over.
+    factor : float
+        Part of the schedule's learning rate that it rises to.
+    mixup : float
+        Half the batches are mixed, as far as a Beta distribution of this parameter says; 0 mixes
+        none. See `batches.mix`.
+    """
+
+    until: float = 1.0
+    factor: float = 1.0
+    mixup: float = 0.0
+
+
+@dataclass(frozen=True)
 class Schedule:
     """How a model is fitted.
 
@@ -24,6 +44,9 @@ class Schedule:
     sizes : tuple of (size, share)
         Progressive resizing (Howard, 2018): pictures are of this many pixels until that share of
         the epochs is over. Empty for a model that scales its pictures itself.
+    cycles : tuple of Cycle
+        Warm restarts (SGDR, Loshchilov and Hutter, 2017): each begins with the weights of the one
+        before and nothing else of it.
     """
 
     epochs: int = 5
@@ -33,26 +56,40 @@ class Schedule:
     weight_decay: float = 0.0
     warm_up: float = 0.0
     sizes: tuple[tuple[int, float], ...] = ()
+    cycles: tuple[Cycle, ...] = (Cycle(),)
 
-    def phases(self) -> list[tuple[int, int, int]]:
-        """Return size (0 where the model scales), first epoch and epoch after the last of each."""
-        ends = [round(share * self.epochs) for _, share in self.sizes] or [self.epochs]
-        sizes = [size for size, _ in self.sizes] or [0]
-        starts = [0, *ends[:-1]]
-        return [
-            (size, start, end) for size, start, end in zip(sizes, starts, ends, strict=True)
-            if end > start
-        ]  # fmt: skip
+    def phases(self, start: int = 0, end: int | None = None) -> list[tuple[int, int, int]]:
+        """Return size (0 where the model scales), first epoch and epoch after the last of each.
+
+        Parameters
+        ----------
+        start, end : int
+            Only epochs from `start` to before `end`.
+        """
+        last = self.epochs if end is None else end
+        spans = self._spans([size for size, _ in self.sizes] or [0], [e for _, e in self.sizes])
+        clipped = [(size, max(begin, start), min(stop, last)) for size, begin, stop in spans]
+        return [phase for phase in clipped if phase[1] < phase[2]]
+
+    def spans(self) -> list[tuple[Cycle, int, int]]:
+        """Return each cycle, its first epoch and the epoch after its last."""
+        found = self._spans(list(self.cycles), [cycle.until for cycle in self.cycles])
+        return [span for span in found if span[1] < span[2]]
+
+    def _spans(self, values: list, shares: list[float]) -> list[tuple]:
+        ends = [round(share * self.epochs) for share in shares] or [self.epochs]
+        return list(zip(values, [0, *ends[:-1]], ends, strict=True))
 
 
 RECIPES: dict[str, Schedule] = {
     "brain_tumor": Schedule(
-        epochs=40,
+        epochs=48,
         batch_size=16,
         learning_rate=3e-3,
         weight_decay=0.05,
         warm_up=0.1,
-        sizes=((96, 0.7), (128, 1.0)),
+        sizes=((96, 28 / 48), (128, 1.0)),
+        cycles=(Cycle(until=40 / 48), Cycle(factor=0.5, mixup=0.3)),
     ),
     "seed_cnn": Schedule(),
 }
