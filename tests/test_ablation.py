@@ -43,13 +43,15 @@ def test_each_variant_leaves_out_what_its_name_says_and_nothing_else():
         "whole": set(), "no_outlines": {"outlines"}, "no_lesion_pooling": {"parts"},
         "plain": {"outlines", "parts"}, "no_augmentation": {"augmentation"},
         "no_photometric": {"augmentation"}, "no_normalisation": {"parts"},
-        "constant_rate": {"warm_up"}, "no_weight_decay": {"weight_decay"}, "larger": {"sizes"},
+        "mixup": {"cycles"}, "constant_rate": {"warm_up"}, "no_weight_decay": {"weight_decay"}, "larger": {"sizes"},
     }  # fmt: skip
 
 
 def test_the_whole_recipe_is_the_released_one_but_for_its_length():
     released, short = training.RECIPES["brain_tumor"], ablation.SHORT
-    assert dataclasses.replace(short, epochs=released.epochs, sizes=released.sizes) == released
+    length = {"epochs": released.epochs, "sizes": released.sizes, "cycles": released.cycles}
+    assert dataclasses.replace(short, **length) == released
+    assert short.cycles == (training.Cycle(),)
 
 
 def test_without_augmentation_pictures_stay_as_they_are():

@@ -160,9 +160,11 @@ def test_the_quick_schedule_is_the_released_recipe_but_for_length_and_size(monke
     )
     cost.measure(cost.CostSettings(epochs=3, quality_size=48))
     released = training.recipe("brain_tumor")
-    quick = dataclasses.replace(asked["brain_tumor"], epochs=released.epochs, sizes=released.sizes)
+    length = {"epochs": released.epochs, "sizes": released.sizes, "cycles": released.cycles}
+    quick = dataclasses.replace(asked["brain_tumor"], **length)
     assert quick == released and asked["seed_cnn"] == training.recipe("seed_cnn")
     assert asked["brain_tumor"].phases() == [(48, 0, 3)]
+    assert asked["brain_tumor"].spans() == [(training.Cycle(), 0, 3)]
 
 
 def copy_weights(network, rival):

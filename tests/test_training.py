@@ -114,15 +114,16 @@ def test_the_state_of_another_fit_is_not_taken_over(tmp_path, change):
 
 def test_in_one_process_a_second_model_goes_on_where_the_first_stopped(tmp_path):
     small_fit(tmp_path / "state", epochs=2)
-    times = [file.stat().st_mtime_ns for file in sorted((tmp_path / "state").glob("*.h5"))]
+    times = [file.stat().st_mtime_ns for file in sorted((tmp_path / "state").rglob("*.h5"))]
     small_fit(tmp_path / "state", epochs=2)
-    assert times == [file.stat().st_mtime_ns for file in sorted((tmp_path / "state").glob("*.h5"))]
+    assert times
+    assert times == [file.stat().st_mtime_ns for file in sorted((tmp_path / "state").rglob("*.h5"))]
 
 
 def test_a_state_cut_short_is_given_up_and_the_fit_begins_anew(tmp_path, caplog):
     _, expected = small_fit(tmp_path / "whole")
     small_fit(tmp_path / "state")
-    for file in (tmp_path / "state").glob("*.h5"):
+    for file in (tmp_path / "state").rglob("*.h5"):
         file.write_bytes(file.read_bytes()[:1000])
     _, found = small_fit(tmp_path / "state")
     assert "damaged" in caplog.text
@@ -175,7 +176,8 @@ def lesion_examples(count=40, size=32):
 
 SMALL = training.Schedule(
     epochs=4, batch_size=8, learning_rate=1e-3, weight_decay=0.05, warm_up=0.1,
-    sizes=((16, 0.5), (32, 1.0)),
+    sizes=((16, 0.25), (32, 1.0)),
+    cycles=(training.Cycle(until=0.5), training.Cycle(factor=0.5, mixup=0.3)),
 )  # fmt: skip
 
 
@@ -200,13 +202,16 @@ def test_the_released_network_learns_class_and_outline_together(fitted_network):
     assert history["validation_loss"].isna().all()
 
 
-def test_a_fit_stopped_between_sizes_ends_where_an_uninterrupted_one_ends(fitted_network, tmp_path):
+@pytest.mark.parametrize("stop_before", [1, 2, 3], ids=["sizes", "cycles", "in a later cycle"])
+def test_a_fit_that_was_stopped_ends_where_an_uninterrupted_one_ends(
+    fitted_network, tmp_path, stop_before
+):
     class Stop(Exception):
         pass
 
     class Killed(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:  # the first at the larger size
+            if epoch == stop_before:
                 raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
@@ -227,9 +232,50 @@ def test_validation_pictures_give_their_columns(tmp_path):
 
 
 def test_phases_cover_every_epoch_once():
-    assert training.recipe("brain_tumor", epochs=10).phases() == [(96, 0, 7), (128, 7, 10)]
+    released = training.recipe("brain_tumor")
+    assert released.phases() == [(96, 0, 28), (128, 28, 48)]
+    assert released.phases(40, 48) == [(128, 40, 48)]
     assert training.recipe("brain_tumor", epochs=1).phases() == [(96, 0, 1)]
     assert training.recipe("seed_cnn").phases() == [(0, 0, 5)]
+
+
+def test_cycles_cover_every_epoch_once():
+    first, second = training.RECIPES["brain_tumor"].cycles
+    assert training.recipe("brain_tumor").spans() == [(first, 0, 40), (second, 40, 48)]
+    assert training.recipe("brain_tumor", epochs=1).spans() == [(first, 0, 1)]
+
+
+def test_mixed_pictures_have_the_classes_and_the_tissue_of_both():
+    seen = lesion_examples(16)
+    batches = training.AugmentedBatches(seen, 16, 0, training.Augmentation(), mixup=1.0)
+    plain = training.AugmentedBatches(seen, 16, 0, training.Augmentation())
+    epochs_mixed = 0
+    for epoch in range(10):
+        batches.start_epoch(epoch), plain.start_epoch(epoch)
+        (pixels, targets, _), (alone, _, _) = batches[0], plain[0]
+        np.testing.assert_allclose(targets["logits"].sum(axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(targets["tissue"].sum(axis=-1), 1, atol=1e-5)
+        mixed = targets["logits"].max(axis=1).min() < 0.999
+        epochs_mixed += mixed
+        assert mixed != np.array_equal(pixels, alone)
+        inside = 1 - targets["tissue"][..., 0].sum(axis=(1, 2)) / 256
+        healthy = targets["logits"][:, CLASS_NAMES.index("notumor")] > 0.999
+        assert inside[healthy].max(initial=0) < 1e-6
+    assert 1 < epochs_mixed < 9
+
+
+def test_tissue_is_not_taught_where_one_of_two_mixed_outlines_is_unknown():
+    seen = lesion_examples(16)
+    known = np.arange(16) < 8
+    batch = training.batches.as_targets(
+        seen.pixels.astype(np.float32), seen.classes, seen.outlines / 255.0, known
+    )
+    partner = np.random.default_rng(4)
+    partner.beta(1, 1)
+    expected = known & known[partner.permutation(16)]
+    _, _, weights = training.batches.mix(*batch, np.random.default_rng(4), 1.0)
+    np.testing.assert_array_equal(weights["tissue"], expected)
+    assert weights["logits"].all() and 0 < expected.sum() < 8
 
 
 def test_an_outline_moves_with_its_picture():

@@ -70,6 +70,9 @@ VARIANTS = {
     "no_weight_decay": Variant(
         "without weight decay", schedule=replace(SHORT, weight_decay=_BARELY)
     ),
+    "mixup": Variant(
+        "with mixup from the start", schedule=replace(SHORT, cycles=(Cycle(mixup=0.3),))
+    ),
     "larger": Variant(
         "pictures of 96 by 96 instead of 64 by 64", schedule=replace(SHORT, sizes=((96, 1.0),))
     ),

@@ -92,6 +92,7 @@ def measure(settings: CostSettings) -> pd.DataFrame:
     quick = replace(
         training.recipe(runs.MODEL_NAMES[0], settings.seed, settings.epochs),
         sizes=((settings.quality_size, 1.0),),
+        cycles=(training.Cycle(),),
     )
     schedules = {name: training.recipe(name, settings.seed) for name in runs.MODEL_NAMES}
     return pd.concat([table, time_to_quality(seen, {**schedules, runs.MODEL_NAMES[0]: quick})])
@@ -129,7 +130,9 @@ def compare_rates(
         As `measure` gives it.
     """
     ours, starting = runs.MODEL_NAMES
-    schedule = replace(training.recipe(ours, seed, rounds), sizes=((size, 1.0),))
+    schedule = replace(
+        training.recipe(ours, seed, rounds), sizes=((size, 1.0),), cycles=(training.Cycle(),)
+    )
     few = train[ours].part(np.arange(min(pictures, len(train[ours])))).resized(size)
     batches = training.AugmentedBatches(few, schedule.batch_size, seed)
     batch = batches[0]
