@@ -126,14 +126,15 @@ def test_a_fit_changes_its_pictures_as_it_is_told(monkeypatch, tmp_path):
     class Stop(Exception):
         pass
 
-    def batches(seen, batch_size, seed, how):
-        raise Stop(how)
+    def batches(seen, batch_size, seed, how, mixup):
+        raise Stop(how, mixup)
 
     how = training.Augmentation(noise=0.01)
+    tiny = dataclasses.replace(TINY, cycles=(training.Cycle(mixup=0.2),))
     monkeypatch.setattr(training.fitting, "AugmentedBatches", batches)
     with pytest.raises(Stop) as told:
-        training.fit(models.build_brain_tumor(), lesion_examples(8), None, TINY, tmp_path, how)
-    assert told.value.args == (how,)
+        training.fit(models.build_brain_tumor(), lesion_examples(8), None, tiny, tmp_path, how)
+    assert told.value.args == (how, 0.2)
 
 
 def test_scores_are_those_of_the_answers():
