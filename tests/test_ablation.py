@@ -249,6 +249,14 @@ def test_a_study_of_fewer_variants_keeps_the_runs_of_the_others(project):
     assert kept.nunique().to_dict() == {"whole": 3, "plain": 3, "larger": 2}
 
 
+def test_a_study_of_fewer_variants_shows_the_others_that_have_all_their_seeds(project):
+    ablation.study(project.settings)
+    fewer = dataclasses.replace(project.settings, variants="plain")
+    assert list(ablation.study(fewer)["variants"]) == ["whole", "plain", "larger"]
+    more_seeds = ablation.study(dataclasses.replace(fewer, seeds=3))
+    assert list(more_seeds["variants"]) == ["whole", "plain"]
+
+
 def test_a_trial_of_fewer_epochs_keeps_the_runs_of_the_whole_recipe(project):
     ablation.study(project.settings)
     ablation.study(dataclasses.replace(project.settings, epochs=3))

@@ -59,7 +59,8 @@ class AblationSettings(runs.Settings):
     seeds : int
         Trainings of each variant, with the seeds 0, 1 and so on.
     variants : str
-        Keys of `VARIANTS` with commas between them; empty for all.
+        Which to train, keys of `VARIANTS` with commas between them; empty for all. Others whose
+        runs are all there from before are summed up beside them.
     epochs : int
         Instead of those of `SHORT`, where it is not 0.
     jobs : int
@@ -97,11 +98,12 @@ def study(settings: AblationSettings) -> dict[str, Any]:
     if min(settings.seeds, settings.jobs, settings.resamples) < 1:
         raise AblationError("seeds, jobs and resamples must be at least 1")
     names = [name.strip() for name in settings.variants.split(",") if name.strip()]
-    variants = choose_variants(names, settings.epochs)
+    wanted = choose_variants(names, settings.epochs)
+    variants = choose_variants(epochs=settings.epochs)
     run = runs.Run("ablate", settings, paths.resolve(settings.output), smoke=False)
     data = run.open_collection().file_hash
     recipes = {name: fingerprint(one, settings.seed, data) for name, one in variants.items()}
-    finished = _finish(run, variants, recipes)
+    finished = _finish(run, wanted, recipes)
     schedule = variants[WHOLE].schedule
     section = {
         "fold": FOLD,
@@ -110,12 +112,16 @@ def study(settings: AblationSettings) -> dict[str, Any]:
         **summarise(finished, settings.resamples, settings.seed),
     }
     results.update_metrics(run, ablation=section)
-    run.write_record("model/ablation", variants={n: asdict(one) for n, one in variants.items()})
+    shown = {name: asdict(variants[name]) for name in section["variants"]}
+    run.write_record("model/ablation", variants=shown)
     return section
 
 
 def _finish(run: runs.Run, variants: dict[str, Variant], recipes: dict[str, str]) -> pd.DataFrame:
-    """Make the runs that are missing, keeping each as soon as it is done, and return all."""
+    """Make the runs that are missing, keeping each as soon as it is done.
+
+    Returns those of all variants that have all their seeds.
+    """
     file = run.model / "ablation.csv"
     kept = read_runs(file)
     finished = kept[_is_of(kept, recipes)]
@@ -128,7 +134,9 @@ def _finish(run: runs.Run, variants: dict[str, Variant], recipes: dict[str, str]
         finished = pd.concat([finished, scored], ignore_index=True)[COLUMNS]
         with paths.atomic_write(file) as temporary:
             pd.concat([kept, finished]).to_csv(temporary, index=False, lineterminator="\n")
-    return finished[finished["seed"] < run.settings.seeds]
+    asked = finished[finished["seed"] < run.settings.seeds]
+    seeds = asked.groupby("variant")["seed"].transform("nunique")
+    return asked[seeds == run.settings.seeds]
 
 
 def _is_of(finished: pd.DataFrame, recipes: dict[str, str]) -> pd.Series:
