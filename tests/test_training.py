@@ -263,16 +263,30 @@ def test_mixed_pictures_have_the_classes_and_the_tissue_of_both():
     assert 1 < epochs_mixed < 9
 
 
-def test_tissue_is_not_taught_where_one_of_two_mixed_outlines_is_unknown():
+def test_a_fit_that_cannot_mix_its_batches_says_so(tmp_path):
+    schedule = training.Schedule(cycles=(training.Cycle(mixup=0.3),))
+    with pytest.raises(ValueError, match="sizes"):
+        training.fit(models.build_model("seed_cnn"), lesion_examples(8), None, schedule, tmp_path)
+
+
+def test_mixing_blends_pictures_and_targets_alike_and_drops_tissue_that_one_of_two_lacks():
     seen = lesion_examples(16)
     known = np.arange(16) < 8
     batch = training.batches.as_targets(
         seen.pixels.astype(np.float32), seen.classes, seen.outlines / 255.0, known
     )
-    partner = np.random.default_rng(4)
-    partner.beta(1, 1)
-    expected = known & known[partner.permutation(16)]
-    _, _, weights = training.batches.mix(*batch, np.random.default_rng(4), 1.0)
+    draws = np.random.default_rng(4)
+    share, partner = draws.beta(1, 1), draws.permutation(16)
+    pixels, targets, weights = training.batches.mix(*batch, np.random.default_rng(4), 1.0)
+    for name, alone in batch[1].items():
+        blended = share * alone + (1 - share) * alone[partner]
+        np.testing.assert_allclose(targets[name], blended, atol=1e-6)
+    for row in range(16):
+        pair = np.stack([batch[0][row].ravel(), batch[0][partner[row]].ravel()])
+        even = (pair - pair.mean(axis=1, keepdims=True)) / pair.std(axis=1, keepdims=True)
+        blended = share * even[0] + (1 - share) * even[1]
+        assert np.corrcoef(blended, pixels[row].ravel())[0, 1] > 0.999
+    expected = known & known[partner]
     np.testing.assert_array_equal(weights["tissue"], expected)
     assert weights["logits"].all() and 0 < expected.sum() < 8
 

@@ -68,6 +68,11 @@ def fit(
         One row an epoch: `epoch` (from 1), `accuracy`, `loss`, `validation_accuracy`,
         `validation_loss`, all of the class. The training columns are Keras' running means during
         the epoch.
+
+    Raises
+    ------
+    ValueError
+        For mixup in a schedule without sizes.
     """
     _discard_foreign_state(checkpoint, _identity(model, train, validation, schedule, augmentation))
     learner = models.network_of(model) if schedule.sizes else model
@@ -106,6 +111,8 @@ def _batches(
 ) -> ShuffledBatches:
     if schedule.sizes:
         return AugmentedBatches(train, schedule.batch_size, schedule.seed, augmentation, mixup)
+    if mixup:
+        raise ValueError("mixup is only for a schedule with sizes: give it some, or mixup 0")
     return ShuffledBatches(train, schedule.batch_size, schedule.seed)
 
 

@@ -15,7 +15,7 @@ class Cycle:
         Part of the schedule's learning rate that it rises to.
     mixup : float
         Half the batches are mixed, as far as a Beta distribution of this parameter says; 0 mixes
-        none. See `batches.mix`.
+        none. See `batches.mix`. Only for a schedule with sizes.
     """
 
     until: float = 1.0
