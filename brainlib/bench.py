@@ -120,7 +120,7 @@ def _trainer(loaded: images.LoadedImages, jit: bool) -> Callable[[], int]:
     network.train_on_batch(*batches[0])  # tracing and compiling are not what is measured
 
     def train() -> int:
-        for index in itertools.islice(itertools.cycle(range(len(batches) - 1)), _STEPS):
+        for index in itertools.islice(itertools.cycle(range(batches.steps - 1)), _STEPS):
             network.train_on_batch(*batches[index])
         keras.ops.convert_to_numpy(network.weights[0])  # wait for what is still being computed
         return _STEPS * batches.batch_size

@@ -78,7 +78,7 @@ def _seconds(way: Callable[[], Any]) -> float:
 
 def loading_rate(batches: training.ShuffledBatches, steps: int) -> float:
     """Return pictures a second of the first batches of an epoch alone, nothing being trained."""
-    steps = min(steps, len(batches))
+    steps = min(steps, batches.steps)
     began = time.perf_counter()
     count = sum(len(batches[index][0]) for index in range(steps))
     return count / (time.perf_counter() - began)

@@ -80,35 +80,47 @@ def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -
 
 
 class ShuffledBatches(keras.utils.PyDataset):
-    """Batches of pictures and classes in an order that the seed and the number of the epoch decide.
+    """Endless batches of pictures and classes: the epochs follow one another in one stream.
+
+    The seed and the number of the epoch decide its order. One stream, because TensorFlow stands
+    still for up to a minute whenever one ends: its tuning thread sleeps, and is waited for.
 
     Parameters
     ----------
     seen : Examples
     batch_size : int
     seed : int
+
+    Attributes
+    ----------
+    steps : int
+        Batches in an epoch.
+    first_epoch : int
+        The epoch, counted from 0, to which batch 0 belongs.
     """
+
+    num_batches = None  # endless
 
     def __init__(self, seen: Examples, batch_size: int, seed: int) -> None:
         super().__init__()
         self.seen, self.batch_size, self.seed = seen, batch_size, seed
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Draw the order of an epoch, counted from 0."""
-        self.epoch = epoch
-        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.seen))
-
-    def __len__(self) -> int:
-        return -(-len(self.seen) // self.batch_size)
+        self.steps = -(-len(seen) // batch_size)
+        self.first_epoch = 0
 
     def __getitem__(self, index: int) -> tuple:
         rows = self.rows(index)
         return self.seen.pixels[rows], self.seen.classes[rows]
 
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the epoch that a batch belongs to, and its place there, both counted from 0."""
+        epochs, place = divmod(index, self.steps)
+        return self.first_epoch + epochs, place
+
     def rows(self, index: int) -> np.ndarray:
         """Return the positions of the examples in one batch."""
-        return np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
+        epoch, place = self.place(index)
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.seen))
+        return np.sort(order[place * self.batch_size : (place + 1) * self.batch_size])
 
 
 class AugmentedBatches(ShuffledBatches):
@@ -138,7 +150,7 @@ class AugmentedBatches(ShuffledBatches):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Targets, Targets]:
         rows = self.rows(index)
-        random = np.random.default_rng((self.seed, self.epoch, index))
+        random = np.random.default_rng((self.seed, *self.place(index)))
         pixels, outlines = self.seen.pixels[rows, ..., 0], self.seen.outlines[rows]
         grey, inside = augment(pixels, outlines, random, self.how)
         batch = as_targets(

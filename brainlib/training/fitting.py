@@ -88,6 +88,7 @@ def fit(
                 batches,
                 validation_data=shown,
                 validation_batch_size=256 if not schedule.sizes else 64,
+                steps_per_epoch=batches.steps,
                 initial_epoch=first_epoch,
                 epochs=end,
                 shuffle=False,  # the batches shuffle themselves
@@ -206,11 +207,12 @@ class DrawByEpoch(keras.callbacks.Callback):
 
     def __init__(self, batches: ShuffledBatches, seed: int) -> None:
         super().__init__()
-        self.batches, self.seed = batches, seed
+        self.batches, self.seed, self.begun = batches, seed, 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Draw the order, and set the state of each layer that draws."""
-        self.batches.start_epoch(epoch)
+        """Tell the batches where they begin, and set the state of each layer that draws."""
+        self.batches.first_epoch = epoch - self.begun  # only here is it known what was resumed
+        self.begun += 1
         for number, layer in enumerate(self.model.layers):
             generator = getattr(layer, "seed_generator", None)
             if generator is not None:
