@@ -161,6 +161,8 @@ def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figu
 def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Draw accuracy over confidence in equal-mass bins, a panel for each diagram.
 
+    Its upper corner, where most bins of a sure model lie, is drawn large in each.
+
     Parameters
     ----------
     diagrams : mapping of name to DataFrame
@@ -176,17 +178,24 @@ def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
         layout="constrained",
     )
     for axes, (name, bins) in zip(axes_row[0], diagrams.items(), strict=True):
-        axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as sure as right")
-        errors = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
-        axes.errorbar(
-            bins["confidence"], bins["accuracy"], np.clip(errors, 0, None), fmt="o",
-            color=PROTOCOL_COLORS["patient"], capsize=2, label="bin, 95 % interval",
-        )  # fmt: skip
+        corner = axes.inset_axes((0.57, 0.1, 0.4, 0.37), xlim=(0.92, 1.004), ylim=(0.92, 1.004))
+        for part in (axes, corner):
+            _draw_bins(part, bins)
+        axes.indicate_inset_zoom(corner, edgecolor="0.5")
         axes.set(title=name, xlabel="confidence (highest probability)", xlim=(0.2, 1.02))
-        axes.grid(alpha=0.3)
     axes_row[0][0].set(ylabel="accuracy", ylim=(0, 1.02))
     axes_row[0][0].legend(frameon=False, loc="upper left")
     return _finished(figure, title)
+
+
+def _draw_bins(axes: Axes, bins: pd.DataFrame) -> None:
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as sure as right")
+    errors = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
+    axes.errorbar(
+        bins["confidence"], bins["accuracy"], np.clip(errors, 0, None), fmt="o", markersize=4.5,
+        color=PROTOCOL_COLORS["patient"], capsize=2, label="bin, 95 % interval",
+    )  # fmt: skip
+    axes.grid(alpha=0.3)
 
 
 def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:

@@ -44,7 +44,7 @@ def test_each_variant_leaves_out_what_its_name_says_and_nothing_else():
         "plain": {"outlines", "parts"}, "no_augmentation": {"augmentation"},
         "no_photometric": {"augmentation"}, "no_normalisation": {"parts"},
         "constant_rate": {"warm_up"}, "no_weight_decay": {"weight_decay"}, "mixup": {"cycles"},
-        "larger": {"sizes"},
+        "heavy_outlines": {"cycles"}, "larger": {"sizes"},
     }  # fmt: skip
 
 

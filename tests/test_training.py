@@ -262,6 +262,16 @@ def test_mixed_pictures_have_the_classes_and_the_tissue_of_both():
     assert 1 < epochs_mixed < 9
 
 
+def test_a_cycle_says_how_much_the_outlines_count():
+    network = models.network_of(models.build_brain_tumor())
+    cycle = training.Cycle(outline_weight=3.0)
+    training.fitting._compile(network, training.RECIPES["brain_tumor"], cycle, steps=1)
+    pixels, targets, weights = training.batches.whole_examples(lesion_examples(4))
+    found = network.evaluate(pixels, targets, sample_weight=weights, verbose=0, return_dict=True)
+    expected = found["logits_loss"] + 3 * found["tissue_loss"]
+    assert found["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_fit_that_cannot_mix_its_batches_says_so(tmp_path):
     schedule = training.Schedule(cycles=(training.Cycle(mixup=0.3),))
     with pytest.raises(ValueError, match="sizes"):

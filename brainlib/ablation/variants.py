@@ -73,6 +73,10 @@ VARIANTS = {
     "mixup": Variant(
         "with mixup from the start", schedule=replace(SHORT, cycles=(Cycle(mixup=0.3),))
     ),
+    "heavy_outlines": Variant(
+        "with outlines counted four times",
+        schedule=replace(SHORT, cycles=(Cycle(outline_weight=4.0),)),
+    ),
     "larger": Variant(
         "pictures of 96 by 96 instead of 64 by 64", schedule=replace(SHORT, sizes=((96, 1.0),))
     ),

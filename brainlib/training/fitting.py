@@ -25,7 +25,7 @@ from brainlib.training.batches import (
     ShuffledBatches,
     whole_examples,
 )
-from brainlib.training.schedules import Schedule
+from brainlib.training.schedules import Cycle, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def fit(
     steps = -(-len(train) // schedule.batch_size)
     shown = _validation_data(validation, schedule)
     for cycle, start, stop in schedule.spans():
-        _compile(learner, schedule, cycle.factor * schedule.learning_rate, steps * (stop - start))
+        _compile(learner, schedule, cycle, steps * (stop - start))
         state = checkpoint / f"from_epoch_{start + 1}"
         for size, first_epoch, end in schedule.phases(start, stop):
             batches = _batches(train.resized(size), schedule, augmentation, cycle.mixup)
@@ -125,18 +125,19 @@ def _validation_data(validation: Examples | None, schedule: Schedule) -> tuple |
     return whole_examples(validation.resized(schedule.sizes[-1][0]))
 
 
-def _compile(learner: keras.Model, schedule: Schedule, rate: float, steps: int) -> None:
+def _compile(learner: keras.Model, schedule: Schedule, cycle: Cycle, steps: int) -> None:
     losses = keras.losses
     both = {
         "loss": {
             "logits": losses.CategoricalCrossentropy(from_logits=True),
             "tissue": tissue_loss,
         },
+        "loss_weights": {"logits": 1.0, "tissue": cycle.outline_weight},
         "metrics": {"logits": "accuracy"},
     }
     alone = {"loss": losses.SparseCategoricalCrossentropy(), "metrics": ["accuracy"]}
     learner.compile(
-        optimizer=_optimizer(schedule, rate, steps),
+        optimizer=_optimizer(schedule, cycle.factor * schedule.learning_rate, steps),
         # XLA halves TensorFlow's speed on a CPU; JAX knows nothing else
         jit_compile=keras.backend.backend() == "jax",
         **(both if schedule.sizes else alone),

@@ -16,11 +16,14 @@ class Cycle:
     mixup : float
         Half the batches are mixed, as far as a Beta distribution of this parameter says; 0 mixes
         none. See `batches.mix`. Only for a schedule with sizes.
+    outline_weight : float
+        How much the loss of the outlines counts beside that of the class.
     """
 
     until: float = 1.0
     factor: float = 1.0
     mixup: float = 0.0
+    outline_weight: float = 1.0
 
 
 @dataclass(frozen=True)
