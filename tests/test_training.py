@@ -144,6 +144,18 @@ def test_every_epoch_sees_every_picture_once_in_an_order_of_its_own():
     assert orders[0] != orders[1] == orders[2]
 
 
+def test_a_fit_takes_all_its_epochs_from_one_stream(monkeypatch, tmp_path):
+    asked, give = [], training.ShuffledBatches.__getitem__
+    monkeypatch.setattr(
+        training.ShuffledBatches, "__getitem__",
+        lambda self, index: asked.append(index) or give(self, index),
+    )  # fmt: skip
+    small_fit(tmp_path / "state", epochs=3)
+    steps = -(-50 // 32)
+    stream = asked[len(asked) - asked[::-1].index(0) - 1 :]
+    assert stream[: 3 * steps] == list(range(3 * steps))
+
+
 def test_forgetting_a_state_twice_is_no_error(tmp_path):
     small_fit(tmp_path / "state")
     training.forget(tmp_path / "state")
