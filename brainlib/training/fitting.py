@@ -75,11 +75,11 @@ def fit(
         For mixup in a schedule without sizes.
     """
     _discard_foreign_state(checkpoint, _identity(model, train, validation, schedule, augmentation))
-    learner = models.network_of(model) if schedule.sizes else model
     history = checkpoint / "history.csv"
     steps = -(-len(train) // schedule.batch_size)
     shown = _validation_data(validation, schedule)
     for cycle, start, stop in schedule.spans():
+        learner = _view(model, schedule)
         _compile(learner, schedule, cycle, steps * (stop - start))
         state = checkpoint / f"from_epoch_{start + 1}"
         for size, first_epoch, end in schedule.phases(start, stop):
@@ -105,6 +105,13 @@ def fit(
                 ],
             )
     return pd.read_csv(history)
+
+
+def _view(model: keras.Model, schedule: Schedule) -> keras.Model:
+    """Return what is trained, anew for each cycle: Keras remembers where an earlier fit began."""
+    if schedule.sizes:
+        return models.network_of(model)
+    return keras.Model(model.inputs, model.outputs[0])
 
 
 def _batches(
