@@ -26,7 +26,7 @@ def pytest_unconfigure(config):
 
 def pytest_collection_modifyitems(config, items):
     """Keep a file's tests in one process where there are several, and all notebooks in another."""
-    if config.getoption("dist", "no") != "no":
+    if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             name = "notebooks" if _is_notebook(item) else item.path.stem
             item.add_marker(pytest.mark.xdist_group(name))
