@@ -27,7 +27,7 @@ run: setup ## the four notebooks on SOURCE (phantom) into OUTPUT (runs/demo)
 test: setup ## everything that CI runs: lint, unit tests, notebooks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python -m pytest --nbval --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --nbval
 
 lab: setup ## open JupyterLab on the notebooks
 	BRAINLIB_UPLOAD_MB=500 $(BIN)/jupyter lab notebooks \

@@ -13,7 +13,6 @@ import pytest
 from brainlib import paths, pipeline, runs
 
 CACHE = pytest.StashKey[str]()
-PREPARED = pytest.StashKey[bool]()
 
 
 def pytest_configure(config):
@@ -24,34 +23,28 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(config, items):
-    """Keep a file's tests in one process where there are several, and all notebooks in another."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            name = "notebooks" if _is_notebook(item) else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
+def pytest_collection_finish(session):
+    """Give `03` and `04` a model and predictions where they run without `02`."""
+    chosen = {item.path.stem for item in session.items if _is_notebook(item)}
+    if not chosen or session.config.option.collectonly:
+        return
+    shutil.rmtree(paths.resolve(runs.SMOKE_OUTPUT), ignore_errors=True)
+    if chosen & {"03_evaluate", "04_infer"} and "02_train" not in chosen:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(runs.PROFILE_VARIABLE, "smoke")
+            pipeline.execute(
+                pipeline.Step("02_train"), "phantom", runs.SMOKE_OUTPUT, 0,
+                paths.resolve(runs.SMOKE_OUTPUT),
+            )  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Switch the smoke profile on for the cells of a notebook, and off for every other test."""
-    if not _is_notebook(item):
+    if _is_notebook(item):
+        os.environ[runs.PROFILE_VARIABLE] = "smoke"
+    else:
         os.environ.pop(runs.PROFILE_VARIABLE, None)
-        return
-    os.environ[runs.PROFILE_VARIABLE] = "smoke"
-    if not item.config.stash.setdefault(PREPARED, False):
-        item.config.stash[PREPARED] = True
-        _prepare({other.path.stem for other in item.session.items if _is_notebook(other)})
-
-
-def _prepare(chosen):
-    """Empty the folder of the notebooks; `03` and `04` need what `02` makes where it is not run."""
-    shutil.rmtree(paths.resolve(runs.SMOKE_OUTPUT), ignore_errors=True)
-    if chosen & {"03_evaluate", "04_infer"} and "02_train" not in chosen:
-        pipeline.execute(
-            pipeline.Step("02_train"), "phantom", runs.SMOKE_OUTPUT, 0,
-            paths.resolve(runs.SMOKE_OUTPUT),
-        )  # fmt: skip
 
 
 def _is_notebook(item):
