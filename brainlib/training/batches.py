@@ -82,8 +82,8 @@ def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -
 class ShuffledBatches(keras.utils.PyDataset):
     """Endless batches of pictures and classes: the epochs follow one another in one stream.
 
-    The seed and the number of the epoch decide its order. One stream, because TensorFlow stands
-    still for up to a minute whenever one ends: its tuning thread sleeps, and is waited for.
+    The seed and the number of the epoch decide its order. One stream, because TensorFlow often
+    stands still for up to a minute when one ends: its tuning thread sleeps, and is waited for.
 
     Parameters
     ----------
