@@ -87,13 +87,17 @@ class Schedule:
 
 RECIPES: dict[str, Schedule] = {
     "brain_tumor": Schedule(
-        epochs=48,
+        epochs=64,
         batch_size=16,
         learning_rate=3e-3,
         weight_decay=0.05,
         warm_up=0.1,
-        sizes=((96, 28 / 48), (128, 1.0)),
-        cycles=(Cycle(until=40 / 48), Cycle(factor=0.5, mixup=0.3)),
+        sizes=((96, 28 / 64), (128, 1.0)),
+        cycles=(
+            Cycle(until=40 / 64),
+            Cycle(until=48 / 64, factor=0.5, mixup=0.3),
+            Cycle(mixup=0.3, outline_weight=4.0),
+        ),
     ),
     "seed_cnn": Schedule(),
 }
