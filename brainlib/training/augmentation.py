@@ -109,7 +109,8 @@ def _bias_field(random: np.random.Generator, deviation: float, count: int, size:
     y = x[:, None]
     terms = np.stack(np.broadcast_arrays(x, y, x * x, y * y, x * y))
     weights = random.normal(0, deviation, (count, len(terms))).astype(np.float32)
-    return 1 + np.tensordot(weights, terms, axes=1)
+    # not a matrix product: BLAS keeps a core busy for a while after each, and training waits for it
+    return 1 + np.einsum("nt,tyx->nyx", weights, terms)
 
 
 def _noise(random: np.random.Generator, most: float, shape: tuple[int, ...]) -> np.ndarray:
