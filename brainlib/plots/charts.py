@@ -163,6 +163,7 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     for number, (name, curve) in enumerate(curves.items()):
         axes.plot(
             curve["coverage"], curve["risk"], color=_LINE_COLORS[number % len(_LINE_COLORS)],
+            linestyle="-" if number < len(_LINE_COLORS) else "--",
             label=name.replace("_", " "), linewidth=1.2 if number else 2.6, zorder=2 - number / 99,
         )  # fmt: skip
     axes.set(xlabel="coverage: share of pictures answered", ylabel="risk: share of answers wrong")

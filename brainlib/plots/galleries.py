@@ -60,12 +60,7 @@ def labelled_pictures(
     pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, columns: int = 6
 ) -> Figure:
     """Draw pictures in a grid, each below its caption."""
-    rows = max(1, -(-len(pictures) // columns))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.75 * rows), squeeze=False, layout="constrained"
-    )
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure, grid = _grid(len(pictures), columns, 2.3, 2.75)
     for axes, picture, caption in zip(grid.flat, pictures, captions, strict=False):
         show_picture(axes, picture)
         axes.set_title(caption, fontsize=8.5)
@@ -150,13 +145,7 @@ def outlines(
     title : str
     columns : int
     """
-    rows = max(1, -(-len(pictures) // columns))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2.7 * columns, 0.6 + 3.2 * rows), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure, grid = _grid(len(pictures), columns, 2.7, 3.2, margin=0.6)
     together = zip(
         grid.flat[: len(pictures)], pictures, scored_rows.to_dict("records"), truth_outlines,
         strict=True,
@@ -188,13 +177,7 @@ def heat_maps(pictures: Sequence[np.ndarray], maps: Any, title: str, columns: in
     title : str
     columns : int
     """
-    rows = max(1, -(-len(pictures) // columns))
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(2.7 * columns, 0.6 + 3.1 * rows), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure, grid = _grid(len(pictures), columns, 2.7, 3.1, margin=0.6)
     answers = zip(
         grid.flat[: len(pictures)], pictures, maps.probabilities, maps.in_pictures(), strict=True
     )
@@ -238,6 +221,18 @@ def show_picture(axes: Axes, picture: np.ndarray) -> None:
     """Show one grey picture without axes."""
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
+
+
+def _grid(
+    count: int, columns: int, width: float, height: float, margin: float = 0.0
+) -> tuple[Figure, np.ndarray]:
+    """Return a figure with room for `count` pictures, each of some inches, and its axes, bare."""
+    rows = max(1, -(-count // columns))
+    size = (width * columns, margin + height * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def _outline_line(
