@@ -43,8 +43,9 @@ def test_operations_of_the_released_network_grow_with_the_area_of_its_pictures()
     assert large / small == pytest.approx(4, rel=1e-3)
 
 
-def test_the_limit_is_a_rate_of_matrix_products():
-    assert 0.01 < cost.matrix_rate(64) < 1e5
+@pytest.mark.parametrize("precision", training.PRECISIONS)
+def test_the_limit_is_a_rate_of_matrix_products(precision):
+    assert 0.01 < cost.matrix_rate(64, precision) < 1e5
 
 
 def test_batches_are_timed_without_training(monkeypatch):
@@ -101,6 +102,21 @@ def test_shares_of_the_limit_count_three_times_the_answer(known_rates):
     assert table.loc["steps, of the matrix product rate", "ratio"] == 60 * 3 / 200
     assert table.loc["fit, of the matrix product rate", "ratio"] == 50 * 3 / 200
     assert table.loc["batches alone, against fit", "ratio"] == 900 / 50
+
+
+def test_where_the_machine_trains_in_bfloat16_like_is_held_against_like(known_rates, monkeypatch):
+    float32, asked = compare(), []
+    found = cost.measure_in_turns()
+    coarse = pd.Series({**found, "coarse_limit": 1000.0, "coarse_steps": 90.0})
+    monkeypatch.setenv(training.PRECISION_VARIABLE, "bfloat16")
+    monkeypatch.setattr(cost, "step_rate", lambda *given: asked.append(given[5:]))
+    monkeypatch.setattr(cost, "measure_in_turns", lambda *_: coarse)
+    table = compare()
+    assert asked == [(), (), ("bfloat16",)]
+    pd.testing.assert_frame_equal(table.loc[float32.index], float32)
+    assert table.loc["steps in bfloat16, against float32", "ratio"] == 90 / 60
+    title = "steps in bfloat16, of the matrix product rate in bfloat16"
+    assert table.loc[title, "ratio"] == 90 * 3 / 1000
 
 
 def test_where_pytorch_is_absent_the_rest_is_measured_and_it_is_said(known_rates, caplog):
@@ -247,9 +263,10 @@ def test_the_rival_learns_by_the_same_loss():
     assert float(found) == pytest.approx(ours, rel=1e-4)
 
 
-def test_steps_in_pytorch_are_timed():
+@pytest.mark.parametrize("precision", training.PRECISIONS)
+def test_steps_in_pytorch_are_timed(precision):
     pytest.importorskip("torch")
     from brainlib.cost import plain_torch
 
     batch = training.AugmentedBatches(lesion_examples(4), 4, 0)[0]
-    assert plain_torch.step_rate(batch, training.recipe("brain_tumor"), steps=1)() > 0
+    assert plain_torch.step_rate(batch, training.recipe("brain_tumor"), 1, precision)() > 0

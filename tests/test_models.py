@@ -178,6 +178,42 @@ def test_fitting_leaves_nothing_in_the_file_that_would_need_this_project(release
     models.load_model(tmp_path / "fitted.keras")
 
 
+@pytest.fixture
+def normalising():
+    """Return a network that holds each kind of layer that is exchanged for training."""
+    grey = keras.Input((None, None, 1))
+    x = keras.layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(grey)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-4)(x))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([x, x]))
+    logits = keras.layers.Dense(4, name="logits")(pooled)
+    return keras.Model(grey, {"logits": logits, "tissue": 1 - keras.layers.Softmax()(x)})
+
+
+def step(network, pixels):
+    """Return the answer while training, and each weight and gradient after it."""
+    tensorflow = pytest.importorskip("tensorflow")
+    with tensorflow.GradientTape() as tape:
+        answer = network(pixels, training=True)["logits"]
+        loss = keras.ops.mean(answer**2)
+    gradients = tape.gradient(loss, [each.value for each in network.trainable_weights])
+    return [np.asarray(each) for each in (answer, *gradients, *network.get_weights())]
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.1)])
+def test_a_learner_computes_what_the_network_does(normalising, precision, tolerance):
+    pixels = np.random.default_rng(0).normal(size=(4, 20, 20, 1)).astype("float32")
+    learner = models.learner_of(normalising, precision)
+    before = normalising.get_weights()
+    for found, expected in zip(step(learner, pixels), step(normalising, pixels), strict=True):
+        assert np.linalg.norm(found - expected) <= tolerance * np.linalg.norm(expected)
+    moved = [not np.array_equal(*pair) for pair in zip(before, learner.get_weights(), strict=True)]
+    assert sum(moved) == 2  # the two averages of the normalisation
+    assert [each.dtype for each in learner.weights] == ["float32"] * len(learner.weights)
+    assert [each.path for each in learner.weights] == [each.path for each in normalising.weights]
+    kinds = {keras.backend.standardize_dtype(one.dtype) for one in learner(pixels).values()}
+    assert kinds == {"float32"}
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(models.ModelError, match="seed_cnn"):
         models.build_model("resnet")

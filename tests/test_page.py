@@ -426,7 +426,8 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
     link = wait(browser, ".brainlib-links a[download='predictions.csv']")
     link.click()
     saved = tmp_path / "saved" / "predictions.csv"
-    wait_for(browser, saved.is_file)
+    # the browser makes the file first and fills it later
+    wait_for(browser, lambda: saved.is_file() and saved.stat().st_size)
     table = saved.read_text(encoding="utf-8").splitlines()
     assert len(table) == 5 and table[0].split(",") == list(inference.COLUMNS)
     browser.execute_script(

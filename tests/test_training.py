@@ -248,6 +248,37 @@ def test_a_fit_stopped_in_a_later_cycle_ends_where_an_uninterrupted_one_ends(fit
         np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+def test_what_a_fit_is_computed_in_leaves_nothing_in_the_model(fitted_network, tmp_path):
+    model, *_ = fitted_network
+    models.save_model(model, tmp_path / "fitted.keras")
+    read = keras.models.load_model(tmp_path / "fitted.keras")  # knows the layers of Keras alone
+    kinds = {type(layer).__module__.split(".")[0] for layer in models.network_of(read).layers}
+    assert kinds == {"keras"}
+    assert {layer.dtype_policy.name for layer in models.network_of(read).layers} == {"float32"}
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("avx512f amx_bf16 ", "bfloat16"),
+                                                 ("avx512f avx512_bf16", "float32")])  # fmt: skip
+def test_the_processor_decides_what_a_fit_is_computed_in(flags, expected, monkeypatch, tmp_path):
+    processor = tmp_path / "cpuinfo"
+    processor.write_text(f"flags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(training.machine, "_PROCESSOR", processor)
+    monkeypatch.delenv(training.PRECISION_VARIABLE, raising=False)
+    assert training.precision_for(training.recipe("brain_tumor")) == expected
+    assert training.precision_for(training.recipe("seed_cnn")) == "float32"
+    monkeypatch.setattr(training.machine, "_PROCESSOR", tmp_path / "absent")
+    assert training.precision_for(training.recipe("brain_tumor")) == "float32"
+
+
+def test_the_variable_decides_before_the_processor(monkeypatch):
+    for asked in training.PRECISIONS:
+        monkeypatch.setenv(training.PRECISION_VARIABLE, asked)
+        assert training.precision_for(training.recipe("brain_tumor")) == asked
+    monkeypatch.setenv(training.PRECISION_VARIABLE, "float16")
+    with pytest.raises(training.PrecisionError, match=r"float16.*float32, bfloat16"):
+        training.precision_for(training.recipe("brain_tumor"))
+
+
 def test_phases_cover_every_epoch_once():
     released = training.recipe("brain_tumor")
     assert released.phases() == [(96, 0, 28), (128, 28, 64)]

@@ -268,7 +268,7 @@ def _cost_row(document: Document, name: str, record: Document) -> list[str]:
         f"{record['split']['train']['pictures']:,} pictures",
         cell(find(document, f"training/{name}/epoch"), digits=0),
         f"{record['duration_seconds'] / 60:.0f}",
-        record["machine"],
+        f"{record['machine']}, {record.get('precision', 'float32')}",
     ]
 
 

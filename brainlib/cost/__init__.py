@@ -1,12 +1,15 @@
 """What training costs: how near to the machine's limit, beside plain PyTorch, and to what quality.
 
 Everything is measured in one run, in turns, and shown as ratios: machines differ and are shared.
-The limit is the rate of a matrix product in the same run.
+The limit is the rate of a matrix product in the same run. Like is held against like: the fit, its
+limit and PyTorch all compute in float32; where this machine trains in bfloat16, steps, limit and
+PyTorch are measured in that too.
 """
 
 import logging
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import util
 from pathlib import Path
 
@@ -31,6 +34,7 @@ __all__ = [
 
 FOLD = 0
 STEPS = 12
+COARSE = "bfloat16"
 TRAINING = 3
 """A step of training takes this many times the operations of an answer: the way back costs two."""
 
@@ -145,10 +149,17 @@ def compare_rates(
             starting, train[starting], training.recipe(starting), before[0], STEPS
         ),
     }
+    precisions = ["float32"]
+    if training.precision_for(schedule) == COARSE:
+        precisions.append(COARSE)
+        ways["coarse_limit"] = partial(matrix_rate, precision=COARSE)
+        ways["coarse_steps"] = step_rate(ours, few, schedule, batch, STEPS, COARSE)
     if util.find_spec("torch"):
         from brainlib.cost import plain_torch
 
-        ways["torch"] = plain_torch.step_rate(batch, schedule, STEPS)
+        for precision in precisions:
+            name = "torch" if precision != COARSE else "coarse_torch"
+            ways[name] = plain_torch.step_rate(batch, schedule, STEPS, precision)
     else:
         logger.warning("PyTorch cannot be imported: training is not compared with it")
     with tempfile.TemporaryDirectory() as folder:
@@ -177,4 +188,15 @@ def _rows(rates: pd.Series, operations: dict[str, int]) -> pd.DataFrame:
         "fit, against steps": (by_second, rates["fit"], rates["steps"]),
         "batches alone, against fit": (by_second, rates["batches"], rates["fit"]),
     }  # fmt: skip
+    if "coarse_steps" in rates:
+        steps = rates["coarse_steps"]
+        rows |= {
+            "steps in bfloat16, against float32": (by_second, steps, rates["steps"]),
+            "steps in bfloat16, against plain PyTorch in bfloat16": (
+                by_second, steps, rates.get("coarse_torch", np.nan),
+            ),
+            "steps in bfloat16, of the matrix product rate in bfloat16": (
+                by_limit, steps * ours, rates["coarse_limit"],
+            ),
+        }  # fmt: skip
     return as_table(rows)

@@ -124,8 +124,13 @@ def loss_of(
     return functional.cross_entropy(logits, classes) + (outlined * drawing).mean()
 
 
-def step_rate(batch: tuple, schedule: Schedule, steps: int) -> Callable[[], float]:
-    """Return what measures bare steps on a batch of `AugmentedBatches`, pictures a second."""
+def step_rate(
+    batch: tuple, schedule: Schedule, steps: int, precision: str = "float32"
+) -> Callable[[], float]:
+    """Return what measures bare steps on a batch of `AugmentedBatches`, pictures a second.
+
+    In bfloat16 PyTorch itself chooses which layers compute in it (`torch.autocast`).
+    """
     pixels, targets, weights = batch
     grey = _channels_first(np.asarray(pixels, np.float32))
     classes = torch.from_numpy(targets["logits"])
@@ -139,7 +144,9 @@ def step_rate(batch: tuple, schedule: Schedule, steps: int) -> Callable[[], floa
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss_of(network(grey), classes, shares, outlined).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits, tissue = network(grey)
+        loss_of((logits.float(), tissue.float()), classes, shares, outlined).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
 

@@ -57,16 +57,24 @@ def _places(layer: keras.layers.Layer, shape: tuple[int, ...]) -> int:
     return places
 
 
-def matrix_rate(size: int = MATRIX_SIZE) -> float:
-    """Return GFLOP a second of a float32 matrix product, in NumPy or Keras, whichever is faster."""
+def matrix_rate(size: int = MATRIX_SIZE, precision: str = "float32") -> float:
+    """Return GFLOP a second of a matrix product: in Keras, or in NumPy where that is faster.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of the matrices.
+    precision : {"float32", "bfloat16"}
+        NumPy knows the first alone.
+    """
     left, right = np.random.default_rng(0).standard_normal((2, size, size), dtype=np.float32)
-    tensors = [keras.ops.convert_to_tensor(each) for each in (left, right)]
+    tensors = [keras.ops.cast(each, precision) for each in (left, right)]
 
     def in_keras() -> None:
-        keras.ops.convert_to_numpy(keras.ops.matmul(*tensors)[0, 0])
+        keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.matmul(*tensors)[0, 0], "float32"))
 
-    seconds = [_seconds(way) for way in (lambda: left @ right, in_keras)]
-    return 2 * size**3 / min(seconds) / 1e9
+    ways = [in_keras, *([lambda: left @ right] if precision == "float32" else [])]
+    return 2 * size**3 / min(_seconds(way) for way in ways) / 1e9
 
 
 def _seconds(way: Callable[[], Any]) -> float:
@@ -85,7 +93,12 @@ def loading_rate(batches: training.ShuffledBatches, steps: int) -> float:
 
 
 def step_rate(
-    name: str, seen: training.Examples, schedule: training.Schedule, batch: tuple, steps: int
+    name: str,
+    seen: training.Examples,
+    schedule: training.Schedule,
+    batch: tuple,
+    steps: int,
+    precision: str = "float32",
 ) -> Rate:
     """Return what measures bare steps of a network: the same batch again and again.
 
@@ -99,8 +112,10 @@ def step_rate(
     batch : tuple
         Pictures, targets, and weights where there are any.
     steps : int
+    precision : {"float32", "bfloat16"}
+        As for `training.fit`.
     """
-    learner = _learner(name, seen.part(np.arange(schedule.batch_size)), schedule)
+    learner = _learner(name, seen.part(np.arange(schedule.batch_size)), schedule, precision)
     learner.train_on_batch(*batch)  # tracing is not what is measured
 
     def rate() -> float:
@@ -113,14 +128,16 @@ def step_rate(
     return rate
 
 
-def _learner(name: str, seen: training.Examples, schedule: training.Schedule) -> keras.Model:
+def _learner(
+    name: str, seen: training.Examples, schedule: training.Schedule, precision: str
+) -> keras.Model:
     """Return a network as `fit` compiles it, after one step."""
     watcher = keras.callbacks.Callback()
     with tempfile.TemporaryDirectory() as folder:
         training.fit(
             models.build_model(name), seen, None,
             replace(schedule, epochs=1), Path(folder) / "state",
-            watchers=[watcher],
+            watchers=[watcher], precision=precision,
         )  # fmt: skip
     return watcher.model
 
@@ -166,7 +183,7 @@ def measure_in_turns(
     ways: dict[str, Rate],
     checkpoint: Path,
 ) -> pd.Series:
-    """Fit a network, measure it and in turns the other ways, and return the median of each.
+    """Fit a network in float32, measure it and in turns the other ways; return each median.
 
     Parameters
     ----------
@@ -185,5 +202,8 @@ def measure_in_turns(
         The rates of `ways` by name, and `fit`.
     """
     turns = Turns(ways, len(seen), schedule.batch_size)
-    training.fit(models.build_model(name), seen, None, schedule, checkpoint, watchers=[turns])
+    training.fit(
+        models.build_model(name), seen, None, schedule, checkpoint,
+        watchers=[turns], precision="float32",
+    )  # fmt: skip
     return pd.DataFrame(turns.rates).median()

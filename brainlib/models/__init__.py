@@ -20,6 +20,7 @@ from brainlib.models.brain_tumor import (
     with_temperature,
 )
 from brainlib.models.files import ModelError, load_model, save_model
+from brainlib.models.learner import learner_of
 from brainlib.models.seed_cnn import INPUT_SIZE, build_seed_cnn
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "build_brain_tumor",
     "build_model",
     "build_seed_cnn",
+    "learner_of",
     "load_model",
     "network_of",
     "save_model",

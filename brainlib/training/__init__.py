@@ -1,8 +1,9 @@
 """From a model and pictures to a fitted model, its history, and a state to go on from.
 
 `schedules` says how a model is fitted, `batches` in what order and with what `augmentation` it sees
-its pictures, `fitting` fits it. A fit that was killed goes on from its last finished epoch: what an
-epoch draws at random depends on the seed and the number of the epoch alone.
+its pictures, `fitting` fits it, in the precision that suits the `machine`. A fit that was killed
+goes on from its last finished epoch: what an epoch draws at random depends on the seed and the
+number of the epoch alone.
 """
 
 from brainlib.training.augmentation import Augmentation, augment
@@ -15,15 +16,24 @@ from brainlib.training.batches import (
     tissue_shares,
 )
 from brainlib.training.fitting import HISTORY_COLUMNS, fit, forget
+from brainlib.training.machine import (
+    PRECISION_VARIABLE,
+    PRECISIONS,
+    PrecisionError,
+    precision_for,
+)
 from brainlib.training.schedules import RECIPES, Cycle, Schedule, recipe
 
 __all__ = [
     "HISTORY_COLUMNS",
+    "PRECISIONS",
+    "PRECISION_VARIABLE",
     "RECIPES",
     "Augmentation",
     "AugmentedBatches",
     "Cycle",
     "Examples",
+    "PrecisionError",
     "Schedule",
     "ShuffledBatches",
     "augment",
@@ -31,6 +41,7 @@ __all__ = [
     "examples",
     "fit",
     "forget",
+    "precision_for",
     "recipe",
     "tissue_shares",
 ]

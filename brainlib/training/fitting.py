@@ -25,6 +25,7 @@ from brainlib.training.batches import (
     ShuffledBatches,
     whole_examples,
 )
+from brainlib.training.machine import precision_for
 from brainlib.training.schedules import Cycle, Schedule
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def fit(
     checkpoint: Path,
     augmentation: Augmentation | None = None,
     watchers: Iterable[keras.callbacks.Callback] = (),
+    precision: str | None = None,
 ) -> pd.DataFrame:
     """Fit a model, going on from its checkpoint where an earlier fit of the same kind was killed.
 
@@ -61,6 +63,9 @@ def fit(
         For a schedule with sizes, where pictures are to be changed otherwise than by default.
     watchers : iterable of keras.callbacks.Callback
         Told of every step beside what `fit` itself needs to be told.
+    precision : {"float32", "bfloat16"}, optional
+        Of a schedule with sizes, as `models.learner_of` takes it; without it that of
+        `precision_for`. Another schedule is fitted in float32.
 
     Returns
     -------
@@ -79,7 +84,7 @@ def fit(
     steps = -(-len(train) // schedule.batch_size)
     shown = _validation_data(validation, schedule)
     for cycle, start, stop in schedule.spans():
-        learner = _view(model, schedule)
+        learner = _learner(model, schedule, precision or precision_for(schedule))
         _compile(learner, schedule, cycle, steps * (stop - start))
         state = checkpoint / f"from_epoch_{start + 1}"
         for size, first_epoch, end in schedule.phases(start, stop):
@@ -104,13 +109,18 @@ def fit(
                     *watchers,
                 ],
             )
+        _trained_part(model, schedule).set_weights(learner.get_weights())
     return pd.read_csv(history)
 
 
-def _view(model: keras.Model, schedule: Schedule) -> keras.Model:
+def _trained_part(model: keras.Model, schedule: Schedule) -> keras.Model:
+    return models.network_of(model) if schedule.sizes else model
+
+
+def _learner(model: keras.Model, schedule: Schedule, precision: str) -> keras.Model:
     """Return what is trained, anew for each cycle: Keras remembers where an earlier fit began."""
     if schedule.sizes:
-        return models.network_of(model)
+        return models.learner_of(models.network_of(model), precision)
     return keras.Model(model.inputs, model.outputs[0])
 
 
