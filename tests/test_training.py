@@ -281,16 +281,16 @@ def test_the_variable_decides_before_the_processor(monkeypatch):
 
 def test_phases_cover_every_epoch_once():
     released = training.recipe("brain_tumor")
-    assert released.phases() == [(96, 0, 28), (128, 28, 64)]
-    assert released.phases(40, 48) == [(128, 40, 48)]
+    assert released.phases() == [(96, 0, 24), (128, 24, 48)]
+    assert released.phases(0, 32) == [(96, 0, 24), (128, 24, 32)]
     assert training.recipe("brain_tumor", epochs=1).phases() == [(128, 0, 1)]
     assert training.recipe("seed_cnn").phases() == [(0, 0, 5)]
 
 
 def test_cycles_cover_every_epoch_once():
-    first, second, third = training.RECIPES["brain_tumor"].cycles
+    first, second = training.RECIPES["brain_tumor"].cycles
     spans = training.recipe("brain_tumor").spans()
-    assert spans == [(first, 0, 40), (second, 40, 48), (third, 48, 64)]
+    assert spans == [(first, 0, 32), (second, 32, 48)]
     assert training.recipe("brain_tumor", epochs=1).spans() == [(first, 0, 1)]
 
 

@@ -57,7 +57,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_convolution(1, 24, 5, 2), _normalised(24))
+        self.stem = nn.Sequential(_convolution(1, 24, 5, 2, bias=True), nn.ReLU(inplace=True))
         self.levels = nn.ModuleList()
         before = 24
         for width, depth in zip(_WIDTHS, _DEPTHS, strict=True):

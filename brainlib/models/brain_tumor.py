@@ -4,8 +4,8 @@ A decoder draws the tumour at half the size of the picture, one channel for each
 class is read from the features pooled over that drawing beside those pooled over the whole picture,
 so the lesion decides and not the scanner; only training needs an outline. Inspired by the
 segmentation-driven classifiers of Díaz-Pernas et al. (2021) and the feature pyramid of Lin et al.
-(2017); the blocks are the bottlenecks of He et al. (2016), normalised once a block because
-normalisation, not convolution, is what is slow on processors.
+(2017); the blocks are the bottlenecks of He et al. (2016), normalised once a block, and the first
+convolution not at all, because normalisation is what is slow on processors.
 """
 
 from dataclasses import dataclass
@@ -153,7 +153,7 @@ def _resampling(
 def _build_network(parts: Parts) -> keras.Model:
     grey = keras.Input((None, None, 1), name="grey")
     x = _normalise_pictures(parts)(grey)
-    x = _normalised(_convolution(24, 5, 2)(x))
+    x = layers.ReLU()(_convolution(24, 5, 2, bias=True)(x))
     levels = []
     for width, depth in zip(_WIDTHS, _DEPTHS, strict=True):
         x = _convolution(width, 3, 2)(_normalised(x) if levels else x)

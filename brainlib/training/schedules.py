@@ -87,15 +87,14 @@ class Schedule:
 
 RECIPES: dict[str, Schedule] = {
     "brain_tumor": Schedule(
-        epochs=64,
+        epochs=48,
         batch_size=16,
         learning_rate=3e-3,
         weight_decay=0.05,
         warm_up=0.1,
-        sizes=((96, 28 / 64), (128, 1.0)),
+        sizes=((96, 0.5), (128, 1.0)),
         cycles=(
-            Cycle(until=40 / 64),
-            Cycle(until=48 / 64, factor=0.5, mixup=0.3),
+            Cycle(until=2 / 3, outline_weight=4.0),
             Cycle(mixup=0.3, outline_weight=4.0),
         ),
     ),
