@@ -1,174 +1,29 @@
-"""From a model and pictures to maps of where it looks, and how well they hit the tumour.
+"""Scores: how well maps hit the tumour, for each picture and over groups."""
 
-A map covers the square that the model scales a picture into: centred, the picture's longer side
-filling it. Places are given as fractions of the picture's width and height, so that they hold for a
-copy of any size. Hits are counted as in the pointing game of Zhang et al. (2016), overlap is that
-of Dice (1945).
-"""
-
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, engines, images
+from brainlib import CLASS_NAMES, images
+from brainlib.explain.maps import ExplainError, draw_maps
+from brainlib.explain.outlines import (
+    OUTLINE_THRESHOLD,
+    contour,
+    in_picture,
+    in_square,
+    pixels_inside,
+    read_outline,
+)
 
 if TYPE_CHECKING:
     import keras
 
-MAP_SIZE = 64
-"""Height and width of a map, its own pixels."""
-
-OUTLINE_THRESHOLD = 0.3
-"""Probability from which a pixel of the map counts as tumour.
-
-The Dice is highest where the threshold is half of it (Lipton et al., 2014), not at one half; of
-0.15 to 0.6 this one was best on 400 pictures that the network of fold 1 was trained on.
-"""
-
 SCORES = ("dice", "outline_peak_inside", "heat_peak_inside", "peak_x", "peak_y", "outline")
 COLUMNS = ("path", "patient", "group", "label", "fold", "answer", *SCORES)
 """The columns of a table of scores, a row a picture."""
-
-
-class ExplainError(ValueError):
-    """A model that draws no maps, or a table without what is scored here."""
-
-
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """What a model answers to n pictures, and where it looks.
-
-    Attributes
-    ----------
-    probabilities : float32 array of shape (n, 4)
-        In `CLASS_NAMES` order.
-    outlines : float32 array of shape (n, 64, 64)
-        The probability that a place lies in a tumour.
-    heat_maps : float32 array of shape (n, 64, 64)
-        What a place adds to the logit of the class that is answered, 0 where it speaks against it.
-    sizes : int array of shape (n, 2)
-        Height and width of each picture, pixels.
-    """
-
-    probabilities: np.ndarray
-    outlines: np.ndarray
-    heat_maps: np.ndarray
-    sizes: np.ndarray
-
-    def in_pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give outline and heat map of each picture in the picture's own frame."""
-        for outline, heat_map, size in zip(
-            self.outlines, self.heat_maps, self.sizes.tolist(), strict=True
-        ):
-            yield map_in_picture(outline, *size), map_in_picture(heat_map, *size)
-
-
-def draws_maps(model: "keras.Model") -> bool:
-    """Return whether a model has the tumour's map that `draw_maps` needs."""
-    from brainlib import models  # here, so that reading scores loads no TensorFlow
-
-    return models.NETWORK_LAYER in [layer.name for layer in model.layers]
-
-
-def draw_maps(model: "keras.Model | engines.MapsEngine", pictures: Iterable[np.ndarray]) -> Maps:
-    """Classify grey pictures at their own sizes, and draw where the model looks.
-
-    Parameters
-    ----------
-    model : keras.Model or MapsEngine
-        A `brain_tumor`, as loaded from its file, or the one that `models.with_maps` makes of it, or
-        what `engines.open_maps` makes of the latter's ONNX file, without TensorFlow.
-    pictures : iterable of uint8 arrays of shape (height, width)
-        Neighbours of one size are drawn together.
-
-    Raises
-    ------
-    ExplainError
-        For a model that has no tumour's map, such as `seed_cnn`.
-
-    Examples
-    --------
-    >>> draw_maps(models.build_model(), [np.zeros((60, 40), np.uint8)]).sizes  # doctest: +SKIP
-    array([[60, 40]])
-    """
-    draw = _drawer(model)
-    answers: dict[str, list[np.ndarray]] = {
-        "probabilities": [np.empty((0, len(CLASS_NAMES)), np.float32)],
-        "outline": [np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)],
-        "heat_map": [np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)],
-    }
-    sizes: list[tuple[int, ...]] = []
-    for batch in engines.batches(pictures):
-        answer = draw(np.stack(batch)[..., np.newaxis])
-        for name, parts in answers.items():
-            parts.append(np.asarray(answer[name]))
-        sizes += [picture.shape for picture in batch]
-    joined = (np.concatenate(parts) for parts in answers.values())
-    return Maps(*joined, np.array(sizes, int).reshape(-1, 2))
-
-
-def map_in_picture(one_map: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resample one map into the frame of its picture (bilinear), to be laid over it.
-
-    Parameters
-    ----------
-    one_map : float array of shape (64, 64)
-    height, width : int
-        Size of the picture, pixels.
-
-    Returns
-    -------
-    float32 array of shape (height, width)
-
-    Examples
-    --------
-    >>> upper = np.zeros((64, 64)); upper[:32] = 1
-    >>> map_in_picture(upper, 4, 2)[:, 0].round().tolist()
-    [1.0, 1.0, 0.0, 0.0]
-    """
-    size, longest = len(one_map), max(height, width)
-    left, top = (size * (1 - side / longest) / 2 for side in (width, height))
-    whole = Image.fromarray(one_map.astype(np.float32))
-    box = (left, top, size - left, size - top)
-    return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR, box))
-
-
-def read_outline(picture: pd.Series, height: int, width: int) -> np.ndarray:
-    """Return the outline in a row of an image table, as fractions of its picture's sides.
-
-    Parameters
-    ----------
-    picture : Series
-        With `outline` and `outline_frame`.
-    height, width : int
-        Size of the picture, pixels.
-
-    Returns
-    -------
-    float array of shape (n, 2)
-        x and y of each point; of shape (0, 2) where there is no outline.
-    """
-    points = np.array(json.loads(picture["outline"] or "[]"), float).reshape(-1, 2)
-    frame = picture["outline_frame"]
-    return points / ((width, height) if frame in ("", None) else float(frame))
-
-
-def known_outlines(
-    table: pd.DataFrame, chosen: Iterable[str], pictures: Iterable[np.ndarray]
-) -> list[np.ndarray]:
-    """Return the radiologist's outline of some pictures of an image table, as `read_outline`."""
-    rows = table.set_index("path")
-    return [
-        read_outline(rows.loc[path], *picture.shape)
-        for path, picture in zip(chosen, pictures, strict=True)
-    ]
 
 
 def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int) -> pd.DataFrame:
@@ -238,17 +93,17 @@ def score_map(
         list of [x, y], such fractions too, empty where nothing reaches
         `OUTLINE_THRESHOLD`.
     """
-    inside = _pixels_inside(_in_square(truth, height, width), len(outline))
+    inside = pixels_inside(in_square(truth, height, width), len(outline))
     drawn = outline >= OUTLINE_THRESHOLD
     outline_peak, heat_peak = _peak(outline), _peak(heat_map)
-    x, y = _in_picture(_centre(heat_peak, len(heat_map)), height, width).round(4).tolist()
+    x, y = in_picture(_centre(heat_peak, len(heat_map)), height, width).round(4).tolist()
     return {
         "dice": 2 * float((drawn & inside).sum() / (drawn.sum() + inside.sum())),
         "outline_peak_inside": outline_peak is not None and bool(inside[outline_peak]),
         "heat_peak_inside": heat_peak is not None and bool(inside[heat_peak]),
         "peak_x": x,
         "peak_y": y,
-        "outline": _contour(outline, height, width),
+        "outline": contour(outline, height, width),
     }
 
 
@@ -357,37 +212,6 @@ def choose_examples(scored: pd.DataFrame, count: int = 12, seed: int = 0) -> pd.
     return pd.concat(parts)
 
 
-def _drawer(model: "keras.Model | engines.MapsEngine") -> engines.MapsEngine:
-    if not hasattr(model, "predict_on_batch"):
-        return model
-    from brainlib import models  # here, so that reading scores loads no TensorFlow
-
-    if isinstance(model.output, dict):
-        return model.predict_on_batch
-    if not draws_maps(model):
-        raise ExplainError(f"the model {model.name} draws no maps: give a brain_tumor")
-    return models.with_maps(model).predict_on_batch
-
-
-def _in_square(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Turn fractions of a picture's width and height into those of the square around it."""
-    return 0.5 + (points - 0.5) * (width, height) / max(height, width)
-
-
-def _in_picture(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Turn fractions of the square into those of the picture, at its border at most."""
-    return (0.5 + (points - 0.5) * max(height, width) / np.array([width, height])).clip(0, 1)
-
-
-def _pixels_inside(points: np.ndarray, size: int) -> np.ndarray:
-    """Return which pixels of a map lie at least half inside, one for the tiniest of tumours."""
-    inside = images.draw_polygon(points * size, size) >= 127.5
-    if not inside.any():
-        column, row = (points.mean(axis=0) * size).astype(int).clip(0, size - 1)
-        inside[row, column] = True
-    return inside
-
-
 def _peak(one_map: np.ndarray) -> tuple[int, int] | None:
     """Return row and column of the highest pixel, of several the one nearest to their middle."""
     highest = one_map.max()
@@ -401,20 +225,6 @@ def _peak(one_map: np.ndarray) -> tuple[int, int] | None:
 def _centre(pixel: tuple[int, int] | None, size: int) -> np.ndarray:
     """Return x and y of a pixel's middle, as fractions of the map; NaN for none."""
     return np.full(2, np.nan) if pixel is None else (np.array(pixel[::-1]) + 0.5) / size
-
-
-def _contour(outline: np.ndarray, height: int, width: int) -> str:
-    import contourpy
-
-    if not (outline >= OUTLINE_THRESHOLD).any():
-        return ""
-    # the border of zeros closes contours that leave the map, and shifts them by one
-    lines = contourpy.contour_generator(z=np.pad(outline, 1)).lines(OUTLINE_THRESHOLD)
-    if not lines:  # a single pixel at exactly the threshold
-        return ""
-    longest = (max(lines, key=len) - 0.5) / len(outline)
-    points = _in_picture(longest, height, width).round(3).tolist()
-    return json.dumps(points, separators=(",", ":"))
 
 
 def _mean(values: pd.Series, groups: pd.Series, resamples: int, seed: int) -> dict[str, float]:
