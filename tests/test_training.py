@@ -1,6 +1,7 @@
 """Fitting: repeatable, and not undone by being killed."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -277,6 +278,24 @@ def test_the_variable_decides_before_the_processor(monkeypatch):
     monkeypatch.setenv(training.PRECISION_VARIABLE, "float16")
     with pytest.raises(training.PrecisionError, match=r"float16.*float32, bfloat16"):
         training.precision_for(training.recipe("brain_tumor"))
+
+
+def test_the_same_fit_runs_under_jax(tmp_path):
+    pytest.importorskip("jax")
+    program = (
+        "import sys, pathlib\n"
+        "from tests.test_training import SMALL, dataclasses, fit_network\n"
+        "schedule = dataclasses.replace(SMALL, epochs=2, sizes=((16, 1.0),))\n"
+        "_, history = fit_network(pathlib.Path(sys.argv[1]), schedule)\n"
+        "print(*history['loss'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "state")],
+        capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    first, second = map(float, result.stdout.split())
+    assert second < first
 
 
 def test_phases_cover_every_epoch_once():

@@ -143,7 +143,8 @@ def _resampling(
     scale = longest / size
     middle = ops.sum(extent, axis=1, keepdims=True) / 2
     places = ops.cumsum(extent, axis=1) - 0.5
-    centres = (ops.arange(size, dtype="float32") + (0.5 - size / 2)) * scale + middle
+    # scale first: a JAX array asks what it is multiplied with to be one too
+    centres = scale * (ops.arange(size, dtype="float32") + (0.5 - size / 2)) + middle
     # not places[:, None]: LiteRT has no slice that adds an axis before one of unknown length
     distance = ops.abs(ops.expand_dims(places, 1) - ops.expand_dims(centres, 2))
     weights = ops.relu(1 - distance / ops.expand_dims(ops.maximum(scale, 1.0), 2))
