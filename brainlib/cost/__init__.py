@@ -93,10 +93,11 @@ def measure(settings: CostSettings) -> pd.DataFrame:
     table = compare_rates(train, settings.size, settings.pictures, settings.rounds, settings.seed)
     if not settings.epochs:
         return table
+    released = training.recipe(runs.MODEL_NAMES[0], settings.seed, settings.epochs)
     quick = replace(
-        training.recipe(runs.MODEL_NAMES[0], settings.seed, settings.epochs),
+        released,
         sizes=((settings.quality_size, 1.0),),
-        cycles=(training.Cycle(),),
+        cycles=(replace(released.cycles[0], until=1.0),),
     )
     schedules = {name: training.recipe(name, settings.seed) for name in runs.MODEL_NAMES}
     return pd.concat([table, time_to_quality(seen, {**schedules, runs.MODEL_NAMES[0]: quick})])
