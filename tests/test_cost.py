@@ -44,8 +44,14 @@ def test_operations_of_the_released_network_grow_with_the_area_of_its_pictures()
 
 
 @pytest.mark.parametrize("precision", training.PRECISIONS)
-def test_the_limit_is_a_rate_of_matrix_products(precision):
+def test_the_limit_is_a_rate_of_matrix_products(precision, monkeypatch):
+    products = []
+    multiply = keras.ops.matmul
+    monkeypatch.setattr(
+        keras.ops, "matmul", lambda *pair: products.append(pair[0].dtype) or multiply(*pair)
+    )
     assert 0.01 < cost.matrix_rate(64, precision) < 1e5
+    assert {keras.backend.standardize_dtype(one) for one in products} == {precision}
 
 
 def test_batches_are_timed_without_training(monkeypatch):
@@ -88,6 +94,7 @@ def known_rates(monkeypatch):
     monkeypatch.setattr(cost, "measure_in_turns", lambda *_: pd.Series(found))
     monkeypatch.setattr(cost, "forward_operations", lambda *_: 1e9)
     monkeypatch.setattr(cost.util, "find_spec", lambda name: None)
+    monkeypatch.setenv(training.PRECISION_VARIABLE, "float32")
 
 
 def compare(count=24):
@@ -105,18 +112,24 @@ def test_shares_of_the_limit_count_three_times_the_answer(known_rates):
 
 
 def test_where_the_machine_trains_in_bfloat16_like_is_held_against_like(known_rates, monkeypatch):
-    float32, asked = compare(), []
-    found = cost.measure_in_turns()
-    coarse = pd.Series({**found, "coarse_limit": 1000.0, "coarse_steps": 90.0})
+    float32 = compare()
     monkeypatch.setenv(training.PRECISION_VARIABLE, "bfloat16")
-    monkeypatch.setattr(cost, "step_rate", lambda *given: asked.append(given[5:]))
-    monkeypatch.setattr(cost, "measure_in_turns", lambda *_: coarse)
+    found = {"float32": {**cost.measure_in_turns(), "torch": 80.0},
+             "bfloat16": {"limit": 1000.0, "batches": 800.0, "steps": 100.0, "fit": 90.0,
+                          "torch": 120.0}}  # fmt: skip
+    monkeypatch.setattr(cost, "measure_in_turns", lambda *given: pd.Series(found[given[5]]))
     table = compare()
-    assert asked == [(), (), ("bfloat16",)]
-    pd.testing.assert_frame_equal(table.loc[float32.index], float32)
-    assert table.loc["steps in bfloat16, against float32", "ratio"] == 90 / 60
-    title = "steps in bfloat16, of the matrix product rate in bfloat16"
-    assert table.loc[title, "ratio"] == 90 * 3 / 1000
+    assert float32.index.isin(table.index).all()
+    ratios = table.loc[~table.index.isin(float32.index), "ratio"]
+    assert ratios.to_dict() == {
+        "fit in bfloat16, of the matrix product rate in bfloat16": 90 * 3 / 1000,
+        "fit in bfloat16, of the matrix product rate in float32": 90 * 3 / 200,
+        "fit in bfloat16, against plain PyTorch in bfloat16": 90 / 120,
+        "fit in bfloat16, against steps in bfloat16": 90 / 100,
+        "fit in bfloat16, against fit in float32": 90 / 50,
+        "batches alone, against fit in bfloat16": round(800 / 90, 3),
+    }
+    assert table.loc["fit, against plain PyTorch", "ratio"] == round(50 / 80, 3)
 
 
 def test_where_pytorch_is_absent_the_rest_is_measured_and_it_is_said(known_rates, caplog):

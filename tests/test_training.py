@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -196,28 +197,42 @@ SMALL = training.Schedule(
 )  # fmt: skip
 
 
-def fit_network(folder, schedule=SMALL, validation=None, watchers=()):
+def fit_network(folder, schedule=SMALL, validation=None, watchers=(), precision="float32"):
     """Fit a brain_tumor of a tenth of its width, which compiles in half the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(brain_tumor, "_WIDTHS", (16, 16, 16))
         patch.setattr(brain_tumor, "_DEPTHS", (1, 1, 1))
         model = models.build_model("brain_tumor", seed=1)
     history = training.fit(
-        model, lesion_examples(), validation, schedule, folder, watchers=watchers
-    )
+        model, lesion_examples(), validation, schedule, folder,
+        watchers=watchers, precision=precision,
+    )  # fmt: skip
     return model, history
 
 
-class KeptState(keras.callbacks.Callback):
-    """Note which epochs begin, and keep what a kill would leave in one of the second cycle."""
+class Watcher(keras.callbacks.Callback):
+    """Note which epochs begin, and the layers of what is trained with what each computes in."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun, self.layers = [], set()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Note both."""
+        self.begun.append(epoch)
+        self.layers |= {(type(one).__name__, one.compute_dtype) for one in self.model.layers}
+
+
+class KeptState(Watcher):
+    """Keep what a kill would leave in an epoch of the second cycle."""
 
     def __init__(self, state, kept):
         super().__init__()
-        self.state, self.kept, self.begun = state, kept, []
+        self.state, self.kept = state, kept
 
     def on_epoch_begin(self, epoch, logs=None):
         """Copy the state once."""
-        self.begun.append(epoch)
+        super().on_epoch_begin(epoch)
         if epoch == 3:  # one epoch of the second cycle is done
             shutil.copytree(self.state, self.kept)
 
@@ -241,16 +256,22 @@ def test_the_released_network_learns_class_and_outline_together(fitted_network):
 
 def test_a_fit_stopped_in_a_later_cycle_ends_where_an_uninterrupted_one_ends(fitted_network):
     whole, expected, validation, kept = fitted_network
-    resumed, history = fit_network(kept, validation=validation)
+    watcher = Watcher()
+    resumed, history = fit_network(kept, validation=validation, watchers=[watcher])
+    assert watcher.begun == [3]  # the others were not done again
     assert history["epoch"].tolist() == [1, 2, 3, 4]
-    pd.testing.assert_frame_equal(history[:3], expected[:3])  # these were not done again
+    pd.testing.assert_frame_equal(history[:3], expected[:3])
     for found, wanted in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         # another seed or schedule moves weights by 0.3; sums of several threads hardly at all
         np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
-def test_what_a_fit_is_computed_in_leaves_nothing_in_the_model(fitted_network, tmp_path):
-    model, *_ = fitted_network
+def test_what_a_fit_is_computed_in_leaves_nothing_in_the_model(tmp_path):
+    watcher, schedule = Watcher(), dataclasses.replace(SMALL, epochs=1, sizes=((16, 1.0),))
+    state = tmp_path / "state"
+    model, _ = fit_network(state, schedule, watchers=[watcher], precision="bfloat16")
+    assert {("FusedBatchNormalization", "bfloat16"), ("Conv2D", "bfloat16"),
+            ("Conv2DTranspose", "float32"), ("Dense", "float32")} <= watcher.layers  # fmt: skip
     models.save_model(model, tmp_path / "fitted.keras")
     read = keras.models.load_model(tmp_path / "fitted.keras")  # knows the layers of Keras alone
     kinds = {type(layer).__module__.split(".")[0] for layer in models.network_of(read).layers}
@@ -278,6 +299,15 @@ def test_the_variable_decides_before_the_processor(monkeypatch):
     monkeypatch.setenv(training.PRECISION_VARIABLE, "float16")
     with pytest.raises(training.PrecisionError, match=r"float16.*float32, bfloat16"):
         training.precision_for(training.recipe("brain_tumor"))
+    assert training.precision_for(training.recipe("brain_tumor"), "float32") == "float32"
+
+
+def test_a_precision_that_does_not_exist_is_refused_before_anything_is_deleted(tmp_path):
+    small_fit(tmp_path / "state")
+    before = sorted((tmp_path / "state").rglob("*"))
+    with pytest.raises(training.PrecisionError, match="float16"):
+        fit_network(tmp_path / "state", precision="float16")
+    assert sorted((tmp_path / "state").rglob("*")) == before
 
 
 def test_the_same_fit_runs_under_jax(tmp_path):
@@ -290,8 +320,8 @@ def test_the_same_fit_runs_under_jax(tmp_path):
         "print(*history['loss'])\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "state")],
-        capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": "jax"},
+        [sys.executable, "-c", program, str(tmp_path / "state")], capture_output=True, text=True,
+        cwd=Path(__file__).parents[1], env={**os.environ, "KERAS_BACKEND": "jax"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     first, second = map(float, result.stdout.split())

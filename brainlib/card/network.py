@@ -236,7 +236,7 @@ def cost(document: Document) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
     minutes = sum(record["duration_seconds"] for record in records.values()) / 60
     return [
-        *table(["run", "trained on", "epochs", "minutes", "machine"], rows),
+        *table(["run", "trained on", "epochs", "minutes", "machine, precision"], rows),
         "",
         f"{minutes:.0f} minutes in all, from opening the pictures to the table of predictions; "
         "runs may have shared the machine, and one that was resumed counts from its last start. "
@@ -256,7 +256,9 @@ def _rates(document: Document) -> list[str]:
     return [
         "",
         "Measured side by side in one run (`make cost`), one training on all cores; the released "
-        "ones ran side by side, one for each core, which does more in the same time:",
+        "ones ran side by side, one for each core, which does more in the same time. All in "
+        "float32, unless a row says otherwise; the time to the starting network's loss is that of "
+        "each network as it is trained on this machine:",
         "",
         *table(["", "ours", "other", "ratio", "unit"], rows),
     ]

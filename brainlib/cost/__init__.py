@@ -1,9 +1,9 @@
 """What training costs: how near to the machine's limit, beside plain PyTorch, and to what quality.
 
 Everything is measured in one run, in turns, and shown as ratios: machines differ and are shared.
-The limit is the rate of a matrix product in the same run. Like is held against like: the fit, its
-limit and PyTorch all compute in float32; where this machine trains in bfloat16, steps, limit and
-PyTorch are measured in that too.
+The limit is the rate of a matrix product in the same run. A fit, its limit and PyTorch compute in
+float32; where this machine trains in bfloat16, all three are measured in that too. How long a
+training takes to a quality is measured as each network is trained on this machine.
 """
 
 import logging
@@ -19,6 +19,7 @@ import pandas as pd
 from brainlib import models, paths, runs, splits, training
 from brainlib.cost.quality import time_to_quality
 from brainlib.cost.rates import (
+    Rate,
     forward_operations,
     loading_rate,
     matrix_rate,
@@ -35,8 +36,12 @@ __all__ = [
 FOLD = 0
 STEPS = 12
 COARSE = "bfloat16"
+BY_LIMIT, BY_SECOND = "GFLOP a second", "pictures a second"
 TRAINING = 3
 """A step of training takes this many times the operations of an answer: the way back costs two."""
+
+Rows = dict[str, tuple[str, float, float]]
+"""Comparisons as `as_table` takes them: by name the unit, ours, and the other."""
 
 logger = logging.getLogger(__name__)
 
@@ -140,64 +145,80 @@ def compare_rates(
     )
     few = train[ours].part(np.arange(min(pictures, len(train[ours])))).resized(size)
     batches = training.AugmentedBatches(few, schedule.batch_size, seed)
-    batch = batches[0]
     before = training.ShuffledBatches(train[starting], training.recipe(starting).batch_size, seed)
-    ways = {
-        "limit": matrix_rate,
+    others = {
         "batches": lambda: loading_rate(batches, STEPS),
-        "steps": step_rate(ours, few, schedule, batch, STEPS),
         "starting": step_rate(
             starting, train[starting], training.recipe(starting), before[0], STEPS
         ),
     }
-    precisions = ["float32"]
-    if training.precision_for(schedule) == COARSE:
-        precisions.append(COARSE)
-        ways["coarse_limit"] = partial(matrix_rate, precision=COARSE)
-        ways["coarse_steps"] = step_rate(ours, few, schedule, batch, STEPS, COARSE)
-    if util.find_spec("torch"):
-        from brainlib.cost import plain_torch
-
-        for precision in precisions:
-            name = "torch" if precision != COARSE else "coarse_torch"
-            ways[name] = plain_torch.step_rate(batch, schedule, STEPS, precision)
-    else:
-        logger.warning("PyTorch cannot be imported: training is not compared with it")
-    with tempfile.TemporaryDirectory() as folder:
-        rates = measure_in_turns(ours, few, schedule, ways, Path(folder))
+    rates = _rates(few, schedule, batches[0], "float32", others)
     operations = {
         ours: TRAINING * forward_operations(models.network_of(models.build_model(ours)), size),
         starting: TRAINING
         * forward_operations(models.build_model(starting), models.TRAINING_SIZES[starting]),
     }
-    return _rows(rates, operations)
+    rows = _rows(rates, operations)
+    if training.precision_for(schedule) == COARSE:
+        coarse = _rates(few, schedule, batches[0], COARSE, {"batches": others["batches"]})
+        rows |= _coarse_rows(coarse, rates, operations)
+    return as_table(rows)
 
 
-def _rows(rates: pd.Series, operations: dict[str, int]) -> pd.DataFrame:
+def _rates(
+    few: training.Examples,
+    schedule: training.Schedule,
+    batch: tuple,
+    precision: str,
+    others: dict[str, Rate],
+) -> pd.Series:
+    """Measure the released network in one precision, and in turns with it everything else."""
+    ours = runs.MODEL_NAMES[0]
+    ways = {
+        "limit": partial(matrix_rate, precision=precision),
+        "steps": step_rate(ours, few, schedule, batch, STEPS, precision),
+        **others,
+    }
+    if util.find_spec("torch"):
+        from brainlib.cost import plain_torch
+
+        ways["torch"] = plain_torch.step_rate(batch, schedule, STEPS, precision)
+    else:
+        logger.warning("PyTorch cannot be imported: training is not compared with it")
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_in_turns(ours, few, schedule, ways, Path(folder), precision)
+
+
+def _rows(rates: pd.Series, operations: dict[str, int]) -> Rows:
     ours, starting = (count / 1e9 for count in operations.values())
     torch = rates.get("torch", np.nan)
-    by_limit, by_second = "GFLOP a second", "pictures a second"
-    rows = {
-        "steps, of the matrix product rate": (by_limit, rates["steps"] * ours, rates["limit"]),
-        "fit, of the matrix product rate": (by_limit, rates["fit"] * ours, rates["limit"]),
-        "plain PyTorch, of the matrix product rate": (by_limit, torch * ours, rates["limit"]),
+    return {
+        "steps, of the matrix product rate": (BY_LIMIT, rates["steps"] * ours, rates["limit"]),
+        "fit, of the matrix product rate": (BY_LIMIT, rates["fit"] * ours, rates["limit"]),
+        "plain PyTorch, of the matrix product rate": (BY_LIMIT, torch * ours, rates["limit"]),
         "starting network, steps, of the matrix product rate": (
-            by_limit, rates["starting"] * starting, rates["limit"],
+            BY_LIMIT, rates["starting"] * starting, rates["limit"],
         ),
-        "steps, against plain PyTorch": (by_second, rates["steps"], torch),
-        "fit, against plain PyTorch": (by_second, rates["fit"], torch),
-        "fit, against steps": (by_second, rates["fit"], rates["steps"]),
-        "batches alone, against fit": (by_second, rates["batches"], rates["fit"]),
+        "steps, against plain PyTorch": (BY_SECOND, rates["steps"], torch),
+        "fit, against plain PyTorch": (BY_SECOND, rates["fit"], torch),
+        "fit, against steps": (BY_SECOND, rates["fit"], rates["steps"]),
+        "batches alone, against fit": (BY_SECOND, rates["batches"], rates["fit"]),
     }  # fmt: skip
-    if "coarse_steps" in rates:
-        steps = rates["coarse_steps"]
-        rows |= {
-            "steps in bfloat16, against float32": (by_second, steps, rates["steps"]),
-            "steps in bfloat16, against plain PyTorch in bfloat16": (
-                by_second, steps, rates.get("coarse_torch", np.nan),
-            ),
-            "steps in bfloat16, of the matrix product rate in bfloat16": (
-                by_limit, steps * ours, rates["coarse_limit"],
-            ),
-        }  # fmt: skip
-    return as_table(rows)
+
+
+def _coarse_rows(coarse: pd.Series, rates: pd.Series, operations: dict[str, int]) -> Rows:
+    """Return the rows of a machine that trains in bfloat16, as the released networks were."""
+    ours = operations[runs.MODEL_NAMES[0]] / 1e9
+    limit, torch = "the matrix product rate", "plain PyTorch"
+    return {
+        f"fit in bfloat16, of {limit} in bfloat16": (
+            BY_LIMIT, coarse["fit"] * ours, coarse["limit"],
+        ),
+        f"fit in bfloat16, of {limit} in float32": (BY_LIMIT, coarse["fit"] * ours, rates["limit"]),
+        f"fit in bfloat16, against {torch} in bfloat16": (
+            BY_SECOND, coarse["fit"], coarse.get("torch", np.nan),
+        ),
+        "fit in bfloat16, against steps in bfloat16": (BY_SECOND, coarse["fit"], coarse["steps"]),
+        "fit in bfloat16, against fit in float32": (BY_SECOND, coarse["fit"], rates["fit"]),
+        "batches alone, against fit in bfloat16": (BY_SECOND, coarse["batches"], coarse["fit"]),
+    }  # fmt: skip

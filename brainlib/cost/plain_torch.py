@@ -114,7 +114,7 @@ def loss_of(
     shares: torch.Tensor,
     outlined: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the loss that `fit` teaches, `training.fitting.tissue_loss` in it."""
+    """Return the loss of a cycle whose outlines count once, as `training.Cycle` has it."""
     logits, tissue = answer
     logarithms = tissue.log_softmax(dim=1)
     entropy = -(shares * logarithms).sum(dim=1).mean(dim=(1, 2))

@@ -182,8 +182,9 @@ def measure_in_turns(
     schedule: training.Schedule,
     ways: dict[str, Rate],
     checkpoint: Path,
+    precision: str = "float32",
 ) -> pd.Series:
-    """Fit a network in float32, measure it and in turns the other ways; return each median.
+    """Fit a network, measure it and in turns the other ways, and return the median of each.
 
     Parameters
     ----------
@@ -195,6 +196,8 @@ def measure_in_turns(
         Its epochs are the rounds.
     ways : dict of Rate
     checkpoint : Path
+    precision : {"float32", "bfloat16"}
+        As for `training.fit`.
 
     Returns
     -------
@@ -204,6 +207,6 @@ def measure_in_turns(
     turns = Turns(ways, len(seen), schedule.batch_size)
     training.fit(
         models.build_model(name), seen, None, schedule, checkpoint,
-        watchers=[turns], precision="float32",
+        watchers=[turns], precision=precision,
     )  # fmt: skip
     return pd.DataFrame(turns.rates).median()

@@ -10,11 +10,14 @@ import keras
 from keras import layers
 
 _COARSE = (layers.Conv2D, layers.BatchNormalization, layers.ReLU, layers.Add, layers.UpSampling2D)
-"""Layers that may compute in bfloat16: none of them sums over a picture or gives an answer."""
+"""Layers that may compute in bfloat16; what pools over a picture, or gives an answer, may not."""
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Batch normalisation that TensorFlow trains in one operation; elsewhere the layer of Keras."""
+    """Batch normalisation that TensorFlow trains in one operation; elsewhere the layer of Keras.
+
+    For features of shape (n, height, width, channels), with scale and offset.
+    """
 
     def call(
         self,
@@ -22,8 +25,9 @@ class FusedBatchNormalization(layers.BatchNormalization):
         training: bool | None = None,
         mask: keras.KerasTensor | None = None,
     ) -> keras.KerasTensor:
-        """Normalise over all axes but the last, and while training move the averages."""
-        if not training or keras.backend.backend() != "tensorflow":
+        """Normalise over all axes but the last, and while it learns move the averages."""
+        is_learning = training and self.trainable
+        if not is_learning or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
         import tensorflow
 
@@ -36,7 +40,8 @@ class FusedBatchNormalization(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        places = keras.ops.cast(keras.ops.size(inputs[..., 0]), "float32")
+        batch, height, width, _ = keras.ops.shape(inputs)
+        places = keras.ops.cast(batch * height * width, "float32")
         # of the sample (1 / (n - 1)), where Keras keeps that of the batch (1 / n)
         variance = answer.batch_variance * (places - 1) / places
         for moving, new in (

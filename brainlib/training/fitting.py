@@ -51,7 +51,8 @@ def fit(
     Parameters
     ----------
     model : keras.Model
-        Untrained; it is trained in place.
+        Untrained. It is given the weights that a cycle ends with; a fit that is stopped leaves it
+        as it was before the cycle.
     train, validation : Examples
         Without validation examples the history has none of their numbers.
     schedule : Schedule
@@ -62,10 +63,10 @@ def fit(
     augmentation : Augmentation, optional
         For a schedule with sizes, where pictures are to be changed otherwise than by default.
     watchers : iterable of keras.callbacks.Callback
-        Told of every step beside what `fit` itself needs to be told.
+        Told of every step beside what `fit` itself needs to be told. Their `model` is what is
+        trained, as `models.learner_of` makes it.
     precision : {"float32", "bfloat16"}, optional
-        Of a schedule with sizes, as `models.learner_of` takes it; without it that of
-        `precision_for`. Another schedule is fitted in float32.
+        As `models.learner_of` takes it; without it that of `precision_for`.
 
     Returns
     -------
@@ -78,13 +79,17 @@ def fit(
     ------
     ValueError
         For mixup in a schedule without sizes.
+    PrecisionError
+        For a precision that does not exist.
     """
-    _discard_foreign_state(checkpoint, _identity(model, train, validation, schedule, augmentation))
+    precision = precision_for(schedule, precision)
+    identity = _identity(model, train, validation, schedule, augmentation, precision)
+    _discard_foreign_state(checkpoint, identity)
     history = checkpoint / "history.csv"
     steps = -(-len(train) // schedule.batch_size)
     shown = _validation_data(validation, schedule)
     for cycle, start, stop in schedule.spans():
-        learner = _learner(model, schedule, precision or precision_for(schedule))
+        learner = _learner(model, schedule, precision)
         _compile(learner, schedule, cycle, steps * (stop - start))
         state = checkpoint / f"from_epoch_{start + 1}"
         for size, first_epoch, end in schedule.phases(start, stop):
@@ -288,12 +293,14 @@ def _identity(
     validation: Examples | None,
     schedule: Schedule,
     augmentation: Augmentation | None,
+    precision: str,
 ) -> str:
     """Return a hash over all that decides the outcome of a fit."""
-    digest = hashlib.sha256()
-    for layer in model.layers:  # without their names, which Keras counts up in one process
+    digest = hashlib.sha256(precision.encode())
+    for layer in (*model.layers, *_trained_part(model, schedule).layers):
         config = sorted(layer.get_config().items())
-        plain = [item for item in config if isinstance(item[1], (str, int, float, list, tuple))]
+        plain = [item for item in config if isinstance(item[1], (str, int, float, tuple))]
+        # without their names, which Keras counts up in one process
         plain = [(name, value) for name, value in plain if name != "name"]
         digest.update(f"{type(layer).__name__} {plain}".encode())
     for weight in model.weights:

@@ -18,23 +18,28 @@ class PrecisionError(ValueError):
     """A precision that does not exist."""
 
 
-def precision_for(schedule: Schedule) -> str:
+def precision_for(schedule: Schedule, asked: str | None = None) -> str:
     """Return what this machine computes the convolutions of a fit in.
 
-    It is float32 for a schedule without sizes. For the others `BRAINLIB_PRECISION` decides where it
-    is set; otherwise it is bfloat16 with TensorFlow on a processor that multiplies matrices of it
-    (Intel's AMX), and float32 elsewhere: without such a unit bfloat16 is slower.
+    It is float32 for a schedule without sizes. For the others it is what is asked for, here or else
+    in `BRAINLIB_PRECISION`; otherwise bfloat16 with TensorFlow on a processor that multiplies
+    matrices of it (Intel's AMX), and float32 elsewhere: without such a unit bfloat16 is slower.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    asked : {"float32", "bfloat16"}, optional
 
     Raises
     ------
     PrecisionError
-        For another value of the variable than float32 or bfloat16.
+        Where something else is asked for.
     """
-    asked = os.environ.get(PRECISION_VARIABLE, "")
+    asked = asked or os.environ.get(PRECISION_VARIABLE, "")
     if asked and asked not in PRECISIONS:
         raise PrecisionError(
-            f"{PRECISION_VARIABLE} is {asked!r}: set it to one of {', '.join(PRECISIONS)}, or "
-            "leave it out"
+            f"there is no precision {asked!r}: set {PRECISION_VARIABLE} to one of "
+            f"{', '.join(PRECISIONS)}, or leave it out"
         )
     if not schedule.sizes:
         return "float32"
