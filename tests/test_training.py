@@ -371,10 +371,36 @@ def test_a_cycle_says_how_much_the_outlines_count():
     assert found["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_fit_that_cannot_mix_its_batches_says_so(tmp_path):
-    schedule = training.Schedule(cycles=(training.Cycle(mixup=0.3),))
-    with pytest.raises(ValueError, match="sizes"):
+@pytest.mark.parametrize("asked", [{"mixup": 0.3}, {"outline_weight": 4.0}])
+def test_a_fit_that_cannot_mix_or_draw_says_so(tmp_path, asked):
+    schedule = training.Schedule(cycles=(training.Cycle(**asked),))
+    with pytest.raises(ValueError, match=f"{next(iter(asked))} is only for a schedule with sizes"):
         training.fit(models.build_model("seed_cnn"), lesion_examples(8), None, schedule, tmp_path)
+
+
+def test_the_fused_optimizer_moves_weights_as_that_of_keras_does():
+    random = np.random.default_rng(0)
+    starts = [random.normal(size=shape).astype("float32") for shape in ((3, 4), (4,), (2, 2))]
+    # some longer than the clip, some shorter
+    steps = [[random.normal(size=one.shape).astype("float32") * size for one in starts]
+             for size in (5.0, 0.01, 1.0, 0.3)]  # fmt: skip
+    moved = []
+    for kind in (keras.optimizers.AdamW, training.optimizers.FusedAdamW):
+        rate = keras.optimizers.schedules.CosineDecay(1e-2, 4)
+        optimizer = kind(rate, weight_decay=0.5, beta_2=0.99, clipnorm=1.0)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        variables = [
+            keras.Variable(start, name=name)
+            for start, name in zip(starts, ("kernel", "bias", "other"), strict=True)
+        ]
+        for gradients in steps:
+            given = [keras.ops.convert_to_tensor(one) for one in gradients]
+            optimizer.apply_gradients(zip(given, variables, strict=True))
+        moved.append([keras.ops.convert_to_numpy(one) for one in variables])
+        assert int(optimizer.iterations) == len(steps)
+    for fused, plain, start in zip(moved[1], moved[0], starts, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-7)
+        assert np.abs(plain - start).min() > 1e-3
 
 
 def test_mixing_blends_pictures_and_targets_alike_and_drops_tissue_that_one_of_two_lacks():

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import h5py
 import keras
@@ -26,6 +25,7 @@ from brainlib.training.batches import (
     whole_examples,
 )
 from brainlib.training.machine import precision_for
+from brainlib.training.optimizers import optimizer_for
 from brainlib.training.schedules import Cycle, Schedule
 
 logger = logging.getLogger(__name__)
@@ -78,10 +78,11 @@ def fit(
     Raises
     ------
     ValueError
-        For mixup in a schedule without sizes.
+        For mixup, or outlines that count otherwise than once, in a schedule without sizes.
     PrecisionError
         For a precision that does not exist.
     """
+    _refuse_what_needs_sizes(schedule)
     precision = precision_for(schedule, precision)
     identity = _identity(model, train, validation, schedule, augmentation, precision)
     _discard_foreign_state(checkpoint, identity)
@@ -118,6 +119,14 @@ def fit(
     return pd.read_csv(history)
 
 
+def _refuse_what_needs_sizes(schedule: Schedule) -> None:
+    for name in () if schedule.sizes else ("mixup", "outline_weight"):
+        if any(getattr(cycle, name) != getattr(Cycle(), name) for cycle in schedule.cycles):
+            raise ValueError(
+                f"{name} is only for a schedule with sizes: give it some, or no {name}"
+            )
+
+
 def _trained_part(model: keras.Model, schedule: Schedule) -> keras.Model:
     return models.network_of(model) if schedule.sizes else model
 
@@ -134,8 +143,6 @@ def _batches(
 ) -> ShuffledBatches:
     if schedule.sizes:
         return AugmentedBatches(train, schedule.batch_size, schedule.seed, augmentation, mixup)
-    if mixup:
-        raise ValueError("mixup is only for a schedule with sizes: give it some, or mixup 0")
     return ShuffledBatches(train, schedule.batch_size, schedule.seed)
 
 
@@ -159,27 +166,11 @@ def _compile(learner: keras.Model, schedule: Schedule, cycle: Cycle, steps: int)
     }
     alone = {"loss": losses.SparseCategoricalCrossentropy(), "metrics": ["accuracy"]}
     learner.compile(
-        optimizer=_optimizer(schedule, cycle.factor * schedule.learning_rate, steps),
+        optimizer=optimizer_for(schedule, cycle.factor * schedule.learning_rate, steps),
         # XLA halves TensorFlow's speed on a CPU; JAX knows nothing else
         jit_compile=keras.backend.backend() == "jax",
         **(both if schedule.sizes else alone),
     )
-
-
-def _optimizer(schedule: Schedule, highest: float, steps: int) -> keras.optimizers.Optimizer:
-    rate: Any = highest
-    if schedule.warm_up:
-        rising = int(schedule.warm_up * steps)
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 25, steps - rising, alpha=1e-3, warmup_target=rate, warmup_steps=rising
-        )
-    if not schedule.weight_decay:
-        return keras.optimizers.Adam(rate)
-    optimizer = keras.optimizers.AdamW(
-        rate, weight_decay=schedule.weight_decay, beta_2=0.99, clipnorm=1.0
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
 
 
 def tissue_loss(shares: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:

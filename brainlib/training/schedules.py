@@ -17,8 +17,8 @@ class Cycle:
         Half the batches are mixed, as far as a Beta distribution of this parameter says; 0 mixes
         none. See `batches.mix`. Only for a schedule with sizes.
     outline_weight : float
-        How much the loss of the outlines counts beside that of the class; they are taught only by
-        a schedule with sizes.
+        How much the loss of the outlines counts beside that of the class. Only for a schedule with
+        sizes.
     """
 
     until: float = 1.0
