@@ -65,6 +65,9 @@ VARIANTS = {
     "no_normalisation": Variant(
         "without normalising each picture", parts=models.Parts(normalisation=False)
     ),
+    "no_local_contrast": Variant(
+        "without local contrast", parts=models.Parts(local_contrast=False)
+    ),
     "constant_rate": Variant(
         "without warm-up and cosine, constant rate", schedule=replace(SHORT, warm_up=0.0)
     ),

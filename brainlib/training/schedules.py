@@ -88,7 +88,7 @@ class Schedule:
 RECIPES: dict[str, Schedule] = {
     "brain_tumor": Schedule(
         epochs=48,
-        batch_size=16,
+        batch_size=32,
         learning_rate=3e-3,
         weight_decay=0.05,
         warm_up=0.1,
