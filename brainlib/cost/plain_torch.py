@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from brainlib import CLASS_NAMES
-from brainlib.models.brain_tumor import TISSUES
+from brainlib.models.brain_tumor import AROUND, TISSUES
 from brainlib.training import Schedule
 
 _WIDTHS, _DEPTHS, _DECODER, _MAP_FEATURES = (64, 128, 256), (2, 3, 3), 64, 48
@@ -28,6 +28,17 @@ def _convolution(
 
 def _normalised(width: int) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(width, eps=1e-4), nn.ReLU(inplace=True))
+
+
+def _contrasts(grey: torch.Tensor) -> torch.Tensor:
+    """Return each picture normalised, and each place normalised by what lies around it."""
+    variance, mean = torch.var_mean(grey, dim=(1, 2, 3), keepdim=True, correction=0)
+    x = (grey - mean) * torch.rsqrt(variance + 1.0)
+    places = torch.arange(1, x.shape[2] + 1, device=x.device) / x.shape[2]
+    weights = torch.exp(-(((places - places[:, None]) / AROUND) ** 2) / 2)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    mean, power = (weights @ part @ weights.T for part in (x, x**2))
+    return torch.cat([x, (x - mean) / torch.sqrt((power - mean**2).relu() + 0.04)], dim=1)
 
 
 class Bottleneck(nn.Module):
@@ -57,7 +68,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_convolution(1, 24, 5, 2, bias=True), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(_convolution(2, 24, 5, 2, bias=True), nn.ReLU(inplace=True))
         self.levels = nn.ModuleList()
         before = 24
         for width, depth in zip(_WIDTHS, _DEPTHS, strict=True):
@@ -80,8 +91,9 @@ class Network(nn.Module):
 
     def forward(self, grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (n, 4) and tissue logits (n, 4, size / 2, size / 2)."""
-        variance, mean = torch.var_mean(grey, dim=(1, 2, 3), keepdim=True, correction=0)
-        x, levels = self.stem((grey - mean) * torch.rsqrt(variance + 1.0)), []
+        with torch.autocast(grey.device.type, enabled=False):
+            x = _contrasts(grey)
+        x, levels = self.stem(x), []
         for level in self.levels:
             x = level(x)
             levels.append(x)

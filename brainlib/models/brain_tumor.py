@@ -21,15 +21,15 @@ PICTURE_SIZE = 128
 MAP_FACTOR = 2
 """How many pixels of the scaled picture one pixel of the tumour's map is wide."""
 
+AROUND = 0.08
+"""Standard deviation of what lies around a place, share of the picture's width."""
+
 TISSUES = ("background", *(name for name in CLASS_NAMES if name != "notumor"))
 """The channels of the tumour's map."""
 
 NETWORK_LAYER = "network"
 _WIDTHS, _DEPTHS, _DECODER, _MAP_FEATURES = (64, 128, 256), (2, 3, 3), 64, 48
 _DROPOUT = 0.2
-
-_AROUND = 0.08
-"""Standard deviation of what lies around a place, share of the picture's width."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def build_brain_tumor(parts: Parts | None = None) -> keras.Model:
     """Build the released network, untrained: raw pixels in, probabilities out.
 
     Pictures become grey, are scaled to 128 by 128 with their proportions kept, and are normalised
-    to mean 0 and variance 1 each, so that a scanner's window matters less.
+    to mean 0 and variance 1 each, so that a scanner's window matters less; a second channel has
+    each place normalised by what lies around it.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def _around(x: keras.KerasTensor) -> keras.KerasTensor:
     plane = x[..., 0]
     extent = ops.ones_like(plane[:1, :, 0])
     places = ops.cumsum(extent, axis=1) / ops.sum(extent, axis=1, keepdims=True)
-    distance = (ops.expand_dims(places, 1) - ops.expand_dims(places, 2)) / _AROUND
+    distance = (ops.expand_dims(places, 1) - ops.expand_dims(places, 2)) / AROUND
     weights = ops.exp(-ops.square(distance) / 2)
     weights = weights / ops.sum(weights, axis=2, keepdims=True)
     mean = ops.matmul(ops.matmul(weights, plane), ops.transpose(weights, (0, 2, 1)))
