@@ -46,10 +46,10 @@ class FusedAdamW(keras.optimizers.AdamW):
             if self._use_weight_decay(variable):
                 variable.assign(variable * kept)
             place = self._get_variable_index(variable)
-            moved = (variable, self._momentums[place], self._velocities[place])
-            handles = (part.value.handle for part in moved)
             raw.ResourceApplyAdam(
-                **dict(zip(("var", "m", "v"), handles, strict=True)),
+                var=variable.value.handle,
+                m=self._momentums[place].value.handle,
+                v=self._velocities[place].value.handle,
                 grad=gradient * factor,
                 **shared,
             )
