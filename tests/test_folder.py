@@ -313,18 +313,24 @@ def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
 
 
 def test_slices_are_read_while_others_are_classified(task, tmp_path, monkeypatch):
-    """Each wait is in `read_scan` or in the engine: side by side they take less than their sum."""
-    monkeypatch.setattr(folder, "PART_PICTURES", 1000)
+    """The first ten are answered once the eleventh is being read: in turn that would never be."""
     monkeypatch.setattr(folder.in_batches, "__defaults__", (10,))
     read_scan, answer_batch = images.read_scan, folder.answer_batch
-    monkeypatch.setattr(images, "read_scan", lambda *scan: time.sleep(0.01) or read_scan(*scan))
-    monkeypatch.setattr(
-        folder, "answer_batch", lambda *batch: time.sleep(0.1) or answer_batch(*batch)
-    )
-    scans = images.list_scans(draw(tmp_path / "scans", 100))
-    began = time.perf_counter()
-    assert len(folder.classify_part(scans, task)) == 100
-    assert time.perf_counter() - began < 1.7  # 1.0 s of reading and 1.0 s of answering
+    scans = images.list_scans(draw(tmp_path / "scans", 30))
+    eleventh = threading.Event()
+
+    def read(scan, *args):
+        if scan == scans[10]:
+            eleventh.set()
+        return read_scan(scan, *args)
+
+    def answer(*batch):
+        assert eleventh.wait(timeout=60), "no slice is read while others wait for their answer"
+        return answer_batch(*batch)
+
+    monkeypatch.setattr(images, "read_scan", read)
+    monkeypatch.setattr(folder, "answer_batch", answer)
+    assert len(folder.classify_part(scans, task)) == 30
 
 
 @pytest.mark.parametrize("name", ["brain_tumor", "seed_cnn_official"])
