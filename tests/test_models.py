@@ -233,19 +233,18 @@ def test_local_contrast_normalises_each_place_by_what_lies_around_it():
     network = models.network_of(models.build_model("brain_tumor"))
     seen = keras.Model(network.inputs, network.get_layer("contrasts").output)
     grey = np.random.default_rng(0).uniform(0, 255, (48, 48)).astype("float32").cumsum(axis=1)
-    picture, local = np.moveaxis(
+    picture, *local = np.moveaxis(
         seen.predict(grey[np.newaxis, ..., np.newaxis], verbose=0)[0], 2, 0
     )
     np.testing.assert_allclose(picture, (grey - grey.mean()) / grey.std(), atol=1e-3)
-    deviation = brain_tumor.AROUND * 48
-
-    def around(values):
-        blur = {"sigma": deviation, "mode": "constant", "truncate": 20.0}
-        covered = ndimage.gaussian_filter(np.ones_like(values), **blur)
-        return ndimage.gaussian_filter(values, **blur) / covered
-
-    spread = np.sqrt(around(picture**2) - around(picture) ** 2 + 0.04)
-    np.testing.assert_allclose(local, (picture - around(picture)) / spread, atol=1e-3)
+    for width, contrast in zip(brain_tumor.AROUND, local, strict=True):
+        blur = {"sigma": width * 48, "mode": "constant", "truncate": 40.0}
+        covered = ndimage.gaussian_filter(np.ones_like(picture), **blur)
+        mean, power = (
+            ndimage.gaussian_filter(part, **blur) / covered for part in (picture, picture**2)
+        )
+        expected = (picture - mean) / np.sqrt(power - mean**2 + 0.04)
+        np.testing.assert_allclose(contrast, expected, atol=1e-3)
 
 
 def test_the_readme_says_how_large_the_released_network_is():

@@ -257,8 +257,10 @@ def _rates(document: Document) -> list[str]:
         "",
         "Measured side by side in one run (`make cost`), one training on all cores; the released "
         "ones ran side by side, one for each core, which does more in the same time. All in "
-        "float32, unless a row says otherwise; the time to the starting network's loss is that of "
-        "each network as it is trained on this machine:",
+        "float32, unless a row says otherwise. The time to the starting network's loss is that of "
+        "each network in the precision of this machine, ours by a recipe of its own: few epochs of "
+        "small pictures that are mirrored and not changed otherwise, chosen on these validation "
+        "groups:",
         "",
         *table(["", "ours", "other", "ratio", "unit"], rows),
     ]

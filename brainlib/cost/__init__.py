@@ -70,7 +70,7 @@ class CostSettings(runs.Settings):
     size: int = 96
     rounds: int = 5
     pictures: int = 640
-    epochs: int = 8
+    epochs: int = 3
     quality_size: int = 64
 
 

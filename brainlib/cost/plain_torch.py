@@ -31,14 +31,17 @@ def _normalised(width: int) -> nn.Sequential:
 
 
 def _contrasts(grey: torch.Tensor) -> torch.Tensor:
-    """Return each picture normalised, and each place normalised by what lies around it."""
+    """Return each picture normalised, and each place normalised by what lies near and far."""
     variance, mean = torch.var_mean(grey, dim=(1, 2, 3), keepdim=True, correction=0)
     x = (grey - mean) * torch.rsqrt(variance + 1.0)
     places = torch.arange(1, x.shape[2] + 1, device=x.device) / x.shape[2]
-    weights = torch.exp(-(((places - places[:, None]) / AROUND) ** 2) / 2)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    mean, power = (weights @ part @ weights.T for part in (x, x**2))
-    return torch.cat([x, (x - mean) / torch.sqrt((power - mean**2).relu() + 0.04)], dim=1)
+    channels = [x]
+    for width in AROUND:
+        weights = torch.exp(-(((places - places[:, None]) / width) ** 2) / 2)
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        mean, power = (weights @ part @ weights.T for part in (x, x**2))
+        channels.append((x - mean) / torch.sqrt((power - mean**2).relu() + 0.04))
+    return torch.cat(channels, dim=1)
 
 
 class Bottleneck(nn.Module):
@@ -48,8 +51,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         half = width // 2
         self.inside = nn.Sequential(
-            _normalised(width),
-            _convolution(width, half, 1, bias=True), nn.ReLU(inplace=True),
+            _convolution(width, half, 1), _normalised(half),
             _convolution(half, half, 3, bias=True), nn.ReLU(inplace=True),
             _convolution(half, width, 1, bias=True),
         )  # fmt: skip
@@ -68,7 +70,9 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_convolution(2, 24, 5, 2, bias=True), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            _convolution(1 + len(AROUND), 24, 5, 2, bias=True), nn.ReLU(inplace=True)
+        )
         self.levels = nn.ModuleList()
         before = 24
         for width, depth in zip(_WIDTHS, _DEPTHS, strict=True):

@@ -21,8 +21,8 @@ PICTURE_SIZE = 128
 MAP_FACTOR = 2
 """How many pixels of the scaled picture one pixel of the tumour's map is wide."""
 
-AROUND = 0.08
-"""Standard deviation of what lies around a place, share of the picture's width."""
+AROUND = (0.04, 0.16)
+"""Standard deviation of what lies around a place, near and far, share of the picture's width."""
 
 TISSUES = ("background", *(name for name in CLASS_NAMES if name != "notumor"))
 """The channels of the tumour's map."""
@@ -41,7 +41,7 @@ class Parts:
     normalisation : bool
         Each picture is normalised; without it all are scaled alike.
     local_contrast : bool
-        Each picture is seen a second time, each place held against what lies around it.
+        Each picture is seen twice more, each place held against what lies around it, near and far.
     lesion_pooling : bool
         The class is read from the lesion too; without it from the whole picture alone. `with_maps`
         knows only networks that have this part.
@@ -56,8 +56,8 @@ def build_brain_tumor(parts: Parts | None = None) -> keras.Model:
     """Build the released network, untrained: raw pixels in, probabilities out.
 
     Pictures become grey, are scaled to 128 by 128 with their proportions kept, and are normalised
-    to mean 0 and variance 1 each, so that a scanner's window matters less; a second channel has
-    each place normalised by what lies around it.
+    to mean 0 and variance 1 each, so that a scanner's window matters less; two more channels have
+    each place normalised by what lies around it, near and far.
 
     Parameters
     ----------
@@ -190,29 +190,28 @@ def _normalise_pictures(parts: Parts) -> layers.Layer:
 
 
 def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Add a second channel in which each place is normalised by the places around it.
+    """Add channels in which each place is normalised by the places near it, and by those far off.
 
     Bright fat and vessels leave little of a picture's range to the brain; here a faint tumour
-    stands out (local contrast normalisation, Jarrett et al., 2009).
-    """
-    mean, power = _around(x), _around(ops.square(x))
-    deviation = ops.sqrt(ops.relu(power - ops.square(mean)) + 0.04)
-    return layers.Concatenate(name="contrasts")([x, (x - mean) / deviation])
-
-
-def _around(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the Gaussian mean around each place, of the places that the picture has.
-
-    Two matrix products, because pooling a single channel over wide windows is slow.
+    stands out (local contrast normalisation, Jarrett et al., 2009). What lies around a place are
+    the places that the picture has, weighted by a Gaussian: two matrix products, because pooling a
+    single channel over wide windows is slow.
     """
     plane = x[..., 0]
     extent = ops.ones_like(plane[:1, :, 0])
     places = ops.cumsum(extent, axis=1) / ops.sum(extent, axis=1, keepdims=True)
-    distance = (ops.expand_dims(places, 1) - ops.expand_dims(places, 2)) / AROUND
-    weights = ops.exp(-ops.square(distance) / 2)
-    weights = weights / ops.sum(weights, axis=2, keepdims=True)
-    mean = ops.matmul(ops.matmul(weights, plane), ops.transpose(weights, (0, 2, 1)))
-    return ops.expand_dims(mean, -1)
+    distance = ops.expand_dims(places, 1) - ops.expand_dims(places, 2)
+    channels = [x]
+    for width in AROUND:
+        weights = ops.exp(-ops.square(distance / width) / 2)
+        weights = weights / ops.sum(weights, axis=2, keepdims=True)
+        across = ops.transpose(weights, (0, 2, 1))
+        mean, power = (
+            ops.matmul(ops.matmul(weights, part), across) for part in (plane, ops.square(plane))
+        )
+        deviation = ops.sqrt(ops.relu(power - ops.square(mean)) + 0.04)
+        channels.append(ops.expand_dims((plane - mean) / deviation, -1))
+    return layers.Concatenate(name="contrasts")(channels)
 
 
 def _convolution(filters: int, size: int, strides: int = 1, bias: bool = False) -> layers.Conv2D:
@@ -228,8 +227,7 @@ def _normalised(x: keras.KerasTensor, name: str | None = None) -> keras.KerasTen
 
 def _bottleneck(x: keras.KerasTensor) -> keras.KerasTensor:
     width = x.shape[-1]
-    h = _normalised(x)
-    h = layers.ReLU()(_convolution(width // 2, 1, bias=True)(h))
+    h = _normalised(_convolution(width // 2, 1)(x))
     h = layers.ReLU()(_convolution(width // 2, 3, bias=True)(h))
     return layers.Add()([x, _convolution(width, 1, bias=True)(h)])
 
@@ -248,7 +246,9 @@ def _decode(
 
 def _lesion_shares(tissue: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
     """Return the share of lesion in each place of the three levels, as weights with sum below 1."""
-    lesion = 1 - layers.Softmax()(tissue)[..., :1]
+    # a softmax by hand: that of TensorFlow is slow where channels are few
+    shares = ops.exp(tissue - ops.max(tissue, axis=-1, keepdims=True))
+    lesion = 1 - shares[..., :1] / ops.sum(shares, axis=-1, keepdims=True)
     drawn = layers.AveragePooling2D(2)(lesion)
     total = ops.sum(drawn, axis=(1, 2), keepdims=True) + 0.5
     middle, coarse = (layers.AveragePooling2D(step)(drawn) for step in (2, 4))
