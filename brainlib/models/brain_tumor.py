@@ -137,7 +137,7 @@ def _scale_to_square(grey: keras.KerasTensor, size: int) -> keras.KerasTensor:
     longest = ops.maximum(*lengths)
     down = _resampling(rows, longest, size)
     across = ops.transpose(_resampling(columns, longest, size), (0, 2, 1))
-    return ops.matmul(ops.matmul(down, grey), across)
+    return ops.matmul(down, ops.tensordot(grey, across[0], 1))
 
 
 def _resampling(
@@ -201,7 +201,7 @@ def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
     extent = ops.ones_like(plane[:1, :, 0])
     places = ops.cumsum(extent, axis=1) / ops.sum(extent, axis=1, keepdims=True)
     distance = ops.expand_dims(places, 1) - ops.expand_dims(places, 2)
-    channels = [x]
+    channels = [plane]
     for width in AROUND:
         weights = ops.exp(-ops.square(distance / width) / 2)
         weights = weights / ops.sum(weights, axis=2, keepdims=True)
@@ -210,8 +210,9 @@ def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
             ops.matmul(ops.matmul(weights, part), across) for part in (plane, ops.square(plane))
         )
         deviation = ops.sqrt(ops.relu(power - ops.square(mean)) + 0.04)
-        channels.append(ops.expand_dims((plane - mean) / deviation, -1))
-    return layers.Concatenate(name="contrasts")(channels)
+        channels.append((plane - mean) / deviation)
+    # stacked last they would be written value by value
+    return layers.Permute((2, 3, 1), name="contrasts")(ops.stack(channels, axis=1))
 
 
 def _convolution(filters: int, size: int, strides: int = 1, bias: bool = False) -> layers.Conv2D:
