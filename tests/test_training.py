@@ -436,42 +436,6 @@ def test_an_outline_moves_with_its_picture():
         assert 2 * (bright & marked).sum() > 0.85 * (bright.sum() + marked.sum())
 
 
-def test_a_picture_is_bent_by_less_than_a_tenth_and_smoothly():
-    ramps = np.indices((64, 64), np.uint8) * 4  # grey values that tell the place
-    alone = dict.fromkeys(("rotation", "scale", "shift", "gamma", "bias", "noise", "coarse"), 0)
-    rows, columns = (
-        training.augment(
-            np.repeat(ramp[np.newaxis], 60, axis=0), np.zeros((60, 64, 64), np.uint8),
-            np.random.default_rng(5), training.Augmentation(mirror=0, **alone),
-        )[0][:, 12:-12, 12:-12] / 4
-        for ramp in ramps
-    )  # fmt: skip
-    moved = np.stack([rows, columns]) - np.indices((64, 64))[:, np.newaxis, 12:-12, 12:-12]
-    furthest = np.abs(moved).max(axis=(0, 2, 3))
-    bent = furthest > 0.1
-    assert 0.5 < bent.mean() < 0.9 and furthest[~bent].max() < 0.01
-    assert 1.5 < furthest[bent].mean() < 6.4 and np.abs(moved.mean()) < 0.3
-    assert np.abs(np.diff(moved, axis=3)).max() < 0.5  # no place passes its neighbour
-
-
-def test_pictures_are_turned_scaled_and_mirrored_as_far_as_they_are_told():
-    seen = lesion_examples(4, size=64)
-    alone = dict.fromkeys(("scale", "shift", "bend", "gamma", "bias", "noise", "coarse"), 0)
-    how = training.Augmentation(rotation=0, mirror=1, **alone)
-    pixels, inside = training.augment(
-        seen.pixels[..., 0], seen.outlines, np.random.default_rng(0), how
-    )
-    np.testing.assert_allclose(pixels, seen.pixels[..., ::-1, 0], atol=1e-3)
-    np.testing.assert_allclose(inside, seen.outlines[..., ::-1] / 255, atol=1e-5)
-    angle = training.augmentation._places(
-        np.random.default_rng(1), training.Augmentation(mirror=0, **alone), 50, 64
-    )
-    across = angle[:, :, 32, 63] - angle[:, :, 32, 0]
-    turned = np.rad2deg(np.arctan2(across[:, 0], across[:, 1]))
-    assert 15 < np.abs(turned).max() <= 20 and turned.min() < 0 < turned.max()
-    np.testing.assert_allclose(np.hypot(*across.T), 63, rtol=1e-5)
-
-
 def test_augmentation_depends_on_its_generator_alone():
     seen = lesion_examples(8)
     first, again, other = (

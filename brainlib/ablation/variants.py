@@ -19,7 +19,7 @@ _BARELY = 1e-9
 """A weight decay that does nothing: with 0 `fit` takes Adam, which differs in more than that."""
 
 _PHOTOMETRIC = {"gamma": 0.0, "bias": 0.0, "noise": 0.0, "coarse": 0.0}
-_GEOMETRIC = {"rotation": 0.0, "scale": 0.0, "shift": 0.0, "bend": 0.0, "mirror": 0.0}
+_GEOMETRIC = {"rotation": 0.0, "scale": 0.0, "shift": 0.0, "mirror": 0.0}
 _ALL_PARTS, _ALL_CHANGES = models.Parts(), Augmentation()
 _GLOBAL = models.Parts(lesion_pooling=False)
 
@@ -62,7 +62,6 @@ VARIANTS = {
         "without changes of contrast, bias field, noise, resolution",
         augmentation=Augmentation(**_PHOTOMETRIC),
     ),
-    "no_bending": Variant("without bending", augmentation=Augmentation(bend=0.0)),
     "no_normalisation": Variant(
         "without normalising each picture", parts=models.Parts(normalisation=False)
     ),

@@ -13,7 +13,7 @@ from brainlib.cost.tables import as_table
 from brainlib.runs import MODEL_NAMES
 
 HARDLY_CHANGED = training.Augmentation(
-    rotation=0.0, scale=0.0, shift=0.0, bend=0.0, gamma=0.0, bias=0.0, noise=0.0, coarse=0.0
+    rotation=0.0, scale=0.0, shift=0.0, gamma=0.0, bias=0.0, noise=0.0, coarse=0.0
 )
 """Pictures are mirrored and nothing else: in a few epochs more only holds the network up."""
 

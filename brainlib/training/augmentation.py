@@ -1,20 +1,13 @@
 """Random changes of pictures and outlines that leave the diagnosis as it is.
 
 Each attacks a shortcut that the audit found: position and field of view (turning, scaling, moving),
-the side (mirroring), the scanner's contrast, coil, noise and resolution; and the few patients have
-more shapes of head and tumour (bending).
+the side (mirroring), the scanner's contrast, coil, noise and resolution.
 """
 
 from dataclasses import dataclass
 
+import keras
 import numpy as np
-from scipy import ndimage
-
-_KNOTS = 5
-"""Points along a side of the grid whose random moves bend a picture."""
-
-_BENT = 0.7
-"""Share of the pictures that are bent."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +22,6 @@ class Augmentation:
         Largest change of size, natural logarithm: 0.2 is 0.82 to 1.22 times.
     shift : float
         Largest move, share of the picture's width.
-    bend : float
-        Standard deviation of the moves of a coarse grid of points, share of the picture's width:
-        elastic deformation (Simard et al., 2003).
     gamma : float
         Largest change of contrast, natural logarithm of the exponent of the grey values.
     bias : float
@@ -47,7 +37,6 @@ class Augmentation:
     rotation: float = 20.0
     scale: float = 0.2
     shift: float = 0.08
-    bend: float = 0.035
     gamma: float = 0.5
     bias: float = 0.15
     noise: float = 0.06
@@ -79,8 +68,8 @@ def augment(
         Share of each pixel inside the tumour, 0 to 1.
     """
     how = how or Augmentation()
-    places = _places(random, how, *pixels.shape[:2])
-    grey, inside = (_move(values, places) / 255 for values in (pixels, outlines))
+    moved = _move(np.stack([pixels, outlines], axis=-1).astype(np.float32) / 255, random, how)
+    grey, inside = moved[..., 0].clip(0, 1), moved[..., 1].clip(0, 1)
     grey = grey ** np.exp(_draw(random, how.gamma, len(grey)))
     grey = grey * _bias_field(random, how.bias, len(grey), grey.shape[1])
     grey = grey + _noise(random, how.noise, grey.shape)
@@ -93,36 +82,26 @@ def _draw(random: np.random.Generator, limit: float, count: int) -> np.ndarray:
     return random.uniform(-limit, limit, (count, 1, 1)).astype(np.float32)
 
 
-def _places(random: np.random.Generator, how: Augmentation, count: int, size: int) -> np.ndarray:
-    """Return where each place of the result lies in the picture: row, column (n, 2, size, size)."""
+def _move(channels: np.ndarray, random: np.random.Generator, how: Augmentation) -> np.ndarray:
+    count, size = channels.shape[:2]
+    matrices = _matrices(random, how, count, size)
+    moved = keras.ops.image.affine_transform(
+        channels, matrices, interpolation="bilinear", fill_mode="constant", fill_value=0.0
+    )
+    return keras.ops.convert_to_numpy(moved)
+
+
+def _matrices(random: np.random.Generator, how: Augmentation, count: int, size: int) -> np.ndarray:
+    """Return projective transforms (n, 8) from places of the result to places of the picture."""
     angle = np.deg2rad(random.uniform(-how.rotation, how.rotation, count))
     scale = np.exp(random.uniform(-how.scale, how.scale, count))
     side = np.where(random.random(count) < how.mirror, -1.0, 1.0)
-    shift = random.uniform(-how.shift, how.shift, (2, count)) * size
+    right, down = random.uniform(-how.shift, how.shift, (2, count)) * size
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
-    turns = np.array([[cosine, sine * side], [-sine, cosine * side]]).astype(np.float32)
     middle = (size - 1) / 2
-    around = np.indices((size, size), np.float32) - middle
-    moves = (middle + shift[::-1].T[..., None, None]).astype(np.float32)
-    return np.einsum("abn,byx->nayx", turns, around) + moves + _bending(random, how, count, size)
-
-
-def _bending(random: np.random.Generator, how: Augmentation, count: int, size: int) -> np.ndarray:
-    """Return how far each place is moved besides, smoothly, pixels (n, 2, size, size)."""
-    knots = random.standard_normal((count, 2, _KNOTS, _KNOTS), np.float32) * (how.bend * size)
-    knots[random.random(count) >= _BENT] = 0
-    distance = np.linspace(0, _KNOTS - 1, size)[:, None] - np.arange(_KNOTS)
-    weights = np.exp(-np.square(distance / 0.7) / 2).astype(np.float32)
-    weights /= weights.sum(axis=1, keepdims=True)
-    # not matrix products: BLAS keeps a core busy for a while after each, and training waits for it
-    return np.einsum("ncix,yi->ncyx", np.einsum("ncij,xj->ncix", knots, weights), weights)
-
-
-def _move(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    moved = np.zeros(values.shape, np.float32)
-    for row in np.flatnonzero(values.any(axis=(1, 2))):
-        ndimage.map_coordinates(values[row], places[row], moved[row], order=1)
-    return moved
+    first = [cosine * side, -sine, middle - (cosine * side - sine) * middle + right]
+    second = [sine * side, cosine, middle - (sine * side + cosine) * middle + down]
+    return np.stack([*first, *second, 0 * angle, 0 * angle], axis=1).astype(np.float32)
 
 
 def _bias_field(random: np.random.Generator, deviation: float, count: int, size: int) -> np.ndarray:
@@ -130,6 +109,7 @@ def _bias_field(random: np.random.Generator, deviation: float, count: int, size:
     y = x[:, None]
     terms = np.stack(np.broadcast_arrays(x, y, x * x, y * y, x * y))
     weights = random.normal(0, deviation, (count, len(terms))).astype(np.float32)
+    # not a matrix product: BLAS keeps a core busy for a while after each, and training waits for it
     return 1 + np.einsum("nt,tyx->nyx", weights, terms)
 
 
