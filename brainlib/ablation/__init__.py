@@ -36,6 +36,7 @@ from brainlib.ablation.variants import (
     choose_variants,
     fingerprint,
 )
+from brainlib.processes import end_with_parent
 
 __all__ = [
     "COLUMNS", "FOLD", "METRICS", "SHORT", "VARIANTS", "WHOLE", "AblationError", "AblationSettings",
@@ -176,7 +177,8 @@ def _make_runs(
         yield from ((name, make_run(*call)) for (name, _), call in calls.items())
         return
     spawned = multiprocessing.get_context("spawn")
-    with _shared_cores(settings.jobs), ProcessPoolExecutor(settings.jobs, spawned) as pool:
+    workers = ProcessPoolExecutor(settings.jobs, spawned, initializer=end_with_parent)
+    with _shared_cores(settings.jobs), workers as pool:
         futures = {pool.submit(make_run, *call): name for (name, _), call in calls.items()}
         try:
             yield from ((futures[future], future.result()) for future in as_completed(futures))

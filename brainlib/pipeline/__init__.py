@@ -30,6 +30,7 @@ from brainlib.pipeline.steps import (
     sweep_steps,
     training_steps,
 )
+from brainlib.processes import end_with_parent
 
 __all__ = [
     "NOTEBOOKS",
@@ -152,7 +153,7 @@ def _in_processes(steps: list[Step], place: tuple, jobs: int) -> Iterator[Outcom
     spawned = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(
-        jobs, mp_context=spawned, initializer=_use_threads, initargs=(threads,)
+        jobs, mp_context=spawned, initializer=_begin_worker, initargs=(threads,)
     ) as pool:
         futures = {
             pool.submit(_attempt, step, place, f"[{number}/{len(steps)}]"): number - 1
@@ -195,6 +196,11 @@ def _attempt_on_worker(step: Step, place: tuple) -> Path:
     beside = sum(count for address, count in threads if urlsplit(address).hostname == here)
     _use_threads(max(1, CPU_COUNT // max(1, beside)))
     return _attempt(step, place)
+
+
+def _begin_worker(threads: int) -> None:
+    end_with_parent()
+    _use_threads(threads)
 
 
 def _use_threads(count: int) -> None:
