@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     cost = commands.add_parser("cost", help="what training costs, into figures/bench_training.csv")
     _add_place(cost)
     cost.add_argument("--size", type=int, default=96, help="pictures of the measured steps, pixels")
-    cost.add_argument("--epochs", type=int, default=8, help="to the old quality; 0: not tried")
+    cost.add_argument("--epochs", type=int, default=3, help="to the old quality; 0: not tried")
     cost.add_argument("--quality-size", type=int, default=64, help="pictures of that fit, pixels")
     commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
