@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -144,12 +145,47 @@ def test_a_window_of_the_scanner_changes_little(released):
     )
 
 
-def test_temperature_softens_and_keeps_the_order(released):
+@pytest.fixture
+def trained(released):
+    """Return a model whose normalisation has seen something, each channel something else."""
+    model = keras.models.clone_model(released)
+    generator = np.random.default_rng(6)
+    for layer in models.network_of(model).layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            weights = [generator.uniform(0.5, 1.5, each.shape) for each in layer.get_weights()]
+            layer.set_weights(weights)
+    return model
+
+
+def test_a_released_model_is_softer_and_keeps_the_order(trained):
     pixels = np.random.default_rng(4).integers(0, 256, (3, 64, 64, 1), dtype=np.uint8)
-    plain = np.asarray(released.predict_on_batch(pixels))
-    soft = np.asarray(models.with_temperature(released, 2.0).predict_on_batch(pixels))
+    plain = np.asarray(trained.predict_on_batch(pixels))
+    soft = np.asarray(models.for_release(trained, 2.0).predict_on_batch(pixels))
     expected = np.sqrt(plain) / np.sqrt(plain).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(soft, expected, atol=1e-5)
+    assert np.ptp(plain) > 0.01
+
+
+def test_a_released_model_draws_what_the_trained_one_draws(trained):
+    pixels = np.random.default_rng(4).integers(0, 256, (3, 64, 64, 1), dtype=np.uint8)
+    expected = models.with_maps(trained).predict_on_batch(pixels)
+    found = models.with_maps(models.for_release(trained, 1.0)).predict_on_batch(pixels)
+    for name, each in expected.items():
+        np.testing.assert_allclose(found[name], each, atol=1e-3)
+    assert np.ptp(expected["outline"]) > 0.1
+
+
+def test_weights_of_another_network_are_not_released():
+    parts = models.Parts(local_contrast=False)
+    with pytest.raises(ValueError, match="shape"):
+        models.for_release(models.build_brain_tumor(parts), 1.0)
+
+
+def test_normalisation_is_left_out_where_a_convolution_can_take_it_over(trained):
+    layers = models.network_of(models.for_release(trained, 1.0)).layers
+    kinds = Counter(type(layer).__name__ for layer in layers)
+    assert "BatchNormalization" not in kinds
+    assert kinds["DepthwiseConv2D"] == 5  # of 16: two behind each sum of blocks, one at the last
 
 
 def test_maps_come_out_by_name_of_a_file_that_needs_nothing_of_ours(released, tmp_path):

@@ -37,7 +37,8 @@ def _contrasts(grey: torch.Tensor) -> torch.Tensor:
     places = torch.arange(1, x.shape[2] + 1, device=x.device) / x.shape[2]
     channels = [x]
     for width in AROUND:
-        weights = torch.exp(-(((places - places[:, None]) / width) ** 2) / 2)
+        distance = ((places - places[:, None]) / width) ** 2 / 2
+        weights = torch.exp(-distance.clamp(max=40.0))  # denormal numbers are slow here too
         weights = weights / weights.sum(dim=1, keepdim=True)
         mean, power = (weights @ part @ weights.T for part in (x, x**2))
         channels.append((x - mean) / torch.sqrt((power - mean**2).relu() + 0.04))

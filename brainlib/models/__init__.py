@@ -15,9 +15,9 @@ from brainlib.models.brain_tumor import (
     PICTURE_SIZE,
     Parts,
     build_brain_tumor,
+    for_release,
     network_of,
     with_maps,
-    with_temperature,
 )
 from brainlib.models.files import ModelError, load_model, save_model
 from brainlib.models.learner import learner_of
@@ -35,12 +35,12 @@ __all__ = [
     "build_brain_tumor",
     "build_model",
     "build_seed_cnn",
+    "for_release",
     "learner_of",
     "load_model",
     "network_of",
     "save_model",
     "with_maps",
-    "with_temperature",
 ]
 
 MODELS: dict[str, Callable[[], keras.Model]] = {

@@ -14,6 +14,7 @@ import keras
 from keras import layers, ops
 
 from brainlib import CLASS_NAMES
+from brainlib.models.folding import fold_normalisation
 
 PICTURE_SIZE = 128
 """Height and width to which the released model scales its pictures, pixels."""
@@ -77,9 +78,21 @@ def network_of(model: keras.Model) -> keras.Model:
     return keras.Model(network.inputs, network.output, name=NETWORK_LAYER)
 
 
-def with_temperature(model: keras.Model, temperature: float) -> keras.Model:
-    """Return the model with its logits divided by a temperature; the classes stay the same."""
-    return _with_preprocessing(network_of(model), temperature)
+def for_release(model: keras.Model, temperature: float) -> keras.Model:
+    """Return a trained model as it is released: softened, and in fewer operations.
+
+    Its logits are divided by a temperature, which leaves the classes the same, and its
+    normalisation is folded into its convolutions. It is built anew around the weights, so that it
+    is the network of this code, whatever code wrote the model's file.
+
+    Raises
+    ------
+    ValueError
+        Where the weights are of another network.
+    """
+    network = _build_network(Parts())
+    network.set_weights(network_of(model).get_weights())
+    return _with_preprocessing(fold_normalisation(network), temperature)
 
 
 def with_maps(model: keras.Model) -> keras.Model:
@@ -116,28 +129,29 @@ def _build_maps(network: keras.Model, scale: float) -> keras.Model:
 
 def _with_preprocessing(network: keras.Model, temperature: float = 1.0) -> keras.Model:
     pixels = keras.Input((None, None, None), name="pixels")
-    grey = ops.mean(ops.cast(pixels, "float32"), axis=-1)
-    square = layers.Reshape((PICTURE_SIZE, PICTURE_SIZE, 1), name="grey_square")(
-        _scale_to_square(grey, PICTURE_SIZE)
-    )
+    scaled = _scale_to_square(ops.cast(pixels, "float32"), PICTURE_SIZE)
+    square = layers.Reshape((PICTURE_SIZE, PICTURE_SIZE, 1), name="grey_square")(scaled)
     logits = network(square)["logits"]
-    scaled = layers.Rescaling(1 / temperature, name="temperature")(logits)
-    probabilities = layers.Softmax(name="probabilities")(scaled)
+    softened = layers.Rescaling(1 / temperature, name="temperature")(logits)
+    probabilities = layers.Softmax(name="probabilities")(softened)
     return keras.Model(pixels, probabilities, name="brain_tumor")
 
 
-def _scale_to_square(grey: keras.KerasTensor, size: int) -> keras.KerasTensor:
-    """Scale pictures (n, height, width) into (n, size, size), centred, their proportions kept.
+def _scale_to_square(pixels: keras.KerasTensor, size: int) -> keras.KerasTensor:
+    """Scale pictures (n, height, width, colours) into grey ones (n, size, size).
 
-    Antialiased bilinear resampling as Pillow does it, written as two matrix products, because every
-    backend and file format knows those for pictures of any size.
+    They are centred, their proportions kept. Antialiased bilinear resampling as Pillow does it,
+    written as two matrix products, because every backend and file format knows those for pictures
+    of any size. The first takes the mean over the colours too.
     """
-    rows, columns = ops.ones_like(grey[:1, :, 0]), ops.ones_like(grey[:1, 0, :])
+    rows, columns = ops.ones_like(pixels[:1, :, 0, 0]), ops.ones_like(pixels[:1, 0, :, 0])
     lengths = [ops.sum(extent, axis=1, keepdims=True) for extent in (rows, columns)]
     longest = ops.maximum(*lengths)
     down = _resampling(rows, longest, size)
-    across = ops.transpose(_resampling(columns, longest, size), (0, 2, 1))
-    return ops.matmul(down, ops.tensordot(grey, across[0], 1))
+    across = ops.transpose(_resampling(columns, longest, size), (2, 0, 1))
+    colours = ops.ones_like(pixels[0, 0, 0])
+    shares = ops.expand_dims(colours / ops.sum(colours), 1)
+    return ops.matmul(down, ops.tensordot(pixels, across * shares, 2))
 
 
 def _resampling(
@@ -203,11 +217,13 @@ def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
     distance = ops.expand_dims(places, 1) - ops.expand_dims(places, 2)
     channels = [plane]
     for width in AROUND:
-        weights = ops.exp(-ops.square(distance / width) / 2)
-        weights = weights / ops.sum(weights, axis=2, keepdims=True)
-        across = ops.transpose(weights, (0, 2, 1))
+        # no smaller than e**-40: products of denormal numbers are slow
+        weights = ops.exp(-ops.minimum(ops.square(distance / width) / 2, 40.0))
+        # the weights are symmetric: no transposition, which ONNX Runtime is slow with
+        down, across = (weights / ops.sum(weights, axis=axis, keepdims=True) for axis in (2, 1))
         mean, power = (
-            ops.matmul(ops.matmul(weights, part), across) for part in (plane, ops.square(plane))
+            ops.matmul(down, ops.tensordot(part, across[0], 1))
+            for part in (plane, ops.square(plane))
         )
         deviation = ops.sqrt(ops.relu(power - ops.square(mean)) + 0.04)
         channels.append((plane - mean) / deviation)

@@ -66,7 +66,8 @@ def write_model(folder: Path, temperature: float) -> keras.Model:
     A file that holds just that is left as it is, so that its hash stays the same.
     """
     path = folder / f"{MODEL}.keras"
-    wanted = models.with_temperature(models.load_model(fold_file(folder, MODEL)), temperature)
+    trained = models.load_model(fold_file(folder, MODEL))
+    wanted = models.for_release(trained, temperature)
     there = _load_if_same(path, wanted)
     if there is None:
         models.save_model(wanted, path)
