@@ -284,9 +284,11 @@ def test_local_contrast_normalises_each_place_by_what_lies_around_it():
 
 
 def test_the_readme_says_how_large_the_released_network_is():
-    count = models.build_model("brain_tumor").count_params()
+    trained = models.build_model("brain_tumor")
+    counts = [each.count_params() for each in (trained, models.for_release(trained, 1.0))]
     readme = Path(__file__).parents[1] / "README.md"
-    assert f"{count:,} parameters" in readme.read_text(encoding="utf-8")
+    said = "with {:,} parameters; its file has {:,}".format(*counts)
+    assert said in readme.read_text(encoding="utf-8")
 
 
 def test_an_unknown_name_lists_the_known_ones():
