@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SOURCE ?= phantom
 OUTPUT ?= runs/demo
+EPOCHS ?= 5
 HEALTHY_SCAN ?=
 BIN := .venv/bin
 
@@ -21,10 +22,10 @@ setup: .venv/installed ## make .venv from requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-run: setup ## the four notebooks on SOURCE (phantom) into OUTPUT (runs/demo)
-	$(BIN)/python -m brainlib run --source "$(SOURCE)" --output "$(OUTPUT)"
+run: setup ## the four notebooks on SOURCE (phantom) into OUTPUT (runs/demo), EPOCHS (5)
+	$(BIN)/python -m brainlib run --source "$(SOURCE)" --output "$(OUTPUT)" --epochs "$(EPOCHS)"
 
-test: setup ## everything that CI runs: lint, unit tests, notebooks
+test: setup ## what CI runs on each Python: lint, unit tests, notebooks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest --nbval
@@ -36,22 +37,24 @@ lab: setup ## open JupyterLab on the notebooks
 app: setup ## the page: drop a scan, see the answer (127.0.0.1 only)
 	$(BIN)/python -m brainlib app
 
-reproduce: setup ## all released results on the real data, into figures/ and model/
+reproduce: setup ## trainings, release and evaluation on the real data, into figures/ and model/
 	$(BIN)/python -m brainlib reproduce --resume
 	$(BIN)/python -m brainlib readme
 
 release: setup ## the released files of the trainings in model/, measured; HEALTHY_SCAN=path
 	$(BIN)/python -m brainlib release --healthy-scan "$(HEALTHY_SCAN)"
+	$(BIN)/python -m brainlib readme
 
-ablate: setup ## what each part of the recipe brings: short trainings, into model/
+ablate: setup ## what each part brings, and an unknown tumour: short trainings, into model/
 	$(BIN)/python -m brainlib ablate
 	$(BIN)/python -m brainlib unknown
 	$(BIN)/python -m brainlib readme
 
 cost: setup ## what training costs, side by side in one run, into figures/bench_training.csv
 	$(BIN)/python -m brainlib cost
+	$(BIN)/python -m brainlib readme
 
-readme: setup ## write the results of model/metrics.json into README.md
+readme: setup ## write the measured results into README.md, MODEL_CARD.md and DATASET.md
 	$(BIN)/python -m brainlib readme
 
 bench: setup ## measure speed, side by side in one run, into figures/bench*.csv

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--source", default="phantom", help="kaggle, phantom, or a folder")
     run.add_argument("--output", default="runs/demo", help="folder of all that is written")
     run.add_argument("--protocol", default="patient", help="patient, official or deduplicated")
-    run.add_argument("--epochs", type=int, default=5)
+    run.add_argument("--epochs", type=int, default=5, help="0: as the recipe says")
     run.add_argument("--seed", type=int, default=0)
     classify = commands.add_parser("classify", help="scans of your own, without a notebook")
     classify.add_argument("scans", help="a picture, DICOM, NIfTI, or a folder of them")
@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument("--port", type=int, default=8866)
     app.add_argument("--model", default="model/brain_tumor.keras")
     app.add_argument("--no-browser", action="store_true", help="only say the address")
-    reproduce = commands.add_parser("reproduce", help="all released results, on the real data")
+    reproduce = commands.add_parser(
+        "reproduce", help="trainings, release and evaluation, on the real data"
+    )
     _add_place(reproduce)
     reproduce.add_argument("--epochs", type=int, default=0, help="0: as each recipe says")
     reproduce.add_argument("--resume", action="store_true", help="keep the trainings that are done")
@@ -79,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--size", type=int, default=96, help="pictures of the measured steps, pixels")
     cost.add_argument("--epochs", type=int, default=3, help="to the old quality; 0: not tried")
     cost.add_argument("--quality-size", type=int, default=64, help="pictures of that fit, pixels")
-    commands.add_parser("readme", help="write the results of model/metrics.json into README.md")
+    commands.add_parser("readme", help="write the measured results into the pages")
     commands.add_parser("bench", help="measure speed side by side, into figures/bench.csv")
     return parser
 

@@ -137,6 +137,8 @@ def test_trainings_side_by_side_leave_what_single_ones_do(demo, collection, tmp_
         )
     ]
     assert not tested[0] & tested[1] and not tested[1] & tested[2]
+    (tmp_path / "model/predictions/seed_cnn_patient1.test.csv").unlink()
+    assert [pipeline.is_finished(step, *place) for step in steps] == [False, True]
 
 
 def test_infer_takes_a_folder_of_ones_own(demo, collection, tmp_path, execute):

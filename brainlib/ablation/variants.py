@@ -51,7 +51,7 @@ class Variant:
 
 
 VARIANTS = {
-    WHOLE: Variant("the whole recipe"),
+    WHOLE: Variant("the whole short recipe"),
     "no_outlines": Variant("without outlines, class alone", outlines=False),
     "no_lesion_pooling": Variant("without pooling by lesion", parts=_GLOBAL),
     "plain": Variant("without both", parts=_GLOBAL, outlines=False),

@@ -3,7 +3,7 @@
 Everything is measured in one run, in turns, and shown as ratios: machines differ and are shared.
 The limit is the rate of a matrix product in the same run. A fit, its limit and PyTorch compute in
 float32; where this machine trains in bfloat16, all three are measured in that too. How long a
-training takes to a quality is measured as each network is trained on this machine.
+training takes to a quality is measured in the precision that this machine trains in.
 """
 
 import logging

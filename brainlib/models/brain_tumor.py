@@ -81,7 +81,7 @@ def network_of(model: keras.Model) -> keras.Model:
 def for_release(model: keras.Model, temperature: float) -> keras.Model:
     """Return a trained model as it is released: softened, and in fewer operations.
 
-    Its logits are divided by a temperature, which leaves the classes the same, and its
+    Its logits are divided by a temperature, which leaves the classes the same, and its batch
     normalisation is folded into its convolutions. It is built anew around the weights, so that it
     is the network of this code, whatever code wrote the model's file.
 
@@ -208,8 +208,8 @@ def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
 
     Bright fat and vessels leave little of a picture's range to the brain; here a faint tumour
     stands out (local contrast normalisation, Jarrett et al., 2009). What lies around a place are
-    the places that the picture has, weighted by a Gaussian: two matrix products, because pooling a
-    single channel over wide windows is slow.
+    the places that the picture, a square, has, weighted by a Gaussian: two matrix products, because
+    pooling a single channel over wide windows is slow.
     """
     plane = x[..., 0]
     extent = ops.ones_like(plane[:1, :, 0])
@@ -219,7 +219,7 @@ def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
     for width in AROUND:
         # no smaller than e**-40: products of denormal numbers are slow
         weights = ops.exp(-ops.minimum(ops.square(distance / width) / 2, 40.0))
-        # the weights are symmetric: no transposition, which ONNX Runtime is slow with
+        # the kernel is symmetric, so none is transposed, which ONNX Runtime is slow with
         down, across = (weights / ops.sum(weights, axis=axis, keepdims=True) for axis in (2, 1))
         mean, power = (
             ops.matmul(down, ops.tensordot(part, across[0], 1))

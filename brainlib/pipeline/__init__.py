@@ -216,14 +216,15 @@ def _announce_and_execute(position: str, step: Step, *place: Any) -> Path:
 
 
 def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
-    """Return whether a training step has left its record, of the same parameters and commit."""
+    """Return whether a training has left all its files, of the same parameters and commit."""
     if step.notebook != "02_train":
         return False
     wanted = runs.TrainSettings(source=source, output=output, seed=seed, **step.parameters)
     folder = paths.resolve(step.output(output)) / "model"
     name = runs.run_name(wanted.model, wanted.protocol, wanted.fold)
-    record, model = folder / f"{name}.run.json", folder / f"{name}.keras"
-    if not record.is_file() or not model.is_file():
+    record = folder / f"{name}.run.json"
+    left = [record, folder / f"{name}.keras", folder / "predictions" / f"{name}.test.csv"]
+    if not all(file.is_file() for file in left):
         return False
     found = runs.read_record(record)
     if _commit(found["git_commit"]) != _commit(runs.git_commit()):

@@ -1,4 +1,4 @@
-"""The released network: one fold's model, calibrated, in four files, with their measures.
+"""The released network: one fold's model, calibrated, in five files, with their measures.
 
 `make release` writes it from the trainings that `02_train` left. `files` says what is released,
 `samples` which pictures it is tried on, `speed` how alike, large and fast the files are, `scores`

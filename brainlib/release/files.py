@@ -63,7 +63,8 @@ def fit_temperature(folder: Path) -> float:
 def write_model(folder: Path, temperature: float) -> keras.Model:
     """Write `brain_tumor.keras`, the model of fold 0 with its temperature inside, and return it.
 
-    A file that holds just that is left as it is, so that its hash stays the same.
+    A file with just these weights is left as it is, so that its hash stays the same: after a change
+    of the network's code, delete it.
     """
     path = folder / f"{MODEL}.keras"
     trained = models.load_model(fold_file(folder, MODEL))
