@@ -82,17 +82,9 @@ def for_release(model: keras.Model, temperature: float) -> keras.Model:
     """Return a trained model as it is released: softened, and in fewer operations.
 
     Its logits are divided by a temperature, which leaves the classes the same, and its batch
-    normalisation is folded into its convolutions. It is built anew around the weights, so that it
-    is the network of this code, whatever code wrote the model's file.
-
-    Raises
-    ------
-    ValueError
-        Where the weights are of another network.
+    normalisation is folded into its convolutions.
     """
-    network = _build_network(Parts())
-    network.set_weights(network_of(model).get_weights())
-    return _with_preprocessing(fold_normalisation(network), temperature)
+    return _with_preprocessing(fold_normalisation(network_of(model)), temperature)
 
 
 def with_maps(model: keras.Model) -> keras.Model:
