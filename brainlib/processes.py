@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import sys
 import threading
+from pathlib import Path
 
 
 def end_with_parent() -> None:
@@ -18,3 +20,18 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held at once, bytes.
+
+    Where Linux says it: `getrusage` counts what the process held that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text("utf-8").splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0])
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

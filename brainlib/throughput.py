@@ -8,7 +8,6 @@ out from what is measured here, with all that is assumed named.
 import json
 import math
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, datasets, images, inference, paths
 from brainlib.inference import cluster, folder
+from brainlib.processes import peak_memory
 
 MODEL = "model/brain_tumor.keras"
 PICTURES, NAIVE_PICTURES = 2000, 100
@@ -234,12 +234,11 @@ def _folder_way(way: str, place: Path, output: Path, began: float) -> dict[str, 
         ready = time.time()
         (_one_by_one if way == NAIVE else _in_batches)(model, few, output / "predictions.csv")
     work = (time.time() - ready) / len(few) * len(files)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "seconds": ready - began + work,
         "start_seconds": ready - began,
         "pictures_a_second": len(files) / work,
-        "megabytes": peak * (1 if sys.platform == "darwin" else 1024) / 1e6,
+        "megabytes": peak_memory() / 1e6,
     }
 
 

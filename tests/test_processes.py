@@ -1,7 +1,11 @@
-"""A run that is killed leaves no worker behind."""
+"""A run that is killed leaves no worker behind, and each process knows its own memory."""
 
 import subprocess
 import sys
+
+import numpy as np
+
+from brainlib.processes import peak_memory
 
 PROGRAM = """
 import multiprocessing, time
@@ -25,3 +29,10 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
     assert process.stdout.readline() == "at work\n"
     process.kill()
     process.communicate(timeout=60)  # returns once no process is left that could write
+
+
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
+    held = np.ones(2**27, np.uint8)
+    program = "from brainlib.processes import peak_memory; print(peak_memory())"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 2**20 < int(result.stdout) < held.nbytes < peak_memory()
