@@ -63,8 +63,7 @@ def fit_temperature(folder: Path) -> float:
 def write_model(folder: Path, temperature: float) -> keras.Model:
     """Write `brain_tumor.keras`, the model of fold 0 with its temperature inside, and return it.
 
-    A file with just these weights is left as it is, so that its hash stays the same: after a change
-    of the network's code, delete it.
+    A file with just these weights is left as it is, so that its hash stays the same.
     """
     path = folder / f"{MODEL}.keras"
     trained = models.load_model(fold_file(folder, MODEL))
