@@ -477,6 +477,14 @@ def test_a_copy_of_a_slice_is_said_and_not_shown_twice(tmp_path):
     assert ["second copy" in slices.error for slices in found].count(True) == 1
 
 
+def test_a_damaged_copy_does_not_hide_the_whole_slice(tmp_path):
+    write_dicom(tmp_path / "a.dcm", ramp(), SOPInstanceUID="1.2.3", PixelData=None)
+    write_dicom(tmp_path / "b.dcm", ramp(), SOPInstanceUID="1.2.3")
+    bad, whole = sorted(opened(tmp_path), key=lambda one: one.file)
+    assert "no pixel data" in bad.error
+    assert not whole.error and whole.pixels is not None
+
+
 def test_what_lies_in_a_folder_is_found_by_content_and_in_a_stable_order(tmp_path):
     write_dicom(tmp_path / "b" / "IM 1", ramp())
     write_dicom(tmp_path / "b" / "named.jpg", ramp(), SeriesInstanceUID="1.9")

@@ -95,10 +95,10 @@ def _acquired(frames: list[Frame], grey_range: "SeriesRange") -> Iterator[ScanSl
         try:
             if frame.identity and identity in seen:
                 raise ImageError("it is a second copy of another file of its series")
-            seen.add(identity)
             if isinstance(pixels, ImageError):
                 raise pixels
             pixels = quietly(lambda: _shown(pixels, frame))  # noqa: B023
+            seen.add(identity)  # only now: a damaged copy must not hide the whole one
             shown = ScanSlice(
                 frame.file, frame.series, number, name, pixels, modality=frame.modality
             )
