@@ -7,7 +7,7 @@ HEALTHY_SCAN ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab app reproduce release ablate cost readme bench lock clean
+.PHONY: help setup run test lab app reproduce release ablate readme bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,27 +38,23 @@ app: setup ## the page: drop a scan, see the answer (127.0.0.1 only)
 	$(BIN)/python -m brainlib app
 
 reproduce: setup ## trainings, release and evaluation on the real data, into figures/ and model/
-	$(BIN)/python -m brainlib reproduce --resume
-	$(BIN)/python -m brainlib readme
+	$(BIN)/python -m scripts.reproduce --resume
+	$(BIN)/python -m scripts.readme
 
 release: setup ## the released files of the trainings in model/, measured; HEALTHY_SCAN=path
-	$(BIN)/python -m brainlib release --healthy-scan "$(HEALTHY_SCAN)"
-	$(BIN)/python -m brainlib readme
+	$(BIN)/python -m scripts.release --healthy-scan "$(HEALTHY_SCAN)"
+	$(BIN)/python -m scripts.readme
 
 ablate: setup ## what each part brings, and an unknown tumour: short trainings, into model/
-	$(BIN)/python -m brainlib ablate
-	$(BIN)/python -m brainlib unknown
-	$(BIN)/python -m brainlib readme
-
-cost: setup ## what training costs, side by side in one run, into figures/bench_training.csv
-	$(BIN)/python -m brainlib cost
-	$(BIN)/python -m brainlib readme
+	$(BIN)/python -m scripts.ablation recipe
+	$(BIN)/python -m scripts.ablation unknown
+	$(BIN)/python -m scripts.readme
 
 readme: setup ## write the measured results into README.md, MODEL_CARD.md and DATASET.md
-	$(BIN)/python -m brainlib readme
+	$(BIN)/python -m scripts.readme
 
 bench: setup ## measure speed, side by side in one run, into figures/bench*.csv
-	$(BIN)/python -m brainlib bench
+	$(BIN)/python -m scripts.bench
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.10 --extra dev --no-emit-index-url \

@@ -10,7 +10,8 @@ import tempfile
 
 import pytest
 
-from brainlib import paths, pipeline, runs
+from brainlib import paths
+from brainlib.notebook import pipeline, runs
 
 CACHE = pytest.StashKey[str]()
 

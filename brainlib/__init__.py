@@ -1,11 +1,9 @@
 """Thin helpers behind the four notebooks: one room for each step of the data's way.
 
-The rooms, in the order data passes through them: `datasets`, `phantom`, `images`, `audit`,
-`splits`, `models`, `training`, `evaluation`, `explain`, `corruptions`, `results`; then, on the way
-from a scan to an answer, `gate`, `studies`, `rules`, `inference`, `plots`, `report`, `page`.
-`export`, `engines` and `release` make and run the released files, `ablation`, `cost`, `bench` and
-`throughput` study what was done, `card` and `readme` write the pages; `runs` holds the notebooks'
-parameters, output folders and records. Importing `brainlib` loads none of them.
+From below: `data` finds a source and splits it, `imaging` reads pixels, `audit` looks for leaks;
+`models` and `training` make a network; `evaluation` and `explain` measure it; `inference` answers
+for scans, `report` shows the answers; `plots` draws, and `notebook` frames the notebooks. A room
+takes from those below it. Importing `brainlib` loads none of them.
 """
 
 import os

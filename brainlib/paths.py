@@ -9,6 +9,22 @@ from pathlib import Path
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 
+class BrainlibError(Exception):
+    """Base of every error that a user can mend: the message says what, where, and what to do.
+
+    The commands print it as one line and end with exit status 2.
+
+    Examples
+    --------
+    >>> from brainlib.data import open_collection
+    >>> try:
+    ...     open_collection("no/such/folder")
+    ... except BrainlibError as error:
+    ...     print(type(error).__name__)
+    DatasetError
+    """
+
+
 def project_root() -> Path:
     """Return the folder that relative paths start from.
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, ablation, card, models, paths, training
+from brainlib import CLASS_NAMES, models, paths, training
+from scripts import ablation, card
 from tests.test_training import lesion_examples
 
 TINY = training.Schedule(epochs=1, batch_size=8, weight_decay=0.05, warm_up=0.1, sizes=((16, 1.0),))

@@ -37,8 +37,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from brainlib import images
-from brainlib.images import codecs, dicom, geometry, pictures, scans
+from brainlib import imaging
+from brainlib.imaging import codecs, dicom, geometry, pictures, scans
 
 NAME = "Doe^Jane"
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -159,7 +159,7 @@ VALID = valid_files()
 
 
 def opened(path, plane="acquired"):
-    return list(images.open_scans(path, plane))
+    return list(imaging.open_scans(path, plane))
 
 
 def sound(found):
@@ -220,7 +220,7 @@ def damaged_files(name, place, data):
     file.write_bytes(content)
     tracemalloc.start()
     try:
-        for found in images.open_scans(file, data.draw(st.sampled_from(["acquired", "sagittal"]))):
+        for found in imaging.open_scans(file, data.draw(st.sampled_from(["acquired", "sagittal"]))):
             sound(found)
             assert not any(part in repr(found) for part in ("Doe", "Jane", "ID-4711", "ACC-0815"))
         assert tracemalloc.get_traced_memory()[1] < 300 * MEGABYTE
@@ -510,7 +510,7 @@ def test_a_flipped_bit_in_a_compressed_volume_is_noticed(tmp_path):
 def test_a_spacing_that_no_scanner_has_is_refused(tmp_path, spacing):
     content = nifti_bytes(noise((4, 5, 6), np.int16), affine=np.diag([*spacing, 1]))
     slices = [
-        found for plane in images.PLANES for found in written(tmp_path / "a.nii", content, plane)
+        found for plane in imaging.PLANES for found in written(tmp_path / "a.nii", content, plane)
     ]
     assert any("spacing" in found.error or "affine" in found.error for found in slices)
 
@@ -624,10 +624,10 @@ def test_a_file_that_goes_away_while_others_are_read_is_said(tmp_path):
     for name in ("a.png", "b.dcm", "c.nii"):
         source = {"a.png": "a.png", "b.dcm": "plain.dcm", "c.nii": "a.nii"}[name]
         (tmp_path / name).write_bytes(VALID[source])
-    listed = images.list_scans(tmp_path)
+    listed = imaging.list_scans(tmp_path)
     for file in tmp_path.iterdir():
         file.unlink()
-    slices = [found for scan in listed for found in images.read_scan(scan)]
+    slices = [found for scan in listed for found in imaging.read_scan(scan)]
     assert [sound(found) for found in slices] == [False] * 3
     assert all("No such file" in found.error for found in slices)
 
@@ -646,7 +646,7 @@ def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
     for name in ("self.dcm", "one", "pipe"):
         try:
             assert not sound(opened(tmp_path / name)[0])
-        except images.ImageError as error:
+        except imaging.ImageError as error:
             assert len(str(error).splitlines()) == 1
 
 
@@ -691,8 +691,8 @@ def test_any_name_is_read_and_told_on_one_line_that_can_be_stored(tmp_path, name
 
 @pytest.mark.parametrize("path", ["", "nothing\0here", "a" * 5000, "\udcff", "/dev/null/x"])
 def test_a_path_that_is_none_is_refused_at_once_on_one_line(tmp_path, path):
-    with pytest.raises(images.ImageError) as wrong:
-        list(images.open_scans(tmp_path / "no" / path))
+    with pytest.raises(imaging.ImageError) as wrong:
+        list(imaging.open_scans(tmp_path / "no" / path))
     assert len(str(wrong.value).splitlines()) == 1
 
 
@@ -744,7 +744,7 @@ def test_nothing_that_names_the_patient_reaches_a_slice(tmp_path):
     (tmp_path / "e.dcm").write_bytes(damaged)
     shown = ""
     for plane in ("acquired", "coronal"):
-        listed = images.list_scans(tmp_path, plane)
+        listed = imaging.list_scans(tmp_path, plane)
         shown += repr(listed) + repr(opened(tmp_path, plane))
     shown = shown.replace(str(tmp_path), "")
     for identifier in (
@@ -767,10 +767,10 @@ def test_scans_can_be_sent_away_and_read_in_many_threads(tmp_path):
         (tmp_path / name).write_bytes(content)
         (tmp_path / f"bad {name}").write_bytes(content[: len(content) // 2])
     expected = opened(tmp_path)
-    listed = pickle.loads(pickle.dumps(images.list_scans(tmp_path)))
+    listed = pickle.loads(pickle.dumps(imaging.list_scans(tmp_path)))
     filters = warnings.filters[:]
     with ThreadPoolExecutor(8) as threads:
-        parts = list(threads.map(lambda scan: list(images.read_scan(scan)), listed * 3))
+        parts = list(threads.map(lambda scan: list(imaging.read_scan(scan)), listed * 3))
     assert warnings.filters == filters
     found = [one for part in parts for one in part]
     assert len(found) == 3 * len(expected)
@@ -786,7 +786,7 @@ def test_scans_are_what_they_say(tmp_path):
     for name in ("a.png", "a.nii"):
         (tmp_path / name).write_bytes(VALID[name])
     (tmp_path / "bad.dcm").write_bytes(b"")
-    listed = images.list_scans(tmp_path)
+    listed = imaging.list_scans(tmp_path)
     assert [scan.kind for scan in listed] == ["nifti", "picture", "unreadable", "dicom"]
     assert [len(scan.frames) for scan in listed] == [0, 0, 0, 3]
     assert [bool(scan.error) for scan in listed] == [False, False, True, False]
@@ -795,7 +795,7 @@ def test_scans_are_what_they_say(tmp_path):
 
 def test_warnings_are_silent_until_the_last_reader_leaves_and_not_after():
     filters = warnings.filters[:]
-    first, second = images.threads.silenced(), images.threads.silenced()
+    first, second = imaging.threads.silenced(), imaging.threads.silenced()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -808,13 +808,13 @@ def test_warnings_are_silent_until_the_last_reader_leaves_and_not_after():
 
 def test_an_error_quotes_nothing_from_the_file_and_is_the_same_in_each_run():
     error = ValueError(f"could not convert \"{NAME}\" or b'{NAME}' at {object()}, nor 'Jane")
-    said = images.errors.reason(error)
+    said = imaging.errors.reason(error)
     assert "could not convert" in said and "Jane" not in said and " at 0x" not in said
 
 
 def test_large_slices_are_decoded_one_after_the_other(tmp_path, monkeypatch):
     """However many threads read, one large picture is in memory."""
-    monkeypatch.setattr(images.threads, "LARGE", 100)
+    monkeypatch.setattr(imaging.threads, "LARGE", 100)
     inside, most = [], []
     real = pictures._to_grey
 
@@ -830,7 +830,7 @@ def test_large_slices_are_decoded_one_after_the_other(tmp_path, monkeypatch):
     for number in range(12):
         (tmp_path / f"{number}.png").write_bytes(VALID["a.png"])
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda scan: list(images.read_scan(scan)), images.list_scans(tmp_path)))
+        list(threads.map(lambda scan: list(imaging.read_scan(scan)), imaging.list_scans(tmp_path)))
     assert len(most) == 12 and max(most) == 1
 
 

@@ -6,8 +6,12 @@ import re
 
 import pytest
 
-from brainlib import CLASS_NAMES, card, datasets, models, paths, readme, results, runs, splits
-from brainlib.markdown import interval
+from brainlib import CLASS_NAMES, models, paths
+from brainlib.data import datasets, splits
+from brainlib.evaluation import results
+from brainlib.notebook import runs
+from scripts import card, readme
+from scripts.markdown import interval
 
 ROOT = paths.project_root()
 PAGES = ("MODEL_CARD.md", "CLAIM.md")
@@ -171,26 +175,6 @@ def test_the_minutes_are_those_of_the_records(document):
         record["duration_seconds"] = 600.0
     shown = part(card.describe(document), "What training costs")
     assert rows(shown)["`brain_tumor_patient0`"][2] == "10" and "50 minutes in all" in shown
-
-
-def test_the_rates_of_training_are_shown_and_held_against_their_targets(document, tmp_path):
-    assert card.read_rates(tmp_path) == {}
-    (tmp_path / "bench_training.csv").write_text(
-        "comparison,unit,ours,other,ratio\n"
-        '"fit, against plain PyTorch",pictures a second,60.0,80.0,0.75\n'
-        "time to the starting network's validation loss,seconds,,90.0,\n",
-        encoding="utf-8",
-    )
-    document["rates"] = card.read_rates(tmp_path)
-    text = card.describe(document)
-    costs = rows(part(text, "What training costs"))
-    assert costs["fit, against plain PyTorch"] == ["60", "80", "0.750", "pictures a second"]
-    assert costs["time to the starting network's validation loss"] == ["-", "90", "-", "seconds"]
-    reached = rows(part(text, "Targets"))
-    rate = "pictures a second of a fit, times those of plain PyTorch"
-    assert reached[rate][2:] == ["0.7500", "no"]
-    slow = "time in which training reaches the starting network's validation loss, times its time"
-    assert reached[slow][2:] == ["not measured", "-"]
 
 
 @pytest.mark.parametrize(("epochs", "said"), [(16, True), (40, False)])

@@ -15,8 +15,10 @@ import papermill
 import pytest
 from test_folder import draw, write_model
 
-from brainlib import images, inference, pipeline, throughput
+from brainlib import imaging, inference
 from brainlib.inference import cluster, folder
+from brainlib.notebook import pipeline
+from scripts import throughput
 
 WORKERS = 3
 
@@ -120,7 +122,7 @@ def kill_one_at_work(log, killed):
 
 
 def test_a_killed_worker_costs_the_part_it_was_at(address, task, tmp_path, monkeypatch):
-    scans = images.list_scans(draw(tmp_path / "scans", 150))
+    scans = imaging.list_scans(draw(tmp_path / "scans", 150))
     here = inference.classify_scans(scans, tmp_path / "here", task)
     log, killed = tmp_path / "log.csv", []
     monkeypatch.setattr(folder, "answer_part", noted(folder.answer_part, log, 0.4))
@@ -174,7 +176,7 @@ def test_what_fails_is_given_and_the_rest_goes_on(address):
 
 def test_a_worker_with_another_model_is_refused(address, task, tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "model_digest", lambda task: "of the model here")
-    scans = images.list_scans(draw(tmp_path / "scans", 20))
+    scans = imaging.list_scans(draw(tmp_path / "scans", 20))
     with pytest.raises(inference.InferenceError, match="is not the model") as said:
         inference.classify_scans(scans, tmp_path / "out", task, address)
     assert "copy the files" in str(said.value)
@@ -184,7 +186,7 @@ def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(address, task, tmp_
     monkeypatch.setattr(
         folder, "write_part", lambda *_: (_ for _ in ()).throw(OSError(28, "No space"))
     )
-    scans = images.list_scans(draw(tmp_path / "scans", 100))
+    scans = imaging.list_scans(draw(tmp_path / "scans", 100))
     before = threading.active_count()
     with pytest.raises(inference.InferenceError, match="No space"):
         inference.classify_scans(scans, tmp_path / "out", task, address)
@@ -289,7 +291,7 @@ def test_the_estimate_is_bound_by_the_workers_or_by_the_machine_in_charge():
 
 def test_an_address_without_a_scheduler_is_said(task, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
-    scans = images.list_scans(draw(tmp_path / "scans", 1))
+    scans = imaging.list_scans(draw(tmp_path / "scans", 1))
     for wrong in ("tcp://127.0.0.1:1", "nowhere"):
         with pytest.raises(inference.InferenceError, match="dask scheduler"):
             inference.classify_scans(scans, tmp_path / "out", task, wrong)
@@ -301,7 +303,7 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
     address, processes = dask
     log = tmp_path / "log.csv"
     monkeypatch.setattr(folder, "answer_part", noted(folder.answer_part, log, 0.2))
-    scans = images.list_scans(draw(tmp_path / "scans", 200))
+    scans = imaging.list_scans(draw(tmp_path / "scans", 200))
 
     def kill():
         parts = tmp_path / "out" / "predictions.parts"
@@ -317,10 +319,10 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
     assert "what is done is kept" in str(said.value)
     kept = len(list((tmp_path / "out" / "predictions.parts").glob("*.studies.csv")))
     monkeypatch.undo()
-    read, read_scan = [], images.read_scan
+    read, read_scan = [], imaging.read_scan
     monkeypatch.setattr(folder, "PART_PICTURES", 8)
     monkeypatch.setattr(
-        images, "read_scan", lambda scan, plane: read.append(scan) or read_scan(scan, plane)
+        imaging, "read_scan", lambda scan, plane: read.append(scan) or read_scan(scan, plane)
     )
     tables = inference.classify_scans(scans, tmp_path / "out", task)
     assert kept and len(read) == 200 - 8 * kept and len(pd.read_csv(tables[0])) == 200

@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from brainlib import corruptions, images, phantom, plots
-from brainlib.corruptions import CORRUPTIONS, STRENGTHS, CorruptionError, corrupt
+from brainlib import imaging, plots
+from brainlib.data import phantom
+from brainlib.evaluation import corruptions
+from brainlib.evaluation.corruptions import CORRUPTIONS, STRENGTHS, CorruptionError, corrupt
 
 SIZE = 128
 SEEDS = range(4)
@@ -19,7 +21,7 @@ RANDOM = ("motion", "ghosting", "bias_field", "noise", "contrast", "rotation")
 def picture(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom") / "one"
     phantom.write_phantom(folder, patients=4, slices=4, size=SIZE)
-    return images.read_picture(min(folder.rglob("glioma/*.jpg")))
+    return imaging.read_picture(min(folder.rglob("glioma/*.jpg")))
 
 
 def far(pixels, others):
@@ -151,7 +153,7 @@ def test_low_resolution_rings_and_blur_does_not():
 def test_what_is_a_share_of_the_size_is_the_same_at_any_size(picture):
     large = np.kron(picture, np.ones((2, 2), np.uint8))
     for name in ("bias_field", "blur", "rotation", "crop"):
-        spoilt = images.resize(corrupt(large, name, 4, seed=0), SIZE)
+        spoilt = imaging.resize(corrupt(large, name, 4, seed=0), SIZE)
         assert correlation(spoilt, corrupt(picture, name, 4, seed=0)) > 0.98
 
 

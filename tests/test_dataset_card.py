@@ -5,7 +5,8 @@ import re
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, datasets, paths, splits
+from brainlib import CLASS_NAMES, paths
+from brainlib.data import datasets, splits
 
 SOURCES = ("figshare", "sartaj", "br35h_no")
 QUOTED = {"1", "2", "4", "233", "2005", "2010", "2020", "2021", "64", "12"}

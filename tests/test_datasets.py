@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainlib import CLASS_NAMES, datasets, paths
+from brainlib import CLASS_NAMES, paths
+from brainlib.data import datasets, open_collection
 
 TRAINING, TESTING = datasets.SPLIT_NAMES
 
@@ -59,7 +60,7 @@ def downloaded(kaggle_folder, monkeypatch):
 
 
 def test_version_1_is_asked_for_by_name_and_complete(downloaded):
-    collection = datasets.open_collection("kaggle")
+    collection = open_collection("kaggle")
     assert downloaded == ["masoudnickparvar/brain-tumor-mri-dataset/versions/1"]
     assert collection.title == "kaggle version 1" and not collection.is_synthetic
     assert collection.counts().loc[TRAINING].tolist() == [1321, 1339, 1595, 1457]
@@ -69,7 +70,7 @@ def test_version_1_is_asked_for_by_name_and_complete(downloaded):
 
 
 def test_the_four_mislabelled_files_are_marked(downloaded):
-    table = datasets.open_collection("kaggle").table
+    table = open_collection("kaggle").table
     assert set(table.loc[table["mislabelled"], "path"]) == {
         "Training/pituitary/Tr-pi_0043.jpg",
         "Training/pituitary/Tr-pi_0515.jpg",
@@ -86,7 +87,7 @@ def test_a_lost_and_a_foreign_picture_are_counted(downloaded, kaggle_folder):
     extra.touch()
     try:
         with pytest.raises(datasets.DatasetError, match="not version 1") as refused:
-            datasets.open_collection("kaggle")
+            open_collection("kaggle")
     finally:
         lost.touch()
         shutil.rmtree(extra.parent)
@@ -102,7 +103,7 @@ def test_without_network_one_error_names_the_three_ways_on(monkeypatch):
 
     monkeypatch.setattr(kagglehub, "dataset_download", fail)
     with pytest.raises(datasets.DatasetError) as refused:
-        datasets.open_collection("kaggle")
+        open_collection("kaggle")
     for way in ("KAGGLEHUB_CACHE", "source='phantom'", "source='path/to/a/folder'", "no route"):
         assert way in str(refused.value)
 
@@ -117,7 +118,7 @@ def test_a_relative_cache_means_the_same_in_every_folder(downloaded, tmp_path, m
         "dataset_download",
         lambda handle: seen.append(os.environ["KAGGLEHUB_CACHE"]) or ask(handle),
     )
-    datasets.open_collection("kaggle")
+    open_collection("kaggle")
     assert seen == [str(paths.project_root() / "downloads")]
 
 
@@ -143,14 +144,14 @@ def test_every_figshare_slice_has_its_patient_and_one_label(provenance):
 
 
 def test_origins_count_files_pictures_and_patients(downloaded):
-    origins = datasets.count_origins(datasets.open_collection("kaggle").table)
+    origins = datasets.count_origins(open_collection("kaggle").table)
     assert origins["files"].tolist() == [1621, 1645, 2000, 1757]
     assert origins["mislabelled files"].tolist() == [0, 0, 0, 4]
     assert origins.loc["notumor", "known patients"] == 0
 
 
 def test_a_patient_is_shown_on_both_sides_of_the_official_split(downloaded):
-    slices = datasets.patient_across_splits(datasets.open_collection("kaggle").table, count=8)
+    slices = datasets.patient_across_splits(open_collection("kaggle").table, count=8)
     assert slices["patient"].nunique() == 1 and slices["source_image"].is_unique
     assert slices["split"].tolist() == [TRAINING] * 4 + [TESTING] * 4
 
@@ -176,7 +177,7 @@ def test_a_folder_of_classes_alone_counts_only_pictures(tmp_path):
 
 def test_a_relative_folder_starts_at_the_project(monkeypatch, tmp_path, folder):
     monkeypatch.setattr(paths, "project_root", lambda: folder.parent)
-    assert datasets.open_collection("mine").root == folder.resolve()
+    assert open_collection("mine").root == folder.resolve()
 
 
 def test_details_name_patients_and_groups(folder):
@@ -248,7 +249,7 @@ def test_details_that_are_no_table_are_named(folder, content):
 
 def test_a_missing_folder_names_the_other_sources(tmp_path):
     with pytest.raises(datasets.DatasetError, match=r"'kaggle', .*'phantom', or a"):
-        datasets.open_collection(str(tmp_path / "absent"))
+        open_collection(str(tmp_path / "absent"))
 
 
 def test_a_misnamed_class_is_not_left_out_in_silence(folder):
@@ -289,7 +290,7 @@ def test_the_file_hash_changes_with_names_sizes_and_number(folder):
 
 
 def test_the_phantom_is_made_once_for_each_seed(tmp_path, monkeypatch):
-    from brainlib import phantom
+    from brainlib.data import phantom
 
     monkeypatch.setenv("BRAINLIB_CACHE", str(tmp_path))
     write, made = phantom.write_phantom, []
@@ -299,7 +300,7 @@ def test_the_phantom_is_made_once_for_each_seed(tmp_path, monkeypatch):
         return write(folder, patients=4, slices=4, size=64, seed=seed)
 
     monkeypatch.setattr(phantom, "write_phantom", write_little)
-    collections = [datasets.open_collection("phantom", seed) for seed in (0, 0, 1)]
+    collections = [open_collection("phantom", seed) for seed in (0, 0, 1)]
     assert made == [0, 1]
     assert all(found.is_synthetic and found.groups_from == "images.csv" for found in collections)
     assert collections[0].title == f"phantom version {phantom.PHANTOM_VERSION}"
@@ -307,7 +308,7 @@ def test_the_phantom_is_made_once_for_each_seed(tmp_path, monkeypatch):
 
 
 def test_a_phantom_in_a_folder_of_ones_own_still_says_so(tmp_path):
-    from brainlib import phantom
+    from brainlib.data import phantom
 
     folder = phantom.write_phantom(tmp_path / "scans", patients=4, slices=4, size=64)
     assert datasets.open_folder(folder).title == "phantom (scans)"

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainlib import CLASS_NAMES, datasets, explain, images, models, phantom, plots
+from brainlib import CLASS_NAMES, evaluation, explain, imaging, models, plots
+from brainlib.data import datasets, phantom
 from brainlib.models import brain_tumor
 
 SIZE = explain.MAP_SIZE
@@ -151,7 +152,7 @@ def learn_discs(network, places, steps=45):
     """Teach a network to draw grey discs as gliomas, and to answer accordingly."""
     trained = models.network_of(network)
     grey = np.stack([two_discs(*place) for place in places])[..., None].astype("float32")
-    inside = [images.draw_polygon(circle(*place) * SIZE, SIZE) / 255 for place in places]
+    inside = [imaging.draw_polygon(circle(*place) * SIZE, SIZE) / 255 for place in places]
     tissue = np.zeros((len(places), SIZE, SIZE, 4), "float32")
     tissue[..., 1] = inside
     tissue[..., 0] = 1 - tissue[..., 1]
@@ -221,7 +222,7 @@ def score(outline, heat_map, truth=TRUTH):
 def test_dice_of_a_known_overlap():
     half = block(slice(20, 30), slice(15, 25))
     assert score(half, half)["dice"] == pytest.approx(0.5, abs=0.06)
-    full = images.draw_polygon(TRUTH * SIZE, SIZE) / 255
+    full = imaging.draw_polygon(TRUTH * SIZE, SIZE) / 255
     assert score(full, full)["dice"] == 1
     apart = block(slice(50, 55), slice(50, 55))
     assert score(apart, apart)["dice"] == 0
@@ -284,7 +285,7 @@ def test_every_outlined_tumour_has_a_row_of_scores(network, collection, scored):
     tumors = table[(table["label"] != "notumor") & (table["outline"] != "")]
     assert list(scored.columns) == list(explain.COLUMNS)
     assert scored["path"].tolist() == tumors["path"].tolist() and (scored["fold"] == 3).all()
-    picture = images.read_picture(collection.root / scored["path"].iloc[-1])
+    picture = imaging.read_picture(collection.root / scored["path"].iloc[-1])
     answer = np.asarray(network.predict_on_batch(picture[None, ..., None]))[0]
     assert scored["answer"].iloc[-1] == CLASS_NAMES[answer.argmax()]
     assert scored["dice"].between(0, 1).all() and scored["heat_peak_inside"].dtype == bool
@@ -334,7 +335,7 @@ def made_up():
 
 
 def test_the_summary_counts_and_averages(made_up):
-    found = explain.summarise_maps(made_up, resamples=200)
+    found = evaluation.summarise_maps(made_up, resamples=200)
     assert (found["pictures"], found["groups"], found["correct"]) == (20, 10, 18)
     assert found["without_outline"] == 2
     assert found["dice"]["value"] == pytest.approx(0.79)
@@ -351,15 +352,15 @@ def test_the_summary_counts_and_averages(made_up):
 
 def test_intervals_count_groups_and_not_pictures(made_up):
     many = pd.concat([made_up] * 20, ignore_index=True)
-    one, other = (explain.summarise_maps(table, 200)["dice"] for table in (made_up, many))
+    one, other = (evaluation.summarise_maps(table, 200)["dice"] for table in (made_up, many))
     assert other["low"] == pytest.approx(one["low"], abs=1e-6)
 
 
 def test_nothing_correct_or_nothing_at_all_is_left_out(made_up):
-    wrong = explain.summarise_maps(made_up.assign(answer="notumor"), 100)
+    wrong = evaluation.summarise_maps(made_up.assign(answer="notumor"), 100)
     assert wrong["correct"] == 0 and "heat_peak_inside" not in wrong
     assert "heat_peak_inside_all" in wrong
-    nothing = explain.summarise_maps(made_up.head(0), 100)
+    nothing = evaluation.summarise_maps(made_up.head(0), 100)
     assert nothing == {"pictures": 0, "groups": 0, "correct": 0, "without_outline": 0}
 
 
@@ -379,7 +380,7 @@ def test_the_gallery_draws_both_outlines_where_they_lie(collection, scored, tmp_
     rows.loc[1, ["peak_x", "peak_y"]] = np.nan
     rows.loc[2, "outline"] = ""
     rows.loc[3, "answer"], rows.loc[4, "answer"] = rows.loc[3, "label"], "notumor"
-    pictures = [images.read_picture(collection.root / path) for path in rows["path"]]
+    pictures = [imaging.read_picture(collection.root / path) for path in rows["path"]]
     truth = [circle(0.5, 0.5, 0.25)] * 5
     figure = plots.outlines(pictures, rows, truth, "Outlines")
     first = figure.axes[0]

@@ -1,4 +1,4 @@
-"""The model as ONNX and as LiteRT: the same probabilities, with no TensorFlow in sight."""
+"""The model as ONNX: the same probabilities, with no TensorFlow in sight."""
 
 import subprocess
 import sys
@@ -9,18 +9,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import tensorflow
 from keras import layers, ops
 
-from brainlib import CLASS_NAMES, engines, export
+from brainlib import CLASS_NAMES
+from brainlib.models import engines, export
 
 TOLERANCE = 1e-4
-FORMATS = ("onnx", "litert")
-SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
-PACKAGES = {"onnx": "onnxruntime", "litert": "ai-edge-litert"}
-EXPORT = {"onnx": export.export_onnx, "litert": export.export_litert}
-PREDICT = {"onnx": engines.predict_onnx, "litert": engines.predict_litert}
-OPEN = {"onnx": engines.open_onnx, "litert": engines.open_litert}
 SHAPES = [
     (1, 64, 64, 1), (5, 64, 64, 1), (1, 224, 224, 3), (5, 150, 90, 1), (1, 33, 201, 3),
     (5, 47, 61, 3), (1, 512, 384, 1), (5, 17, 300, 1),
@@ -100,11 +94,10 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    files = {format_: folder / f"small{SUFFIXES[format_]}" for format_ in FORMATS}
-    for format_, path in files.items():
-        EXPORT[format_](model, path)
-    assert sorted(folder.iterdir()) == sorted(files.values())
-    return files
+    path = folder / "small.onnx"
+    export.export_onnx(model, path)
+    assert list(folder.iterdir()) == [path]
+    return path
 
 
 def pictures(shape, seed=0):
@@ -126,25 +119,23 @@ def difference(one, other):
     return np.abs(one - other).max()
 
 
-@pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_file_gives_the_probabilities_of_the_keras_model(model, exported, format_, shape):
+def test_the_file_gives_the_probabilities_of_the_keras_model(model, exported, shape):
     pixels = pictures(shape)
     expected = np.asarray(model.predict_on_batch(pixels))
-    assert difference(PREDICT[format_](exported[format_], pixels), expected) <= TOLERANCE
+    assert difference(engines.predict_onnx(exported, pixels), expected) <= TOLERANCE
 
 
 def test_the_answers_that_are_compared_vary(model):
-    """Two formats would also agree on a model that says the same of every picture."""
+    """Files would also agree on a model that says the same of every picture."""
     answers = np.concatenate([model.predict_on_batch(pictures(shape)) for shape in SHAPES])
     assert answers.std(axis=0).min() > 0.05
     assert answers.max() < 0.999
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_many_pictures_are_answered_as_each_alone(exported, format_):
+def test_many_pictures_are_answered_as_each_alone(exported):
     pixels = pictures((2 * engines.BATCH_SIZE + 1, 48, 40, 1))
-    engine = OPEN[format_](exported[format_], threads=1)
+    engine = engines.open_onnx(exported, threads=1)
     alone = np.concatenate([engine(pixels[n : n + 1]) for n in range(len(pixels))])
     assert difference(engine(pixels), alone) <= TOLERANCE
     assert engine(pixels[:0]).shape == (0, 4)
@@ -153,9 +144,8 @@ def test_many_pictures_are_answered_as_each_alone(exported, format_):
     assert difference(engine(wide[:, :, ::2]), alone[:3]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_threads_may_share_an_engine(exported, format_):
-    engine = OPEN[format_](exported[format_], threads=1)
+def test_threads_may_share_an_engine(exported):
+    engine = engines.open_onnx(exported, threads=1)
     several = [pictures((2, 40 + 9 * n, 64, 1), seed=n) for n in range(12)]
     expected = [engine(pixels) for pixels in several]
     with ThreadPoolExecutor(4) as pool:
@@ -163,15 +153,14 @@ def test_threads_may_share_an_engine(exported, format_):
             assert difference(one, other) <= TOLERANCE
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path, format_):
+def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path):
     pixels = pictures((2, 90, 70, 1))
     np.save(tmp_path / "pixels.npy", pixels)
     program = (
         "import sys, numpy\n"
-        "from brainlib import engines\n"
+        "from brainlib.models import engines\n"
         f"pixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n"
-        f"print(*engines.predict_{format_}({str(exported[format_])!r}, pixels).ravel())\n"
+        f"print(*engines.predict_onnx({str(exported)!r}, pixels).ravel())\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
     )
     result = subprocess.run(
@@ -180,13 +169,13 @@ def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path, format_):
     assert result.returncode == 0, result.stderr
     numbers, modules = result.stdout.splitlines()
     assert not {"tensorflow", "keras", "jax", "torch"} & set(modules.split())
-    expected = PREDICT[format_](exported[format_], pixels)
+    expected = engines.predict_onnx(exported, pixels)
     np.testing.assert_allclose([float(x) for x in numbers.split()], expected.ravel(), atol=1e-6)
 
 
 def test_an_onnx_file_says_what_it_takes_and_gives(exported):
-    onnx.checker.check_model(exported["onnx"], full_check=True)
-    session = onnxruntime.InferenceSession(exported["onnx"])
+    onnx.checker.check_model(exported, full_check=True)
+    session = onnxruntime.InferenceSession(exported)
     (pixels,), (probabilities,) = session.get_inputs(), session.get_outputs()
     assert (pixels.name, pixels.type) == ("pixels", "tensor(uint8)")
     assert pixels.shape == ["batch", "height", "width", "channels"]
@@ -194,81 +183,68 @@ def test_an_onnx_file_says_what_it_takes_and_gives(exported):
     assert session.get_modelmeta().custom_metadata_map == {"classes": ",".join(CLASS_NAMES)}
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_a_file_that_answers_otherwise_is_not_put_in_place(model, tmp_path, monkeypatch, format_):
-    path = tmp_path / f"small{SUFFIXES[format_]}"
+def test_a_file_that_answers_otherwise_is_not_put_in_place(model, tmp_path, monkeypatch):
+    path = tmp_path / "small.onnx"
     path.write_text("the older file")
     for wrong in (2e-4, np.nan):
-        predict = PREDICT[format_]
+        predict = engines.predict_onnx
         monkeypatch.setattr(
-            engines, f"predict_{format_}", lambda *a, p=predict, w=wrong: p(*a) + np.float32(w)
+            engines, "predict_onnx", lambda *a, p=predict, w=wrong: p(*a) + np.float32(w)
         )
         with pytest.raises(export.ExportError, match="differs from the Keras model small"):
-            EXPORT[format_](model, path)
+            export.export_onnx(model, path)
     assert path.read_text() == "the older file"
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_an_operation_that_a_format_lacks_is_named(tmp_path, format_):
+def test_an_operation_that_a_format_lacks_is_named(tmp_path):
     pixels = keras.Input((None, None, None))
     resized = layers.Resizing(8, 8, antialias=True)(ops.mean(pixels, axis=-1, keepdims=True))
     probabilities = layers.Dense(4, "softmax")(layers.Flatten()(resized))
     with pytest.raises(export.ExportError, match=r"model resizes cannot.*ScaleAndTranslate"):
-        EXPORT[format_](
+        export.export_onnx(
             keras.Model(pixels, probabilities, name="resizes"),
-            tmp_path / f"resizes{SUFFIXES[format_]}",
+            tmp_path / "resizes.onnx",
         )
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_only_the_four_probabilities_are_exported(model, tmp_path, format_):
+def test_only_the_four_probabilities_are_exported(model, tmp_path):
     several = keras.Model(model.inputs, [model.outputs[0], model.layers[-2].output])
     for other in (several, keras.Model(model.inputs, layers.Dense(5)(model.outputs[0]))):
         with pytest.raises(export.ExportError, match="probabilities of glioma"):
-            EXPORT[format_](other, tmp_path / f"other{SUFFIXES[format_]}")
+            export.export_onnx(other, tmp_path / "other.onnx")
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_the_name_and_the_backend_are_checked(model, tmp_path, monkeypatch, format_):
-    with pytest.raises(export.ExportError, match=rf"does not end in \{SUFFIXES[format_]}"):
-        EXPORT[format_](model, tmp_path / "small.keras")
+def test_the_name_and_the_backend_are_checked(model, tmp_path, monkeypatch):
+    with pytest.raises(export.ExportError, match=r"does not end in \.onnx"):
+        export.export_onnx(model, tmp_path / "small.keras")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(export.ExportError, match="KERAS_BACKEND=tensorflow"):
-        EXPORT[format_](model, tmp_path / f"small{SUFFIXES[format_]}")
+        export.export_onnx(model, tmp_path / "small.onnx")
 
 
 def test_an_absent_package_is_named(model, exported, tmp_path, monkeypatch):
-    for module in ("tf2onnx", "onnxruntime", "ai_edge_litert.interpreter"):
+    for module in ("tf2onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, module, None)
-    for format_ in FORMATS:
-        with pytest.raises(engines.EngineError, match=f"pip install {PACKAGES[format_]}"):
-            PREDICT[format_](exported[format_], pictures((1, 64, 64, 1)))
+    with pytest.raises(engines.EngineError, match="pip install onnxruntime"):
+        engines.predict_onnx(exported, pictures((1, 64, 64, 1)))
     with pytest.raises(export.ExportError, match="pip install tf2onnx"):
         export.export_onnx(model, tmp_path / "small.onnx")
 
 
-@pytest.mark.parametrize("format_", FORMATS)
-def test_a_file_that_cannot_be_run_is_named(exported, tmp_path, format_):
-    broken = tmp_path / f"broken{SUFFIXES[format_]}"
+def test_a_file_that_cannot_be_run_is_named(exported, tmp_path):
+    broken = tmp_path / "broken.onnx"
     with pytest.raises(engines.EngineError, match=r"there is no file .*broken"):
-        OPEN[format_](broken)
-    whole = exported[format_].read_bytes()
+        engines.open_onnx(broken)
+    whole = exported.read_bytes()
     for content in (b"", b"not a model", whole[: len(whole) // 2], whole[:-100]):
         broken.write_bytes(content)
         with pytest.raises(engines.EngineError, match=r"broken.*cannot be loaded as"):
-            OPEN[format_](broken)
+            engines.open_onnx(broken)
 
 
 def test_a_file_of_another_model_is_refused(tmp_path):
-    function = tensorflow.function(
-        lambda x: {"y": 2 * x}, input_signature=[tensorflow.TensorSpec((None, 4), name="x")]
-    ).get_concrete_function()
-    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
-        [function], tensorflow.Module()
-    )
-    (tmp_path / "other.tflite").write_bytes(converter.convert())
     value = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (None, 4)) for name in "xy"
     ]
@@ -279,12 +255,10 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     onnx.save(
         onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "other.onnx"
     )
-    for format_ in FORMATS:
-        with pytest.raises(engines.EngineError, match="holds another kind of model"):
-            OPEN[format_](tmp_path / f"other{SUFFIXES[format_]}")
+    with pytest.raises(engines.EngineError, match="holds another kind of model"):
+        engines.open_onnx(tmp_path / "other.onnx")
 
 
-@pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize(
     "pixels",
     [
@@ -292,6 +266,6 @@ def test_a_file_of_another_model_is_refused(tmp_path):
         np.zeros((1, 64, 64, 2), np.uint8), np.zeros((1, 0, 64, 1), np.uint8),
     ],
 )  # fmt: skip
-def test_pictures_of_another_kind_are_refused(exported, format_, pixels):
+def test_pictures_of_another_kind_are_refused(exported, pixels):
     with pytest.raises(engines.EngineError, match="give a uint8 array"):
-        PREDICT[format_](exported[format_], pixels)
+        engines.predict_onnx(exported, pixels)

@@ -15,7 +15,7 @@ import pytest
 from matplotlib.path import Path as Polygon
 from PIL import Image
 
-from brainlib import datasets, figshare
+from brainlib.data import datasets, figshare
 
 NUMBERS = range(225, 233)  # real slices, 229 of which stands mislabelled in the Kaggle collection
 PATIENTS = {225: "101016", 226: "MR050001", 227: "MR050001B", 228: "MR050001C", 229: "101127"}

@@ -20,8 +20,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from brainlib import CLASS_NAMES, engines, images, inference, paths
+from brainlib import CLASS_NAMES, imaging, inference, paths
 from brainlib.inference import folder
+from brainlib.models import engines
 
 CLASSES = list(CLASS_NAMES)
 BAND = 64
@@ -74,16 +75,18 @@ def small_parts(monkeypatch):
 @pytest.fixture
 def read(monkeypatch):
     """Note the names of the scans that are read."""
-    names, read_scan = [], images.read_scan
+    names, read_scan = [], imaging.read_scan
     monkeypatch.setattr(
-        images, "read_scan", lambda scan, plane: names.append(scan.series) or read_scan(scan, plane)
+        imaging,
+        "read_scan",
+        lambda scan, plane: names.append(scan.series) or read_scan(scan, plane),
     )
     return names
 
 
 def classify(place, output, task):
     """Classify a folder and return its two tables as they were written."""
-    files = inference.classify_scans(images.list_scans(place), output, task)
+    files = inference.classify_scans(imaging.list_scans(place), output, task)
     return [file.read_bytes() for file in files]
 
 
@@ -108,7 +111,7 @@ def test_each_slice_of_a_mixed_folder_is_one_row_in_order(task, tmp_path):
     (place / "00004.png").write_bytes(b"\x89PNG cut short")
     (place / "00020.nii").write_bytes(b"no volume")
     (place / "notes.txt").write_text("no scan", encoding="utf-8")
-    slices, series = inference.classify_scans(images.list_scans(place), tmp_path / "out", task)
+    slices, series = inference.classify_scans(imaging.list_scans(place), tmp_path / "out", task)
     table, studies = inference.read_predictions(slices), pd.read_csv(series, keep_default_na=False)
     expected = [f"{number:05d}.png" for number in range(30)]
     expected[20:20] = ["00020.nii"]
@@ -131,7 +134,7 @@ def test_names_with_every_sign_come_back_from_the_table(task, tmp_path):
     names.append(os.fsdecode(b"latin-\xfc.png"))
     for name in names:
         Image.new("L", (8, 8), grey_of(2)).save(place / name)
-    slices, series = inference.classify_scans(images.list_scans(place), tmp_path / "out", task)
+    slices, series = inference.classify_scans(imaging.list_scans(place), tmp_path / "out", task)
     table = inference.read_predictions(slices)
     assert sorted(Path(path).name for path in table["path"]) == sorted(names)
     assert (table["class"] == CLASSES[2]).all()
@@ -164,7 +167,7 @@ def test_a_process_that_was_killed_goes_on(task, tmp_path, read):
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from brainlib import images, inference\n"
+        "from brainlib import imaging, inference\n"
         "from brainlib.inference import folder\n"
         "folder.PART_PICTURES, answer = 8, folder.answer_part\n"
         "def slowly(*arguments, **named):\n"
@@ -172,7 +175,7 @@ def test_a_process_that_was_killed_goes_on(task, tmp_path, read):
         "    return answer(*arguments, **named)\n"
         "folder.answer_part = slowly\n"
         "model, place, output = map(Path, sys.argv[1:])\n"
-        "inference.classify_scans(images.list_scans(place), output, inference.Task(model))\n"
+        "inference.classify_scans(imaging.list_scans(place), output, inference.Task(model))\n"
     )
     output = tmp_path / "out"
     process = subprocess.Popen(
@@ -251,14 +254,14 @@ def test_an_output_that_is_no_folder_is_said(task, tmp_path):
 
 
 def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_path, monkeypatch):
-    place, read_scan = draw(tmp_path / "scans", 12), images.read_scan
+    place, read_scan = draw(tmp_path / "scans", 12), imaging.read_scan
 
     def fail(scan, plane):
         if scan.series == "00003.png":
             raise MemoryError("too\nlarge")
         return iter([]) if scan.series == "00005.png" else read_scan(scan, plane)
 
-    monkeypatch.setattr(images, "read_scan", fail)
+    monkeypatch.setattr(imaging, "read_scan", fail)
     classify(place, tmp_path / "out", task)
     table = inference.read_predictions(tmp_path / "out" / "predictions.csv").set_index("series")
     assert len(table) == 12 and (table["error"] != "").sum() == 2
@@ -268,7 +271,7 @@ def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_
 
 def test_scans_of_one_name_from_two_folders_stay_two_studies(task, tmp_path):
     scans = [
-        scan for name in ("here", "there") for scan in images.list_scans(draw(tmp_path / name, 3))
+        scan for name in ("here", "there") for scan in imaging.list_scans(draw(tmp_path / name, 3))
     ]
     _, series = inference.classify_scans(scans, tmp_path / "out", task)
     assert len(pd.read_csv(series)) == 6
@@ -292,9 +295,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(task, tmp_path, monkey
             weakref.finalize(thing, count, kind, None, -1)
         return thing
 
-    read_scan, answer_batch = images.read_scan, folder.answer_batch
+    read_scan, answer_batch = imaging.read_scan, folder.answer_batch
     monkeypatch.setattr(
-        images, "read_scan", lambda *scan: (count("slices", one) for one in read_scan(*scan))
+        imaging, "read_scan", lambda *scan: (count("slices", one) for one in read_scan(*scan))
     )
     monkeypatch.setattr(
         folder, "answer_batch", lambda *batch: count("tables", answer_batch(*batch))
@@ -315,8 +318,8 @@ def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
 def test_slices_are_read_while_others_are_classified(task, tmp_path, monkeypatch):
     """The first ten are answered once the eleventh is being read: in turn that would never be."""
     monkeypatch.setattr(folder.in_batches, "__defaults__", (10,))
-    read_scan, answer_batch = images.read_scan, folder.answer_batch
-    scans = images.list_scans(draw(tmp_path / "scans", 30))
+    read_scan, answer_batch = imaging.read_scan, folder.answer_batch
+    scans = imaging.list_scans(draw(tmp_path / "scans", 30))
     eleventh = threading.Event()
 
     def read(scan, *args):
@@ -328,7 +331,7 @@ def test_slices_are_read_while_others_are_classified(task, tmp_path, monkeypatch
         assert eleventh.wait(timeout=60), "no slice is read while others wait for their answer"
         return answer_batch(*batch)
 
-    monkeypatch.setattr(images, "read_scan", read)
+    monkeypatch.setattr(imaging, "read_scan", read)
     monkeypatch.setattr(folder, "answer_batch", answer)
     assert len(folder.classify_part(scans, task)) == 30
 
@@ -352,7 +355,7 @@ def test_the_engines_agree_on_the_released_files(name, tmp_path):
         task = inference.Task(model, engine)
         classify(tmp_path / "scans", tmp_path / engine, task)
         table = inference.read_predictions(tmp_path / engine / "predictions.csv")
-        answers.append(folder.classify_part(images.list_scans(tmp_path / "scans"), task)[CLASSES])
+        answers.append(folder.classify_part(imaging.list_scans(tmp_path / "scans"), task)[CLASSES])
         assert len(table) == 4
     for answer in answers[1:]:
         np.testing.assert_allclose(answer, answers[0], rtol=0, atol=1e-4)
@@ -363,8 +366,8 @@ def test_one_picture_needs_no_tensorflow(task, tmp_path):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from brainlib import images, inference\n"
-        "scans = images.list_scans(sys.argv[2])\n"
+        "from brainlib import imaging, inference\n"
+        "scans = imaging.list_scans(sys.argv[2])\n"
         "inference.classify_scans(scans, sys.argv[3], inference.Task(Path(sys.argv[1])))\n"
         "heavy = {'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib', 'distributed'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainlib import CLASS_NAMES, gate, images, paths, phantom
-from brainlib.gate import wrong_inputs
+from brainlib import CLASS_NAMES, imaging, paths
+from brainlib.data import phantom
+from brainlib.inference import gate
+from brainlib.inference.gate import wrong_inputs
 
 RELEASED = paths.project_root() / "model" / "brain_tumor.gate.npz"
 
@@ -146,7 +148,7 @@ def test_reading_and_asking_a_gate_loads_nothing_heavy(fitted, tmp_path):
     gate.write_gate(fitted, file)
     program = (
         "import sys, numpy as np\n"
-        "from brainlib import gate\n"
+        "from brainlib.inference import gate\n"
         f"one = gate.read_gate({str(file)!r})\n"
         "assert gate.refuse(one, np.eye(64, dtype=np.uint8) * 255)\n"
         "heavy = {'sklearn', 'scipy', 'pandas', 'keras', 'tensorflow', 'skimage'}\n"
@@ -183,5 +185,5 @@ def test_the_released_gate_knows_heads_from_photographs(simulated, photograph):
     assert gate.refuse(released, wrong_inputs.read_real_head()) == ""
     accepted = [gate.refuse(released, one) == "" for one in heads(simulated, HELD_OUT)[1]]
     assert np.mean(accepted) > 0.8
-    for wrong in (photograph, images.resize(noise(), 300)):
+    for wrong in (photograph, imaging.resize(noise(), 300)):
         assert gate.refuse(released, wrong) == "it does not look like a slice of a head MRI"

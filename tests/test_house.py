@@ -1,5 +1,6 @@
 """The house: what the README, the lock and the released results promise."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -7,9 +8,36 @@ from importlib import metadata
 
 import pytest
 
-from brainlib import CLASS_NAMES, paths, readme, results, runs, splits
+from brainlib import CLASS_NAMES, paths
+from brainlib.data import splits
+from brainlib.evaluation import results
+from brainlib.notebook import runs
+from scripts import readme
 
 ROOT = paths.project_root()
+
+ARROWS = {
+    "data": (),
+    "imaging": ("data",),
+    "audit": ("data", "imaging"),
+    "models": (),
+    "training": ("models", "imaging"),
+    "evaluation": ("data",),
+    "explain": ("models", "imaging"),
+    "inference": ("models", "imaging", "evaluation"),
+    "report": ("inference", "explain"),
+    "plots": (),
+    "notebook": ("audit", "training", "report", "plots"),
+    "cli": ("notebook",),
+    "__main__": ("cli",),
+}
+"""The rooms, lower ones first, and what each takes from: those, and what these take from."""
+
+ROOMS = tuple(ARROWS)
+MAY_TAKE = {}
+for _room, _below in ARROWS.items():
+    MAY_TAKE[_room] = {"", *_below, *(name for one in _below for name in MAY_TAKE[one])}
+MAY_TAKE[""] = set()
 
 
 def test_importing_brainlib_loads_nothing_heavy():
@@ -19,6 +47,37 @@ def test_importing_brainlib_loads_nothing_heavy():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_arrows_between_rooms_go_down():
+    """Every room takes from those that it may, and `paths` from all; `scripts` is taken by none."""
+    for file in (ROOT / "brainlib").rglob("*.py"):
+        room = room_of(file.relative_to(ROOT / "brainlib").with_suffix("").parts)
+        for name in imported_modules(file):
+            first, *rest = name.split(".")
+            assert first != "scripts", f"{file} imports {name}"
+            if first == "brainlib":
+                other = room_of(rest)
+                assert other in (room, *MAY_TAKE[room]), f"{file} imports {name}"
+
+
+def room_of(parts):
+    """Return the room of a module, `""` for the package itself and for `paths`."""
+    return parts[0] if parts and parts[0] in ROOMS else ""
+
+
+def imported_modules(file):
+    """Return the full names of what a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_folder_and_module_of_brainlib_is_a_room():
+    found = {path.stem for path in (ROOT / "brainlib").glob("[a-z]*") if path.suffix in ("", ".py")}
+    assert found == {*ROOMS, "paths"} - {"__main__"}
 
 
 def test_the_lock_is_exact_and_names_no_index():

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainlib import CLASS_NAMES, datasets, images, phantom
+from brainlib import CLASS_NAMES, imaging
+from brainlib.data import datasets, phantom
 
 SIZE = 32
 
@@ -29,15 +30,15 @@ def folder(original, tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """List the files that are decoded from now on."""
-    read, found = images.read_picture, []
+    read, found = imaging.read_picture, []
     monkeypatch.setattr(
-        images.pictures, "read_picture", lambda file: found.append(file) or read(file)
+        imaging.pictures, "read_picture", lambda file: found.append(file) or read(file)
     )
     return found
 
 
 def load(folder):
-    return images.load_images(datasets.open_folder(folder), SIZE)
+    return imaging.load_images(datasets.open_folder(folder), SIZE)
 
 
 def cache_files(folder):
@@ -46,7 +47,7 @@ def cache_files(folder):
 
 def read_saved(picture, folder, name="picture.png", **options):
     picture.save(folder / name, **options)
-    return images.read_picture(folder / name)
+    return imaging.read_picture(folder / name)
 
 
 def gradient(low, high, dtype, shape=(16, 16)):
@@ -64,12 +65,12 @@ def test_a_picture_is_recognised_by_its_content(tmp_path, kind, name):
 
 def test_the_odd_files_of_the_phantom_are_read_and_counted(folder):
     collection = datasets.open_folder(folder)
-    formats = images.file_formats(collection)
+    formats = imaging.file_formats(collection)
     odd = formats[formats["format"] == "PNG"]
     assert set(odd["mode"]) == {"RGBA", "P"} and (odd["ending"] == ".jpg").all()
     assert formats["files"].sum() == len(collection.table)
     for path in collection.table["path"]:
-        pixels = images.read_picture(folder / path)
+        pixels = imaging.read_picture(folder / path)
         assert pixels.shape == (64, 64) and pixels.std() > 10
 
 
@@ -132,12 +133,12 @@ def test_the_orientation_that_a_camera_noted_is_applied(tmp_path):
 def test_an_upload_is_read_as_a_file_is(original):
     file = next((original / "Training" / "glioma").iterdir())
     with file.open("rb") as upload:
-        np.testing.assert_array_equal(images.read_picture(upload), images.read_picture(file))
+        np.testing.assert_array_equal(imaging.read_picture(upload), imaging.read_picture(file))
 
 
 def test_resizing_is_antialiased():
     fine = np.indices((256, 256)).sum(axis=0) % 2 * 255
-    small = images.resize(fine.astype(np.uint8), 32)
+    small = imaging.resize(fine.astype(np.uint8), 32)
     assert small.shape == (32, 32) and np.abs(small.astype(int) - 127).max() <= 2
 
 
@@ -162,16 +163,16 @@ def a_folder(file):
 def test_a_picture_that_cannot_be_read_is_named(folder, spoil):
     file = next((folder / "Testing" / "glioma").iterdir())
     spoil(file)
-    with pytest.raises(images.ImageError, match="cannot be read as a picture") as refused:
-        images.read_picture(file)
+    with pytest.raises(imaging.ImageError, match="cannot be read as a picture") as refused:
+        imaging.read_picture(file)
     assert str(refused.value).count(str(file)) == 1
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(images.pictures, "MAX_PICTURE_PIXELS", 99)
+    monkeypatch.setattr(imaging.pictures, "MAX_PICTURE_PIXELS", 99)
     Image.new("L", (10, 10)).save(tmp_path / "large.png")
-    with pytest.raises(images.ImageError, match=r"large\.png .* 10 by 10 pixels.*scale it down"):
-        images.read_picture(tmp_path / "large.png")
+    with pytest.raises(imaging.ImageError, match=r"large\.png .* 10 by 10 pixels.*scale it down"):
+        imaging.read_picture(tmp_path / "large.png")
 
 
 def test_row_i_shows_picture_i(folder):
@@ -179,7 +180,7 @@ def test_row_i_shows_picture_i(folder):
     assert loaded.pixels.dtype == np.uint8 and not loaded.unreadable
     assert loaded.pixels.shape == (len(loaded.table), SIZE, SIZE, 1)
     for path, pixels in zip(loaded.table["path"], loaded.pixels, strict=True):
-        expected = images.resize(images.read_picture(folder / path), SIZE)
+        expected = imaging.resize(imaging.read_picture(folder / path), SIZE)
         np.testing.assert_array_equal(pixels[..., 0], expected)
 
 
@@ -190,7 +191,7 @@ def test_a_second_load_decodes_nothing(folder, decoded):
     assert len(decoded) == len(first.table)
     np.testing.assert_array_equal(first.pixels, again.pixels)
     pd.testing.assert_frame_equal(first.table, again.table)
-    other = images.load_images(datasets.open_folder(folder), SIZE // 2)
+    other = imaging.load_images(datasets.open_folder(folder), SIZE // 2)
     assert other.pixels.shape[1] == SIZE // 2
 
 
@@ -284,18 +285,18 @@ def test_one_unreadable_in_a_hundred_is_left_out_and_named(many, caplog):
 def test_two_unreadable_in_a_hundred_are_too_many(many):
     no_picture(many / "glioma" / "004.png")
     (many / "notumor" / "002.png").write_bytes(b"\x89PNG")
-    with pytest.raises(images.ImageError, match=r"2 of 100 pictures .* more than 1%") as refused:
+    with pytest.raises(imaging.ImageError, match=r"2 of 100 pictures .* more than 1%") as refused:
         load(many)
     assert "The first is glioma/004.png" in str(refused.value)
 
 
 def test_samples_and_histograms_are_of_their_class(many):
     loaded = load(many)
-    samples = images.sample_pictures(loaded, 3, seed=1)
+    samples = imaging.sample_pictures(loaded, 3, seed=1)
     for number, label in enumerate(CLASS_NAMES):
         assert len(samples[label]) == 3
         assert all(int(picture[0, 0]) % 4 == number for picture in samples[label])
-    histograms = images.grey_histograms(loaded, bins=256)
+    histograms = imaging.grey_histograms(loaded, bins=256)
     np.testing.assert_allclose(histograms.sum(), 1)
     assert histograms["glioma"].iloc[[100, 104]].tolist() == [0.04] * 2
     assert histograms["glioma"].iloc[101] == 0

@@ -11,17 +11,9 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from brainlib import (
-    CLASS_NAMES,
-    evaluation,
-    images,
-    inference,
-    models,
-    phantom,
-    report,
-    runs,
-    splits,
-)
+from brainlib import CLASS_NAMES, evaluation, imaging, inference, models, report
+from brainlib.data import phantom, splits
+from brainlib.notebook import choosing, runs
 
 CLASSES = list(CLASS_NAMES)
 BAND = 64
@@ -57,7 +49,7 @@ def classifier(model, **rules_and_gate):
 
 
 def opened(files):
-    return (one for file in files for one in images.open_scans(file))
+    return (one for file in files for one in imaging.open_scans(file))
 
 
 def flat(number, size=(8, 8)):
@@ -126,7 +118,7 @@ def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, co
             picture.convert("L").convert(mode).save(tmp_path / f"{mode}.png")
         picture.resize((301, 97)).save(tmp_path / "wide.bmp")
         picture.resize((1, 1)).save(tmp_path / "tiny.tif")
-    table = inference.classify(classifier(network), images.open_scans(tmp_path)).set_index("path")
+    table = inference.classify(classifier(network), imaging.open_scans(tmp_path)).set_index("path")
     table.index = table.index.str.rsplit("/").str[-1]
     np.testing.assert_allclose(table[CLASSES].sum(axis="columns"), 1, rtol=1e-5)
     assert len(table) == 5 and (table["error"] == "").all()
@@ -139,7 +131,7 @@ def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, co
 
 def test_a_picture_that_is_named_is_taken_whatever_it_is_called(by_brightness, tmp_path):
     file = draw(tmp_path, ["scan.png"])[0].rename(tmp_path / "scan")
-    table = inference.classify(classifier(by_brightness), images.open_scans(file))
+    table = inference.classify(classifier(by_brightness), imaging.open_scans(file))
     assert table["class"].tolist() == [CLASSES[0]]
 
 
@@ -147,21 +139,21 @@ def test_the_slices_of_a_volume_are_rows_of_one_series(by_brightness, tmp_path):
     volume = np.stack([np.full((20, 20), 30 + 10 * number) for number in range(4)], axis=-1)
     volume[0, 0, :] = 0
     nibabel.save(nibabel.Nifti1Image(volume.astype(np.uint8), np.eye(4)), tmp_path / "head.nii.gz")
-    table = inference.classify(classifier(by_brightness), images.open_scans(tmp_path, "axial"))
+    table = inference.classify(classifier(by_brightness), imaging.open_scans(tmp_path, "axial"))
     assert table["slice"].tolist() == [0, 1, 2, 3] and (table["plane"] == "axial").all()
     assert table["series"].unique().tolist() == ["head.nii.gz"]
     assert (table["class"] != "").all() and (table["error"] == "").all()
-    shown = inference.readable(images.list_scans(tmp_path, "axial"), 2, "axial")
+    shown = choosing.readable(imaging.list_scans(tmp_path, "axial"), 2, "axial")
     assert [one.number for one in shown] == [0, 1]
 
 
 def test_the_pictures_of_a_run_are_those_named_or_some_of_the_test_pictures(collection, tmp_path):
     files = draw(tmp_path, ["1.png", "2.png"])
     named = runs.start("04_infer", {"pictures": str(tmp_path), "source": "no/such/folder"})
-    assert [one.file for one in inference.choose_scans(named)] == files
+    assert [one.file for one in choosing.choose_scans(named)] == files
     variables = {"source": str(collection), "seed": 1}
     chosen, again = (
-        [one.file for one in inference.choose_scans(runs.start("04_infer", variables), count=3)]
+        [one.file for one in choosing.choose_scans(runs.start("04_infer", variables), count=3)]
         for _ in range(2)
     )
     assert chosen == again and len(set(chosen)) == 3
@@ -236,14 +228,14 @@ def test_a_report_is_written_for_as_many_studies_as_are_asked_for(released, coll
         with Image.open(source) as picture:
             picture.resize((160, 160)).save(folder / f"<{name}>.png")
     Image.new("L", (90, 90)).save(folder / "blank.png")
-    scans = images.list_scans(folder)
+    scans = imaging.list_scans(folder)
     task = inference.Task(released.model)
     written = inference.classify_scans(scans, tmp_path, task)
     predictions = inference.read_predictions(written[0])
     studies = inference.read_studies(written[1])
     assert predictions["decision"].str.startswith("refused: it is blank").sum() == 1
     for most in (2, 9):
-        reports = inference.write_reports(
+        reports = report.write_reports(
             released, scans, predictions, studies, tmp_path / "reports", most
         )
         assert len(reports) == min(most, 3)
@@ -254,22 +246,22 @@ def test_a_report_is_written_for_as_many_studies_as_are_asked_for(released, coll
 
 def test_a_model_without_gate_and_rules_has_no_report(by_brightness, tmp_path):
     with pytest.raises(report.ReportError, match="no gate or no rules"):
-        inference.write_reports(
+        report.write_reports(
             classifier(by_brightness), [], pd.DataFrame(), pd.DataFrame(), tmp_path
         )
 
 
 def test_pictures_of_one_name_in_two_folders_are_two_studies(tmp_path):
     draw(tmp_path, [f"Testing/{name}/1.png" for name in CLASS_NAMES])
-    scans = inference.choose_scans(runs.start("04_infer", {"source": str(tmp_path)}))
+    scans = choosing.choose_scans(runs.start("04_infer", {"source": str(tmp_path)}))
     assert len({scan.series for scan in scans}) == len(scans) == 4
-    slices = inference.readable(scans, 4)
+    slices = choosing.readable(scans, 4)
     assert [one.series for one in slices] == [scan.series for scan in scans]
 
 
 def test_large_pictures_are_held_in_small_numbers():
     large = [
-        images.ScanSlice(Path(str(n)), pixels=np.zeros((3000, 3000), np.uint8)) for n in range(5)
+        imaging.ScanSlice(Path(str(n)), pixels=np.zeros((3000, 3000), np.uint8)) for n in range(5)
     ]
     sizes = [len(batch) for batch in inference.classifier.in_batches(large)]
     assert sizes == [2, 2, 1]
@@ -291,7 +283,7 @@ def test_what_a_file_says_it_was_taken_with_counts(
     header.Modality = modality
     header.save_as(tmp_path / "slice.dcm")
     table = inference.classify(
-        classifier(by_brightness, gate="any"), images.open_scans(tmp_path / "slice.dcm")
+        classifier(by_brightness, gate="any"), imaging.open_scans(tmp_path / "slice.dcm")
     )
     assert table["decision"].tolist() == [decision]
     assert bool(table["class"].item()) == (decision == "accepted")

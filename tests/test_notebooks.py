@@ -9,7 +9,9 @@ import pandas as pd
 import papermill
 import pytest
 
-from brainlib import CLASS_NAMES, evaluation, inference, paths, phantom, pipeline, runs
+from brainlib import CLASS_NAMES, evaluation, inference, paths
+from brainlib.data import phantom
+from brainlib.notebook import pipeline, runs
 
 NOTEBOOKS = {
     name: paths.project_root() / "notebooks" / f"{name}.ipynb" for name in pipeline.NOTEBOOKS

@@ -23,9 +23,10 @@ from nilearn.datasets import load_mni152_template
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from brainlib import CLASS_NAMES, images, inference, page, paths, plots
+from brainlib import CLASS_NAMES, imaging, inference, paths, plots
 from brainlib.explain import OUTLINE_THRESHOLD
-from brainlib.page import drawing, server, uploads, view, wording
+from brainlib.report import app
+from brainlib.report.app import drawing, server, uploads, view, wording
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 TOKEN = "of-the-test"
@@ -163,7 +164,7 @@ def test_all_archives_of_an_upload_share_the_room(tmp_path, monkeypatch):
 
 def test_uploads_of_one_name_are_two_studies(temporary):
     files = [upload("slice.png", png(200)), upload("slice.png", png(20))]
-    reading = page.read_uploads(stand_in(), files)
+    reading = app.read_uploads(stand_in(), files)
     assert [study.name for study in reading.studies] == ["slice.png", "slice.png (2)"]
     assert reading.studies[0].answer["glioma"] > reading.studies[1].answer["glioma"]
 
@@ -171,7 +172,7 @@ def test_uploads_of_one_name_are_two_studies(temporary):
 def test_each_bad_file_is_one_sentence_and_the_rest_is_answered(temporary):
     bad = {"cut <i>.jpg": png(5)[:40], "notes.txt": b"hello", "volume.nii": b"\x00" * 500}
     files = [upload(name, content) for name, content in bad.items()]
-    reading = page.read_uploads(stand_in(), [*files, upload("good.png", png(250))])
+    reading = app.read_uploads(stand_in(), [*files, upload("good.png", png(250))])
     assert [study.answer["class"] for study in reading.studies] == ["glioma"]
     assert len(reading.problems) == 3
     for name in bad:
@@ -182,9 +183,9 @@ def test_each_bad_file_is_one_sentence_and_the_rest_is_answered(temporary):
 
 
 def test_an_upload_leaves_no_file_behind(temporary):
-    page.read_uploads(stand_in(), [upload("a.png", png(9)), upload("z.zip", archive({"b": b"x"}))])
-    with pytest.raises(page.PageError, match=r"notes\.txt"):
-        page.read_uploads(stand_in(), [upload("notes.txt", b"hello")])
+    app.read_uploads(stand_in(), [upload("a.png", png(9)), upload("z.zip", archive({"b": b"x"}))])
+    with pytest.raises(app.PageError, match=r"notes\.txt"):
+        app.read_uploads(stand_in(), [upload("notes.txt", b"hello")])
     assert list(temporary.iterdir()) == []
 
 
@@ -226,7 +227,7 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
 
 
 def test_a_model_that_is_not_there_is_said_on_the_page(tmp_path):
-    shown = page.open_page(tmp_path / "absent.keras")
+    shown = app.open_page(tmp_path / "absent.keras")
     assert "absent.onnx" in all_text(shown) and not hasattr(shown.children[0], "upload")
 
 
@@ -238,7 +239,7 @@ def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
     rules = {"study": rule, "conformal": {"coverage": 0.9, "thresholds": dict.fromkeys(
         CLASS_NAMES, 0.5)}, "reliability": [], "limits": {}}  # fmt: skip
     shown = view.Page(stand_in(rules=rules))
-    reading = page.read_uploads(
+    reading = app.read_uploads(
         shown.classifier, [upload(name, content) for name, content in files.items()]
     )
     assert len(reading.studies) == 1 and len(reading.studies[0].slices) == 4
@@ -310,17 +311,17 @@ def test_of_a_notebook_only_the_parameters_and_the_page_are_run():
     for source, tags in (("a = 1", ["parameters"]), ("import os", []), ("page.show(a)", ["page"])):
         notebook.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": tags}))
     sources = [cell.source for cell in server.page_cells(notebook, {"a": "x"}).cells]
-    assert sources == ["a = 1", "from brainlib import page\na = 'x'", "page.show(a)"]
+    assert sources == ["a = 1", "from brainlib.report import app\na = 'x'", "page.show(a)"]
     assert len(notebook.cells) == 3
     del notebook.cells[2]
-    with pytest.raises(page.PageError, match="tag 'page'"):
+    with pytest.raises(app.PageError, match="tag 'page'"):
         server.page_cells(notebook)
 
 
 def test_the_page_opens_without_tensorflow():
     pytest.importorskip("onnxruntime")
     program = (
-        "import sys\nfrom brainlib import page\npage.open_page()\n"
+        "import sys\nfrom brainlib.report import app\napp.open_page()\n"
         "heavy = {'tensorflow', 'keras', 'matplotlib', 'seaborn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -350,10 +351,10 @@ def served(plain_model, tmp_path_factory):
     pytest.importorskip("voila")
     folder = tmp_path_factory.mktemp("served")
     program = (
-        "import logging, sys, tempfile\nfrom brainlib import page\n"
+        "import logging, sys, tempfile\nfrom brainlib.report import app\n"
         "logging.basicConfig(format='%(message)s', level=logging.INFO)\n"
         "tempfile.tempdir = sys.argv[1]\n"
-        "page.serve(port=0, open_browser=False, token=sys.argv[2],"
+        "app.serve(port=0, open_browser=False, token=sys.argv[2],"
         " parameters={'model': sys.argv[3]})\n"
     )
     process = subprocess.Popen(
@@ -459,7 +460,7 @@ def write_scans(folder):
 
 def answers(model, files):
     classifier = inference.open_classifier(model)
-    found = inference.classify(classifier, images.open_scans(files["picture"]))
+    found = inference.classify(classifier, imaging.open_scans(files["picture"]))
     return {"picture": wording.words.NAMES[found["class"][0]].capitalize()}
 
 

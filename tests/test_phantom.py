@@ -10,8 +10,9 @@ from matplotlib.path import Path as Polygon
 from PIL import Image
 from scipy import ndimage
 
-from brainlib import CLASS_NAMES, phantom
-from brainlib.phantom import anatomy, collection, fields, lesions, patient
+from brainlib import CLASS_NAMES
+from brainlib.data import phantom
+from brainlib.data.phantom import anatomy, collection, fields, lesions, patient
 
 SIZE = 112
 PATIENTS, SLICES = 12, 6

@@ -11,22 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import (
-    CLASS_NAMES,
-    corruptions,
-    engines,
-    evaluation,
-    explain,
-    images,
-    inference,
-    models,
-    paths,
-    phantom,
-    release,
-    results,
-    runs,
-)
-from brainlib.models import brain_tumor
+from brainlib import CLASS_NAMES, evaluation, explain, imaging, inference, models, paths
+from brainlib.data import phantom
+from brainlib.evaluation import corruptions, results
+from brainlib.models import brain_tumor, engines
+from brainlib.notebook import runs
+from scripts import release
 
 FOLDS = (0, 1)
 PICTURES = 8
@@ -109,7 +99,7 @@ def released(document, model_folder):
 
 @pytest.fixture(scope="module")
 def pictures(collection):
-    return [images.read_picture(file) for file in sorted(collection.rglob("glioma/*.jpg"))[:6]]
+    return [imaging.read_picture(file) for file in sorted(collection.rglob("glioma/*.jpg"))[:6]]
 
 
 def test_the_released_model_is_that_of_fold_0_softened(document, released, model_folder, pictures):
@@ -159,7 +149,7 @@ def test_missing_predictions_are_named(tmp_path, model_folder):
 def test_all_files_answer_alike(document, released, model_folder, pictures):
     found = document["release"]
     assert found["checked_pictures"] > 5
-    for name in ("maps", "maps_onnx", "onnx", "litert"):
+    for name in ("maps", "maps_onnx", "onnx"):
         assert 0 <= found[name]["largest_difference"] <= 1e-4
     maps = keras.models.load_model(model_folder / "brain_tumor_maps.keras")
     drawn = explain.draw_maps(maps, pictures)
@@ -192,7 +182,7 @@ def test_sizes_are_those_of_the_files(document, model_folder):
 
 def test_speed_is_measured_for_each_way_against_the_starting_network(document):
     found = document["release"]
-    for name in ("brain_tumor", "onnx", "litert", "seed_cnn"):
+    for name in ("brain_tumor", "onnx", "seed_cnn"):
         speed, ratio = found[name]["pictures_a_second"], found[name]["speed_ratio"]
         assert ratio == pytest.approx(speed / found["seed_cnn"]["pictures_a_second"], rel=0.02)
     assert found["speed_ratio"] == found["brain_tumor"]["speed_ratio"]
@@ -239,7 +229,7 @@ def test_robustness_of_both_networks_is_written_and_summed_up(document, model_fo
 def test_another_scanner_is_counted(document, released, collection):
     found = document["other_scanners"]
     files = list((collection / "Testing" / "notumor").iterdir())
-    answers = inference.predict_pictures(released, map(images.read_picture, files))
+    answers = inference.predict_pictures(released, map(imaging.read_picture, files))
     share = (answers.argmax(axis=1) == CLASS_NAMES.index("notumor")).mean()
     assert found["slices"] == len(files) and found["unreadable"] == 0
     assert found["called_notumor"] == pytest.approx(share, abs=1e-6)

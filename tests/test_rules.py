@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, evaluation, results, rules, studies
+from brainlib import CLASS_NAMES, evaluation
+from brainlib.evaluation import results
+from brainlib.inference import rules, studies
+from scripts.release.rules import make_rules
 
 CLASSES = list(CLASS_NAMES)
 METRICS = {
@@ -72,7 +75,7 @@ def test_rules_come_back_from_their_file_as_they_were(fitted, tmp_path):
 
 
 def test_an_absent_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(rules.RulesError, match=r"none\.json does not exist.*brainlib release"):
+    with pytest.raises(rules.RulesError, match=r"none\.json does not exist.*scripts.release"):
         rules.read_rules(tmp_path / "none.json")
 
 
@@ -80,7 +83,7 @@ def test_an_absent_file_says_how_to_make_it(tmp_path):
 def test_a_damaged_file_says_how_to_make_it_again(tmp_path, text):
     path = tmp_path / "rules.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(rules.RulesError, match=re.escape(str(path)) + r".*brainlib release"):
+    with pytest.raises(rules.RulesError, match=re.escape(str(path)) + r".*scripts.release"):
         rules.read_rules(path)
 
 
@@ -174,7 +177,7 @@ def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):
     (tmp_path / "predictions").mkdir()
     for fold, part in table.groupby("fold"):
         part.to_csv(tmp_path / f"predictions/brain_tumor_patient{fold}.test.csv", index=False)
-    made = rules.make_rules(tmp_path)
+    made = make_rules(tmp_path)
     assert rules.read_rules(tmp_path / rules.RULES_FILE) == made
     with pytest.raises(rules.RulesError, match="no test predictions of other"):
-        rules.make_rules(tmp_path, "other")
+        make_rules(tmp_path, "other")

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 import brainlib
-from brainlib import paths, phantom, runs
+from brainlib import paths
+from brainlib.data import phantom
+from brainlib.notebook import runs
 
 
 @pytest.fixture(scope="module")

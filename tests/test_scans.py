@@ -22,7 +22,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from brainlib import images
+from brainlib import imaging
 
 NAME = "Doe^Jane"
 AXIAL = (1, 0, 0, 0, 1, 0)
@@ -78,7 +78,7 @@ def write_series(folder, heights, orientation=AXIAL, normal=(0, 0, 1), **tags):
 
 
 def opened(path, plane="acquired"):
-    return list(images.open_scans(path, plane))
+    return list(imaging.open_scans(path, plane))
 
 
 def only(path, plane="acquired"):
@@ -110,7 +110,7 @@ LEFT, RIGHT = np.s_[:, :3], np.s_[:, -3:]
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "ASL", "SRA", "IPL"])
 def test_a_volume_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_path, codes):
     nibabel.save(marked_head(codes), tmp_path / "head.nii.gz")
-    axial, coronal, sagittal = (opened(tmp_path, plane) for plane in images.PLANES)
+    axial, coronal, sagittal = (opened(tmp_path, plane) for plane in imaging.PLANES)
     assert [len(slices) for slices in (axial, coronal, sagittal)] == [12, 10, 8]
     assert {found.plane for found in coronal} == {"coronal"}
     assert [found.pixels.shape for found in (axial[0], coronal[0], sagittal[0])] == [
@@ -145,7 +145,7 @@ def test_the_acquired_plane_is_across_the_largest_spacing(tmp_path, spacing, pla
 def test_the_template_of_nilearn_is_a_volume(tmp_path):
     template = nilearn_datasets.load_mni152_template(resolution=4)
     nibabel.save(template, tmp_path / "template.nii.gz")
-    for plane, axis in zip(images.PLANES, (2, 1, 0), strict=True):
+    for plane, axis in zip(imaging.PLANES, (2, 1, 0), strict=True):
         slices = opened(tmp_path / "template.nii.gz", plane)
         assert len(slices) == template.shape[axis]
         middle = slices[len(slices) // 2].pixels
@@ -259,7 +259,7 @@ def test_a_series_is_cut_in_the_plane_asked_for(tmp_path):
             ImagePositionPatient=[-7, -9, 2 * number], ImageOrientationPatient=list(AXIAL),
             PixelSpacing=[1, 1],
         )  # fmt: skip
-    for plane in ("acquired", *images.PLANES):
+    for plane in ("acquired", *imaging.PLANES):
         from_dicom = opened(tmp_path / "dicom", plane)
         from_nifti = opened(tmp_path / "head.nii", plane)
         assert [found.plane for found in from_dicom] == [found.plane for found in from_nifti]
@@ -513,7 +513,7 @@ def test_links_in_circles_pipes_and_broken_links_do_not_hang(tmp_path):
 
 
 def test_files_are_named_as_they_were_given(tmp_path, monkeypatch):
-    monkeypatch.setattr(images.scans.paths, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(imaging.scans.paths, "project_root", lambda: tmp_path)
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "b.png").touch()
     good, bad = opened(".")
@@ -531,19 +531,19 @@ def test_no_result_names_the_patient(tmp_path):
 
 
 def test_a_plane_that_does_not_exist_is_refused_at_once(tmp_path):
-    with pytest.raises(images.ImageError, match=r"'transverse'.*axial, coronal, sagittal"):
-        images.open_scans(tmp_path, "transverse")
+    with pytest.raises(imaging.ImageError, match=r"'transverse'.*axial, coronal, sagittal"):
+        imaging.open_scans(tmp_path, "transverse")
 
 
 @pytest.mark.parametrize("content", [None, "notes.txt"])
 def test_a_folder_without_scans_is_refused_at_once(tmp_path, content):
     if content:
         (tmp_path / content).write_text("not a scan", encoding="utf-8")
-    with pytest.raises(images.ImageError, match="could be a scan") as refused:
-        images.open_scans(tmp_path)
+    with pytest.raises(imaging.ImageError, match="could be a scan") as refused:
+        imaging.open_scans(tmp_path)
     assert str(tmp_path) in str(refused.value)
-    with pytest.raises(images.ImageError, match="nothing at"):
-        images.open_scans(tmp_path / "absent")
+    with pytest.raises(imaging.ImageError, match="nothing at"):
+        imaging.open_scans(tmp_path / "absent")
 
 
 def test_a_file_that_is_no_scan_has_its_reason(tmp_path):
@@ -554,7 +554,7 @@ def test_a_file_that_is_no_scan_has_its_reason(tmp_path):
 
 def peak_memory(folder):
     tracemalloc.start()
-    for found in images.open_scans(folder):
+    for found in imaging.open_scans(folder):
         assert found.pixels is not None
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

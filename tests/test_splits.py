@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, datasets, phantom, splits
+from brainlib import CLASS_NAMES
+from brainlib.data import datasets, phantom, splits
 
 PARTS = ("train", "validation", "test")
 PUBLISHED_FOLDS = "bae456571da3365f607157d4712fbf16ca8a428eabcf5d17956a1f52005eebaf"

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, studies
+from brainlib import CLASS_NAMES
 from brainlib.evaluation import EvaluationError
-from brainlib.studies import fitting, pooling, simulation
+from brainlib.inference import studies
+from brainlib.inference.studies import fitting, pooling, simulation
 
 CLASSES = list(CLASS_NAMES)
 PLAIN = {

@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, models, results, training
+from brainlib import CLASS_NAMES, models, training
+from brainlib.evaluation import results
 from brainlib.models import brain_tumor
 
 # A fit of three epochs in a process of its own, so that it can be killed for real.
 PROGRAM = """
 import sys, numpy, keras
 from pathlib import Path
-from brainlib import results, training
+from brainlib import training
+from brainlib.evaluation import results
 folder = Path(sys.argv[1])
 keras.utils.set_random_seed(1)
 model = keras.Sequential([

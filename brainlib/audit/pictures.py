@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from brainlib.paths import BrainlibError
+
 BLANK_DEVIATION = 0.01
 """Grey levels of standard deviation below which a thumbnail counts as blank."""
 
@@ -10,7 +12,7 @@ CHUNK = 512
 """Pictures that are worked on at once, so that memory stays bounded on large collections."""
 
 
-class AuditError(ValueError):
+class AuditError(BrainlibError):
     """The audit cannot be done on this table or these pixels; the message says what to change."""
 
 
@@ -32,7 +34,7 @@ def check_pixels(pixels: np.ndarray, length: int | None = None) -> None:
     if pixels.ndim != 4 or pixels.shape[-1] != 1 or pixels.dtype != np.uint8:
         raise AuditError(
             f"pixels must be uint8 of shape (n, height, width, 1), "
-            f"not {pixels.dtype} of shape {pixels.shape}; load them with brainlib.images"
+            f"not {pixels.dtype} of shape {pixels.shape}; load them with brainlib.imaging"
         )
     if length is not None and len(pixels) != length:
         raise AuditError(

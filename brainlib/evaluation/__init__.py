@@ -18,6 +18,7 @@ from brainlib.evaluation.calibration import (
 from brainlib.evaluation.comparison import compare
 from brainlib.evaluation.conformal import conformal_sets, describe_sets, fit_conformal
 from brainlib.evaluation.intervals import breakdown, metrics_with_intervals
+from brainlib.evaluation.maps import summarise_maps
 from brainlib.evaluation.metrics import METRICS, point_metrics
 from brainlib.evaluation.reports import class_report, confusion, most_confused
 from brainlib.evaluation.tables import (
@@ -55,5 +56,6 @@ __all__ = [
     "reliability",
     "restrict_to_tumors",
     "risk_coverage",
+    "summarise_maps",
     "true_classes",
 ]

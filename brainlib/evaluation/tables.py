@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
+from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
 TEXT_COLUMNS = ("path", "patient", "group", "label")
@@ -16,7 +17,7 @@ ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 _REFERENCE_COLUMNS = ("label", "patient", "group", "fold", "source", "plane", "twin_in_training")
 
 
-class EvaluationError(ValueError):
+class EvaluationError(BrainlibError):
     """A prediction table, or a choice, from which no trustworthy number can be computed."""
 
 

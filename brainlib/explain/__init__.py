@@ -16,6 +16,7 @@ from brainlib.explain.maps import (
     draw_maps,
     draws_maps,
     map_in_picture,
+    open_drawer,
 )
 from brainlib.explain.outlines import OUTLINE_THRESHOLD, known_outlines, read_outline
 from brainlib.explain.scores import (
@@ -23,10 +24,10 @@ from brainlib.explain.scores import (
     SCORES,
     choose_examples,
     no_scores,
+    read_maps,
     read_scores,
     score_map,
     score_maps,
-    summarise_maps,
 )
 
 __all__ = [
@@ -42,9 +43,10 @@ __all__ = [
     "known_outlines",
     "map_in_picture",
     "no_scores",
+    "open_drawer",
+    "read_maps",
     "read_outline",
     "read_scores",
     "score_map",
     "score_maps",
-    "summarise_maps",
 ]

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from brainlib import CLASS_NAMES, engines
+from brainlib import CLASS_NAMES
+from brainlib.explain.outlines import OUTLINE_THRESHOLD
+from brainlib.models import engines
+from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
@@ -16,7 +20,7 @@ MAP_SIZE = 64
 """Height and width of a map, its own pixels."""
 
 
-class ExplainError(ValueError):
+class ExplainError(BrainlibError):
     """A model that draws no maps, or a table without what is scored here."""
 
 
@@ -41,6 +45,11 @@ class Maps:
     heat_maps: np.ndarray
     sizes: np.ndarray
 
+    @property
+    def threshold(self) -> float:
+        """The least probability of an outline that counts as tumour."""
+        return OUTLINE_THRESHOLD
+
     def in_pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give outline and heat map of each picture in the picture's own frame."""
         for outline, heat_map, size in zip(
@@ -54,6 +63,35 @@ def draws_maps(model: "keras.Model") -> bool:
     from brainlib import models  # here, so that reading scores loads no TensorFlow
 
     return models.NETWORK_LAYER in [layer.name for layer in model.layers]
+
+
+def open_drawer(model: Path, engine: str) -> "engines.MapsEngine | None":
+    """Load what draws the maps of a model: `draw_maps` takes it.
+
+    Parameters
+    ----------
+    model : Path
+        The model file, absolute.
+    engine : str
+        A key of `engines.SUFFIXES`.
+
+    Returns
+    -------
+    MapsEngine or None
+        For the engine `keras` made of the model itself, None where it draws no maps, as the
+        starting network; for the others of `<model>_maps.onnx` beside it.
+
+    Raises
+    ------
+    EngineError
+        Where ONNX Runtime or that file is missing, or the file is damaged.
+    """
+    if engine != "keras":
+        return engines.open_maps(model.with_name(f"{model.stem}_maps.onnx"))
+    from brainlib import models
+
+    network = models.load_model(model)
+    return models.with_maps(network).predict_on_batch if draws_maps(network) else None
 
 
 def draw_maps(model: "keras.Model | engines.MapsEngine", pictures: Iterable[np.ndarray]) -> Maps:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from brainlib import images
+from brainlib import imaging
 
 OUTLINE_THRESHOLD = 0.3
 """Probability from which a pixel of the map counts as tumour.
@@ -59,7 +59,7 @@ def in_picture(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def pixels_inside(points: np.ndarray, size: int) -> np.ndarray:
     """Return which pixels of a map lie at least half inside, one for the tiniest of tumours."""
-    inside = images.draw_polygon(points * size, size) >= 127.5
+    inside = imaging.draw_polygon(points * size, size) >= 127.5
     if not inside.any():
         column, row = (points.mean(axis=0) * size).astype(int).clip(0, size - 1)
         inside[row, column] = True

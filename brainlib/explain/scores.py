@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, images
+from brainlib import CLASS_NAMES, imaging, paths
 from brainlib.explain.maps import ExplainError, draw_maps
 from brainlib.explain.outlines import (
     OUTLINE_THRESHOLD,
@@ -57,7 +57,7 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
         raise ExplainError("the table has no column outline: take that of `open_collection`")
     shown = table[(table["label"] != "notumor") & (table["outline"] != "")].reset_index(drop=True)
     progress = tqdm(shown["path"], "maps", delay=2, leave=False)
-    maps = draw_maps(model, (images.read_picture(root / path) for path in progress))
+    maps = draw_maps(model, (imaging.read_picture(root / path) for path in progress))
     answers = np.take(CLASS_NAMES, maps.probabilities.argmax(axis=1))
     scores = [
         score_map(outline, heat_map, read_outline(shown.iloc[row], *size), *size)
@@ -117,7 +117,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     text = dict.fromkeys(("path", "patient", "group", "label", "answer", "outline"), str)
     missing = {"peak_x": [""], "peak_y": [""]}
-    advice = "write it again with `python -m brainlib release`"
+    advice = "write it again with `python -m scripts.release`"
     try:
         table = pd.read_csv(
             path, dtype=text, na_values=missing, keep_default_na=False, encoding="utf-8"
@@ -130,63 +130,24 @@ def read_scores(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_maps(place: Path | str, model: str) -> pd.DataFrame:
+    """Return how the maps of a model hit the tumours, beside a folder of predictions.
+
+    Returns
+    -------
+    DataFrame
+        As `score_maps` gives it, all folds in one; without rows where there are no tables.
+    """
+    files = sorted((paths.resolve(place).parent / "maps").glob(f"{model}_patient*.csv"))
+    tables = [read_scores(file) for file in files]
+    return pd.concat(tables, ignore_index=True) if tables else no_scores()
+
+
 def no_scores() -> pd.DataFrame:
     """Return a table of `score_maps` without rows."""
     kinds = dict.fromkeys(("dice", "peak_x", "peak_y"), float)
     kinds |= dict.fromkeys(("outline_peak_inside", "heat_peak_inside"), bool)
     return pd.DataFrame(columns=list(COLUMNS)).astype(kinds)
-
-
-def summarise_maps(scored: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Average the scores of maps, with 95 % intervals from resampling groups.
-
-    Parameters
-    ----------
-    scored : DataFrame
-        As `score_maps` gives it.
-    resamples, seed : int
-        As for `evaluation.metrics_with_intervals`.
-
-    Returns
-    -------
-    dict
-        Counts: `pictures`, `groups`, `correct` (answered with the right class) and
-        `without_outline` (where nothing reaches `OUTLINE_THRESHOLD`). Then by name a dict of
-        `value`, `low` and `high`: `dice`, `dice_<label>`, `dice_correct`; `heat_peak_inside` and
-        `outline_peak_inside` among correct answers, the same with `_all` among all pictures. What
-        has no picture is left out, and limits where fewer than two groups bear on them.
-
-    Examples
-    --------
-    >>> scored = pd.DataFrame({"label": "glioma", "answer": "glioma", "group": list("ab"),
-    ...     "dice": [0.6, 0.8], "heat_peak_inside": True, "outline_peak_inside": True,
-    ...     "outline": "[]"})
-    >>> summarise_maps(scored)["dice"]["value"]
-    0.7
-    """
-    correct = scored[scored["answer"] == scored["label"]]
-    by_label = [label for label in CLASS_NAMES if (scored["label"] == label).any()]
-    parts = {
-        "dice": (scored, "dice"),
-        **{f"dice_{label}": (scored[scored["label"] == label], "dice") for label in by_label},
-        "dice_correct": (correct, "dice"),
-        "heat_peak_inside": (correct, "heat_peak_inside"),
-        "outline_peak_inside": (correct, "outline_peak_inside"),
-        "heat_peak_inside_all": (scored, "heat_peak_inside"),
-        "outline_peak_inside_all": (scored, "outline_peak_inside"),
-    }
-    measured = {
-        name: _mean(part[column], part["group"], resamples, seed)
-        for name, (part, column) in parts.items()
-        if len(part)
-    }
-    return {
-        "pictures": len(scored),
-        "groups": int(scored["group"].nunique()),
-        "correct": len(correct),
-        "without_outline": int((scored["outline"] == "").sum()),
-        **measured,
-    }
 
 
 def choose_examples(scored: pd.DataFrame, count: int = 12, seed: int = 0) -> pd.DataFrame:
@@ -225,12 +186,3 @@ def _peak(one_map: np.ndarray) -> tuple[int, int] | None:
 def _centre(pixel: tuple[int, int] | None, size: int) -> np.ndarray:
     """Return x and y of a pixel's middle, as fractions of the map; NaN for none."""
     return np.full(2, np.nan) if pixel is None else (np.array(pixel[::-1]) + 0.5) / size
-
-
-def _mean(values: pd.Series, groups: pd.Series, resamples: int, seed: int) -> dict[str, float]:
-    from brainlib.evaluation.intervals import mean_with_interval  # here: it loads scipy.stats
-
-    numbers = values.to_numpy(float), groups.astype(str).to_numpy(object)
-    found = mean_with_interval(*numbers, resamples, seed)[:3]
-    named = zip(("value", "low", "high"), found, strict=True)
-    return {name: round(number, 6) for name, number in named if np.isfinite(number)}

@@ -1,11 +1,10 @@
 """From scans and a saved model to answers: which class, how sure, or why there is none.
 
 `classifier` answers for slices, `folder` for folders of any size, on one machine or on many;
-`predicting` asks a model and nothing else; `reporting` writes the reports of studies; `choosing` is
-what `04_infer` shows.
+`predicting` asks a model and nothing else; `gate` refuses what the model does not know, `studies`
+pools slices, and `rules` says what a probability is worth.
 """
 
-from brainlib.inference.choosing import choose_scans, readable
 from brainlib.inference.classifier import (
     ACCEPTED,
     COLUMNS,
@@ -15,7 +14,6 @@ from brainlib.inference.classifier import (
     answer_batch,
     classify,
     open_classifier,
-    open_drawer,
 )
 from brainlib.inference.cluster import InferenceError, connect
 from brainlib.inference.folder import (
@@ -27,7 +25,6 @@ from brainlib.inference.folder import (
     read_studies,
 )
 from brainlib.inference.predicting import predict_pictures, predict_table
-from brainlib.inference.reporting import write_reports
 
 __all__ = [
     "ACCEPTED",
@@ -39,17 +36,13 @@ __all__ = [
     "InferenceError",
     "Task",
     "answer_batch",
-    "choose_scans",
     "classify",
     "classify_part",
     "classify_scans",
     "connect",
     "open_classifier",
-    "open_drawer",
     "predict_pictures",
     "predict_table",
     "read_predictions",
     "read_studies",
-    "readable",
-    "write_reports",
 ]

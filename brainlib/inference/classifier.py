@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES, engines, gate, images, paths, rules
+from brainlib import CLASS_NAMES, imaging, paths
+from brainlib.inference import gate, rules
 from brainlib.inference.predicting import predict_pictures
+from brainlib.models import engines
 
 COLUMNS = ("path", "series", "slice", "plane", "class", *CLASS_NAMES, "set", "decision", "error")
 """The columns of `predictions.csv`, a row a slice."""
@@ -63,10 +65,10 @@ def open_classifier(model: Path | str, engine: str = "onnx") -> Classifier:
     ----------
     model : path of a model file
         `model/brain_tumor.keras`, or a model of one's own. `<model>.gate.npz` and
-        `<model>.rules.json` beside it are made by `python -m brainlib release`; without them every
+        `<model>.rules.json` beside it are made by `python -m scripts.release`; without them every
         slice is answered, marked `unjudged`, and has no conformal set.
     engine : str
-        `onnx`, `litert` or `keras`; the first two need no TensorFlow.
+        `onnx`, which needs no TensorFlow, or `keras`.
 
     Raises
     ------
@@ -86,37 +88,14 @@ def open_classifier(model: Path | str, engine: str = "onnx") -> Classifier:
     )
 
 
-def open_drawer(classifier: Classifier) -> "engines.MapsEngine | None":
-    """Load what draws the maps of a classifier's model: `explain.draw_maps` takes it.
-
-    Returns
-    -------
-    MapsEngine or None
-        For the engine `keras` made of the model itself, None where it draws no maps, as the
-        starting network; for the others of `<model>_maps.onnx` beside it.
-
-    Raises
-    ------
-    EngineError
-        Where ONNX Runtime or that file is missing, or the file is damaged.
-    """
-    if classifier.engine != "keras":
-        path = classifier.model
-        return engines.open_maps(path.with_name(f"{path.stem}_maps.onnx"))
-    from brainlib import explain, models
-
-    model = models.load_model(classifier.model)
-    return models.with_maps(model).predict_on_batch if explain.draws_maps(model) else None
-
-
-def classify(classifier: Classifier, slices: Iterable[images.ScanSlice]) -> pd.DataFrame:
+def classify(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> pd.DataFrame:
     """Classify slices of one's own.
 
     Parameters
     ----------
     classifier : Classifier
     slices : iterable of ScanSlice
-        As `images.open_scans` reads them.
+        As `imaging.open_scans` reads them.
 
     Returns
     -------
@@ -131,10 +110,10 @@ def classify(classifier: Classifier, slices: Iterable[images.ScanSlice]) -> pd.D
 
 
 def in_batches(
-    slices: Iterable[images.ScanSlice], size: int = BATCH_SLICES
-) -> Iterator[list[images.ScanSlice]]:
+    slices: Iterable[imaging.ScanSlice], size: int = BATCH_SLICES
+) -> Iterator[list[imaging.ScanSlice]]:
     """Give slices in lists of `size`, shorter where they are large, and at the end."""
-    batch: list[images.ScanSlice] = []
+    batch: list[imaging.ScanSlice] = []
     pixels = 0
     for one in slices:
         batch.append(one)
@@ -147,7 +126,7 @@ def in_batches(
 
 
 def answer_batch(
-    classifier: Classifier, slices: list[images.ScanSlice], reasons: list[str] | None = None
+    classifier: Classifier, slices: list[imaging.ScanSlice], reasons: list[str] | None = None
 ) -> pd.DataFrame:
     """Classify slices at once, as `classify` does.
 
@@ -179,7 +158,7 @@ def answer_batch(
     return table
 
 
-def refusals(classifier: Classifier, slices: Iterable[images.ScanSlice]) -> list[str]:
+def refusals(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> list[str]:
     """Return why each slice is refused by the gate, empty where it is not."""
     if classifier.gate is None:
         return ["" for _ in slices]
@@ -190,7 +169,7 @@ def refusals(classifier: Classifier, slices: Iterable[images.ScanSlice]) -> list
     ]  # fmt: skip
 
 
-def _table(slices: list[images.ScanSlice], probabilities: np.ndarray | list) -> pd.DataFrame:
+def _table(slices: list[imaging.ScanSlice], probabilities: np.ndarray | list) -> pd.DataFrame:
     rows = [(str(one.file), one.series, one.number, one.plane, one.error) for one in slices]
     table = pd.DataFrame(rows, columns=["path", "series", "slice", "plane", "error"])
     table[list(CLASS_NAMES)] = np.asarray(probabilities, float).reshape(-1, len(CLASS_NAMES))

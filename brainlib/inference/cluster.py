@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from brainlib.paths import BrainlibError
+
 if TYPE_CHECKING:
     import distributed
 
@@ -20,7 +22,7 @@ CONNECT_SECONDS = 10
 logger = logging.getLogger(__name__)
 
 
-class InferenceError(ValueError):
+class InferenceError(BrainlibError):
     """Scans that cannot be classified as asked, tables that cannot be written, a cluster gone."""
 
 

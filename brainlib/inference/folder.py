@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from brainlib import CLASS_NAMES, __version__, engines, images, paths, studies
-from brainlib.inference import cluster
+from brainlib import CLASS_NAMES, __version__, imaging, paths
+from brainlib.inference import cluster, studies
 from brainlib.inference.classifier import (
     ACCEPTED,
     COLUMNS,
@@ -39,7 +39,8 @@ from brainlib.inference.classifier import (
     refusals,
 )
 from brainlib.inference.cluster import InferenceError
-from brainlib.studies.summary import COUNTS
+from brainlib.inference.studies.summary import COUNTS
+from brainlib.models import engines
 
 PART_PICTURES = 128
 """Pictures in a part. A kill costs the parts that are being worked on, one a core."""
@@ -73,7 +74,7 @@ class Task:
     engine : str
         A key of `engines.SUFFIXES`.
     plane : str
-        As for `images.open_scans`.
+        As for `imaging.open_scans`.
     """
 
     model: Path
@@ -82,7 +83,7 @@ class Task:
 
 
 def classify_scans(
-    scans: list[images.Scan], output: Path | str, task: Task, scheduler: str = ""
+    scans: list[imaging.Scan], output: Path | str, task: Task, scheduler: str = ""
 ) -> tuple[Path, Path]:
     """Classify scans into `predictions.csv`, a row a slice, and `studies.csv`, a row a series.
 
@@ -93,7 +94,7 @@ def classify_scans(
     Parameters
     ----------
     scans : list of Scan
-        As `images.list_scans` gives them.
+        As `imaging.list_scans` gives them.
     output : Path or str
         Folder of the two tables; older ones are replaced once all is done.
     task : Task
@@ -138,7 +139,7 @@ def classify_scans(
         return _join(parts, len(pieces), folder)
 
 
-def cut(scans: Iterable[images.Scan]) -> Iterator[list[images.Scan]]:
+def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
     """Cut scans into parts: up to 128 pictures or slices, or one volume or series that has more.
 
     Scans of one name, which come from different folders, are never in one part: they would be taken
@@ -149,7 +150,7 @@ def cut(scans: Iterable[images.Scan]) -> Iterator[list[images.Scan]]:
     >>> [len(part) for part in cut([])]
     []
     """
-    part: list[images.Scan] = []
+    part: list[imaging.Scan] = []
     names: set[str] = set()
     slices = 0
     for scan in scans:
@@ -165,7 +166,7 @@ def cut(scans: Iterable[images.Scan]) -> Iterator[list[images.Scan]]:
 
 
 def classify_part(
-    scans: list[images.Scan], task: Task, digest: str = "", threads: int = 0
+    scans: list[imaging.Scan], task: Task, digest: str = "", threads: int = 0
 ) -> pd.DataFrame:
     """Read and classify one part; slices are read while those before them are classified.
 
@@ -196,7 +197,7 @@ def classify_part(
     return pd.concat(tables, ignore_index=True)
 
 
-def answer_part(scans: list[images.Scan], task: Task, digest: str = "", threads: int = 1) -> Rows:
+def answer_part(scans: list[imaging.Scan], task: Task, digest: str = "", threads: int = 1) -> Rows:
     """Turn one part into lines of the two tables; this is what a cluster maps over the parts.
 
     Parameters
@@ -266,9 +267,7 @@ def _open(task: Task, threads: int) -> Classifier:
     classifier = open_classifier(task.model, task.engine)
     if not threads or task.engine == "keras":
         return classifier
-    open_engine = {"onnx": engines.open_onnx, "litert": engines.open_litert}[task.engine]
-    file = task.model.with_suffix(engines.SUFFIXES[task.engine])
-    answer_all = open_engine(file, threads)
+    answer_all = engines.open_onnx(task.model.with_suffix(engines.SUFFIXES[task.engine]), threads)
 
     def answer(pictures: np.ndarray) -> np.ndarray:
         few = range(0, len(pictures), CORE_BATCH)
@@ -277,7 +276,7 @@ def _open(task: Task, threads: int) -> Classifier:
     return dataclasses.replace(classifier, answer=answer)
 
 
-def _here(pieces: list[list[images.Scan]], task: Task, digest: str) -> Iterator[tuple[int, Rows]]:
+def _here(pieces: list[list[imaging.Scan]], task: Task, digest: str) -> Iterator[tuple[int, Rows]]:
     """Classify parts side by side, one a core; give each when it is done.
 
     One core for each of two parts is faster than two cores for one: nothing waits for another.
@@ -310,7 +309,7 @@ def _cores() -> int:
 
 
 def _on_cluster(
-    pieces: list[list[images.Scan]], task: Task, digest: str, scheduler: str
+    pieces: list[list[imaging.Scan]], task: Task, digest: str, scheduler: str
 ) -> Iterator[tuple[int, Rows]]:
     answer = partial(answer_part, task=task, digest=digest)
     with closing(cluster.spread(answer, pieces, scheduler, retries=2)) as found:
@@ -326,18 +325,18 @@ def _on_cluster(
 
 
 def _read(
-    scans: list[images.Scan], plane: str, classifier: Classifier
-) -> Iterator[tuple[list[images.ScanSlice], list[str]]]:
+    scans: list[imaging.Scan], plane: str, classifier: Classifier
+) -> Iterator[tuple[list[imaging.ScanSlice], list[str]]]:
     """Give the slices in batches, with why they are refused."""
     for batch in in_batches(one for scan in scans for one in _slices(scan, plane)):
         yield batch, refusals(classifier, batch)
 
 
-def _slices(scan: images.Scan, plane: str) -> Iterator[images.ScanSlice]:
+def _slices(scan: imaging.Scan, plane: str) -> Iterator[imaging.ScanSlice]:
     """Give the slices of a scan, at least one: a fault of a reader costs its scan, no more."""
     number, reason = 0, "it holds no slice"
     try:
-        for one in images.read_scan(scan, plane):
+        for one in imaging.read_scan(scan, plane):
             number, reason = one.number + 1, ""
             yield one
     except Exception as error:
@@ -345,7 +344,7 @@ def _slices(scan: images.Scan, plane: str) -> Iterator[images.ScanSlice]:
         reason = f"it cannot be read ({type(error).__name__}: {error})"
     if reason:
         error = " ".join(f"{scan.file}: {reason}; copy it again or take it out".splitlines())
-        yield images.ScanSlice(scan.file, scan.series, number, error=error)
+        yield imaging.ScanSlice(scan.file, scan.series, number, error=error)
 
 
 def _ahead(items: Iterator) -> Iterator:
@@ -357,7 +356,7 @@ def _ahead(items: Iterator) -> Iterator:
             yield item
 
 
-def _identity(scans: list[images.Scan], task: Task, digest: str) -> str:
+def _identity(scans: list[imaging.Scan], task: Task, digest: str) -> str:
     """Return a hash over what decides the tables: files with size and time, model, task."""
     how = (__version__, task.engine, task.plane, COLUMNS, studies.COLUMNS, PART_PICTURES, digest)
     identity = hashlib.sha256(repr(how).encode())

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, engines, images
+from brainlib import CLASS_NAMES, imaging
+from brainlib.models import engines
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +49,7 @@ def predict_table(model: "keras.Model", table: pd.DataFrame, root: Path, fold: i
         `source`, `plane` and `twin_in_training` for breakdowns.
     """
     progress = tqdm(table["path"], "predicting", delay=2)
-    pictures = (images.read_picture(root / path) for path in progress)
+    pictures = (imaging.read_picture(root / path) for path in progress)
     probabilities = predict_pictures(model, pictures)
     predictions = table[["path", "patient", "group", "label"]].assign(fold=fold)
     predictions[list(CLASS_NAMES)] = probabilities.astype(float)

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from brainlib import CLASS_NAMES, paths
+from brainlib.paths import BrainlibError
 
 
-class ModelError(ValueError):
+class ModelError(BrainlibError):
     """A model that does not exist, or a file that holds none."""
 
 

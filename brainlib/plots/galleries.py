@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brainlib import CLASS_NAMES
-from brainlib.explain import OUTLINE_THRESHOLD
 from brainlib.plots.style import CLASS_COLORS, finished
 
 _OUTLINE_STYLES = {
@@ -185,8 +184,8 @@ def heat_maps(pictures: Sequence[np.ndarray], maps: Any, title: str, columns: in
         show_picture(axes, picture)
         strength = heat / (heat.max() or 1.0)
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
-        if outline.max() > OUTLINE_THRESHOLD:
-            axes.contour(outline, [OUTLINE_THRESHOLD], colors=[_OUTLINE_STYLES["network"]["color"]])
+        if outline.max() > maps.threshold:
+            axes.contour(outline, [maps.threshold], colors=[_OUTLINE_STYLES["network"]["color"]])
         best = int(probabilities.argmax())
         axes.set_title(f"{CLASS_NAMES[best]}, {probabilities[best]:.0%}", fontsize=9)
     return finished(figure, title)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
-from brainlib.images.errors import one_line
-from brainlib.rules import find_reliability
+from brainlib.imaging.errors import one_line
+from brainlib.inference.rules import find_reliability
 
 NAMES = {
     "glioma": "glioma",

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from brainlib import CLASS_NAMES, images, models
-from brainlib.images import LoadedImages
+from brainlib import CLASS_NAMES, imaging, models
+from brainlib.imaging import LoadedImages
 from brainlib.models.brain_tumor import TISSUES
 from brainlib.training.augmentation import Augmentation, augment
 
@@ -75,7 +75,7 @@ def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -
     table = loaded.table.iloc[rows]
     drawn = (None, None)
     if root is not None:
-        drawn = images.draw_outlines(table, root, loaded.pixels.shape[1])
+        drawn = imaging.draw_outlines(table, root, loaded.pixels.shape[1])
     return Examples(loaded.pixels[rows], class_indices(table["label"]), *drawn)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from brainlib.paths import BrainlibError
 from brainlib.training.schedules import Schedule
 
 PRECISION_VARIABLE = "BRAINLIB_PRECISION"
@@ -14,7 +15,7 @@ _PROCESSOR = Path("/proc/cpuinfo")
 _MATRIX_UNIT = "amx_bf16"
 
 
-class PrecisionError(ValueError):
+class PrecisionError(BrainlibError):
     """A precision that does not exist."""
 
 

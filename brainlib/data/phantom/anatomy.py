@@ -1,0 +1,126 @@
+"""The head: the MNI152 template with a skull, a scalp and a face grown around it."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from brainlib.data.phantom.fields import Volume, edge, mix, sample
+
+_GRID = 2.5  # mm, of all that is grown around the template
+_CAVITIES = (  # centre and radii of what holds air: sinuses, nose, pharynx, mastoid cells
+    ((0, 15, -52), (12, 12, 8)),
+    ((0, 72, 2), (14, 5, 10)),
+    ((6, 62, -54), (4, 24, 17)),
+    ((-6, 62, -54), (4, 24, 17)),
+    ((28, 58, -66), (12, 14, 14)),
+    ((-28, 58, -66), (12, 14, 14)),
+    ((0, 6, -92), (9, 7, 32)),
+    ((58, -33, -42), (7, 9, 12)),
+    ((-58, -33, -42), (7, 9, 12)),
+)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What every head is deformed from."""
+
+    brain: Volume  # grey levels of the template
+    white: Volume  # probability of white matter
+    skull: Volume  # mm outside the skull's inner table, negative inside
+    skin: Volume  # mm outside the head, negative inside
+    soft: Volume  # signal outside the skull: fat, muscle, eyes, air
+    seats: dict[str, tuple[np.ndarray, np.ndarray]]  # points (n, 3) for a lesion, and the way in
+
+
+@functools.lru_cache(maxsize=1)
+def grow_anatomy() -> Anatomy:
+    """Grow a head around the template (Fonov et al. 2009)."""
+    from nilearn import datasets
+
+    template = datasets.load_mni152_template(resolution=1)
+    levels = np.asarray(template.dataobj, np.float32)
+    levels *= 255 / levels.max()
+    levels += 0.7 * (levels - ndimage.gaussian_filter(levels, 1.5, truncate=2.5))
+    brain = (np.pad(np.clip(levels, 0, 255), 1), template.affine[:3, 3] - 1, 1.0)
+    white_image = datasets.load_mni152_wm_template(resolution=1)
+    white = (np.asarray(white_image.dataobj, np.float32), white_image.affine[:3, 3], 1.0)
+    points = np.stack(np.mgrid[-110:112:_GRID, -136:132:_GRID, -142:118:_GRID]).astype(np.float32)
+    x, y, z = points
+    inside = sample(brain, points.reshape(3, -1)).reshape(x.shape) > 20
+    skull = _closed(inside | ((np.hypot(x, y + 46) < 9) & (z < -60)), 16, 1.0)
+    skin = _closed(_head(skull, points), 15, 2.5)
+    shells = {"skull": skull, "skin": skin, "soft": _soft(skin, points)}
+    volumes = {name: (voxels, points[:, 0, 0, 0], _GRID) for name, voxels in shells.items()}
+    return Anatomy(brain=brain, white=white, seats=_seats(skull, white, points), **volumes)
+
+
+def _closed(mask: np.ndarray, reach: float, smoothing: float) -> np.ndarray:
+    """Fill gaps narrower than twice `reach`; return the distance to the edge, negative inside."""
+    grown = ndimage.distance_transform_edt(~mask, _GRID) < reach
+    distance = reach - ndimage.distance_transform_edt(grown, _GRID).astype(np.float32)
+    return ndimage.gaussian_filter(distance, smoothing)
+
+
+def _ellipsoid(points: np.ndarray, centre: tuple, radii: tuple) -> np.ndarray:
+    """Return how far out each point is: below 1 inside the ellipsoid."""
+    offsets = [(p - c) / r for p, c, r in zip(points, centre, radii, strict=True)]
+    return np.sqrt(sum(offset**2 for offset in offsets))
+
+
+def _head(skull: np.ndarray, points: np.ndarray) -> np.ndarray:
+    x, y, z = points
+    face = _ellipsoid(points, (0, 38, -58), (64, 50, 66)) < 1
+    nose = _ellipsoid(points, (0, 86, -54), (15, 20, 22)) < 1
+    neck = (np.hypot(x / 58, (y + 22) / 60) < 1) & (z < -40)
+    return (skull < 12) | face | nose | neck
+
+
+def _soft(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the signal outside the skull: fat between muscles, vertebrae, eyes, air."""
+    noise = np.random.default_rng(20).normal(size=skin.shape).astype(np.float32)
+    texture = ndimage.gaussian_filter(noise, (1.3, 1.5, 2.0))
+    texture = (texture + texture[::-1]) / (1.4 * texture.std())
+    sheets = edge(0.22 - np.abs(texture), 0.3) * 0.7
+    fat = np.maximum(sheets, edge(skin + 5.5, 4.0))
+    soft = mix(0.62 + 0.1 * texture, 2.1, fat)
+    x, y, z = points
+    vertebra = edge(1 - np.hypot(x / 13, (y + 26) / 10), 0.1) * (z < -68)
+    disc = np.abs((z + 70) % 18 - 9) < 2.5
+    soft = mix(soft, np.where(disc, 0.35, 0.95), vertebra)
+    for side in (-32, 32):
+        soft = mix(
+            soft, 1.9, edge(1 - _ellipsoid(points, (side * 0.85, 50, -36), (19, 26, 17)), 0.2)
+        )
+        soft = mix(soft, 0.7, edge(1 - _ellipsoid(points, (side * 0.75, 36, -34), (3, 22, 3)), 0.5))
+        globe = _ellipsoid(points, (side, 61, -36), (12.5, 12.5, 12.5))
+        soft = mix(mix(soft, 0.8, edge(1 - globe, 0.2)), 0.3, edge(0.85 - globe, 0.15))
+    for centre, radii in _CAVITIES:
+        soft = mix(soft, 0.05, edge(1 - _ellipsoid(points, centre, radii), 0.2))
+    return soft.astype(np.float32)
+
+
+def _seats(
+    depth: np.ndarray, white: Volume, points: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return where the lesions of each kind can sit, and which way is into the head from there."""
+    x, y, z = points
+    whiteness = sample(white, points.reshape(3, -1)).reshape(x.shape)
+    whiteness = ndimage.gaussian_filter(whiteness, 1.5)
+    sella = (np.abs(x) < 18) & (y > -25) & (y < 30) & (z < 0)
+    where = {
+        "glioma": (whiteness > 0.6) & (depth < -14) & (np.abs(x) > 16) & (z > -8),
+        "meningioma": (np.abs(depth) < 1.5) & (z > -25) & ~sella & (np.abs(x) > 14),
+        "falx": (np.abs(x) < 1.5) & (depth < -12) & (falx_level(y, z) > 1.1) & (z > 0),
+        "pituitary": (np.abs(x) < 3) & (y > 1) & (y < 9) & (np.abs(z + 41) < 2),
+    }
+    slopes = np.stack(np.gradient(-depth))
+    slopes /= np.linalg.norm(slopes, axis=0) + 1e-6
+    slopes[:, where["pituitary"]] = np.array([[0], [0], [1]])  # up, out of the sella
+    return {name: (points[:, mask].T, slopes[:, mask].T) for name, mask in where.items()}
+
+
+def falx_level(y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return how far out a point of the midline is: the lower edge of the falx is at 1."""
+    return np.hypot((y + 18) / 66, (z + 2) / 45)

@@ -1,0 +1,164 @@
+"""A patient: a deformation, a contrast and a lesion of their own, and the slices of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from brainlib import CLASS_NAMES
+from brainlib.data.phantom.anatomy import falx_level, grow_anatomy
+from brainlib.data.phantom.fields import Waves, edge, mix, rotation, sample
+from brainlib.data.phantom.lesions import place_lesion
+from brainlib.data.phantom.scanner import PLANES, Scanner
+
+_CENTRE = np.array([[0.0], [-17.0], [8.0]])  # the middle of the brain
+_GREY_LEVELS = (0, 66, 166, 223, 255)  # of the template: nothing, CSF, grey and white matter
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One picture and where its lesion is.
+
+    Attributes
+    ----------
+    pixels : ndarray of uint8, shape (size, size)
+        Grey levels.
+    lesion : ndarray of bool, shape (size, size)
+        True on the tumour (enhancing rim and necrotic core, no oedema); all False for `notumor`.
+    plane : str
+        One of `PLANES`.
+    """
+
+    pixels: np.ndarray
+    lesion: np.ndarray
+    plane: str
+
+
+def simulate_patient(
+    label: str, seed: int | np.random.SeedSequence = 0, slices: int = 8, size: int = 224
+) -> list[Slice]:
+    """Simulate the slices of one patient.
+
+    Parameters
+    ----------
+    label : str
+        One of `CLASS_NAMES`.
+    seed : int or SeedSequence
+        The same seed gives the same pixels.
+    slices : int
+        Number of pictures, shared out over the three planes; each of a tumour patient cuts the
+        tumour.
+    size : int
+        Height and width, pixels, at least 64.
+
+    Raises
+    ------
+    ValueError
+        For an unknown label, no slices, or pictures that are too small.
+
+    Examples
+    --------
+    >>> first = simulate_patient("pituitary", seed=1, slices=1, size=64)[0]
+    >>> first.pixels.shape, first.pixels.dtype.name, bool(first.lesion.any())
+    ((64, 64), 'uint8', True)
+    """
+    if label not in CLASS_NAMES:
+        raise ValueError(f"no label {label!r}: choose one of {', '.join(CLASS_NAMES)}")
+    if slices < 1 or size < 64:
+        raise ValueError(f"slices must be at least 1 and size at least 64, not {slices} and {size}")
+    random = np.random.default_rng(seed)
+    patient = Patient(label, random)
+    pictures = []
+    for turn, plane in enumerate(random.permutation(PLANES)):
+        pictures += patient.series(str(plane), len(range(turn, slices, len(PLANES))), size)
+    return pictures
+
+
+class Patient:
+    """A head of its own, with its lesion."""
+
+    def __init__(self, label: str, random: np.random.Generator) -> None:
+        self.random = random
+        self.anatomy = grow_anatomy()
+        # a healthy head is sliced where a tumour could have been: position must not tell them apart
+        likely = random.choice(["glioma", "meningioma", "pituitary"])
+        self.target = place_lesion(str(likely) if label == "notumor" else label, random)
+        self.lesion = None if label == "notumor" else self.target
+        self.pose = rotation(random.normal(0, 0.04, 3)) * random.normal(1, 0.025, 3)
+        self.head = Waves(random, (130, 260), 2.5, channels=3)
+        self.gyri = Waves(random, (25, 60), 1.0, channels=3)
+        self.fluid, self.grey = random.uniform(0.22, 0.4), random.uniform(0.76, 0.88)
+        self.fat, self.marrow = random.uniform(0.25, 0.5), random.uniform(0.3, 0.6)
+        self.bone = random.uniform(4.5, 7)  # thickness of the skull, mm
+
+    def series(self, plane: str, slices: int, size: int) -> list[Slice]:
+        """Return the slices of one plane, spread over the lesion."""
+        scanner = Scanner(plane, size, self.random)
+        centre = self.target.centre  # becomes where the head's shape has taken it
+        for _ in range(4):
+            moved = self.pose @ (centre - _CENTRE[:, 0]) + _CENTRE[:, 0]
+            centre = centre + self.target.centre - moved - self.head.at(moved[:, None])[:, 0]
+        reach = 0.5 * self.target.radius * float(self.target.radii.min())
+        steps = (np.arange(slices) + self.random.uniform(0.2, 0.8, slices)) / max(slices, 1) * 2 - 1
+        return [self._slice(scanner, centre, reach * step) for step in steps]
+
+    def _slice(self, scanner: "Scanner", centre: np.ndarray, offset: float) -> Slice:
+        for nearer in (offset, offset / 2, 0.0):
+            plane = scanner.plane_at(centre, nearer).moved(self.pose, _CENTRE[:, 0])
+            points = plane.points() + self.head.on(plane)
+            skin = sample(self.anatomy.skin, points)
+            head = skin < 1
+            points = points[:, head]
+            skull = sample(self.anatomy.skull, points)
+            level = self.target.level(points, skull)
+            if (level < 1).sum() > 0.0012 * len(head):
+                break
+        signal, tumour = np.zeros(head.shape, np.float32), np.zeros_like(head)
+        signal[head] = self._signal(points, points + self.gyri.on(plane)[:, head], skull, level)
+        signal[head] *= edge(-skin[head])
+        tumour[head] = (level < 1) & (self.lesion is not None)
+        shape = (scanner.size, scanner.size)
+        pixels = scanner.acquired(signal.reshape(shape), self.random)
+        return Slice(pixels, _largest(tumour.reshape(shape)), scanner.name)
+
+    def _signal(
+        self, points: np.ndarray, tissue: np.ndarray, skull: np.ndarray, level: np.ndarray
+    ) -> np.ndarray:
+        """Return the signal at points whose tissue comes from elsewhere in the template."""
+        tissue = self.lesion.pushed_from(tissue) if self.lesion else tissue
+        known = (self.fluid, self.fluid, self.grey, 1, 1.1)
+        inside = skull < 2
+        signal = np.interp(sample(self.anatomy.brain, tissue, inside), _GREY_LEVELS, known)
+        signal = _enhanced_dura(signal, points, skull)
+        if self.lesion is None:
+            return self._covered(signal, points, skull)
+        in_bone = self.lesion.label == "pituitary"  # its seat, the sella, is a hollow of the skull
+        signal = self._covered(signal, points, skull) if in_bone else signal
+        near = level < 3
+        white = sample(self.anatomy.white, tissue[:, near])
+        signal[near] = self.lesion.painted(signal[near], points[:, near], level[near], white)
+        return signal if in_bone else self._covered(signal, points, skull)
+
+    def _covered(self, signal: np.ndarray, points: np.ndarray, skull: np.ndarray) -> np.ndarray:
+        """Return the signal with skull, scalp, face and air around the brain."""
+        soft = sample(self.anatomy.soft, points, skull > 3)
+        soft = np.where(soft > 1, 1 + (soft - 1) * self.fat, soft)
+        signal = mix(signal, 0.1, edge(skull - 0.8))
+        marrow = edge(skull - 1.8) * edge(self.bone - 1.2 - skull)
+        signal = mix(signal, self.marrow, marrow)
+        return mix(signal, soft, edge(skull - self.bone))
+
+
+def _enhanced_dura(signal: np.ndarray, points: np.ndarray, skull: np.ndarray) -> np.ndarray:
+    """Return the signal with contrast agent in the dura, the falx and the sagittal sinus."""
+    x, y, z = points
+    signal = mix(signal, 0.8, 0.6 * edge(skull + 1.2))
+    falx = edge((falx_level(y, z) - 1) * 45) * edge(0.7 - np.abs(x)) * (z > -10)
+    signal = mix(signal, 1.0, 0.7 * falx)
+    sinus = edge(3.5 - np.abs(x) + skull * 0.4) * edge(skull + 5) * ((z > 25) | (y < -85))
+    return mix(signal, 1.6, sinus * (y < 45))
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    parts, count = ndimage.label(mask)
+    return parts == 1 + np.bincount(parts.ravel())[1:].argmax() if count > 1 else mask

@@ -1,0 +1,334 @@
+"""What scanners and archives do to a picture, in five strengths, and what a model makes of it.
+
+Ten corruptions named after their physics, on the pattern of ImageNet-C (Hendrycks and Dietterich,
+2019) and MedMNIST-C (Di Salvo et al., 2024), with the MRI artefacts of TorchIO (Pérez-García et
+al., 2021). Strength 1 is barely visible; at strength 5 the picture is clearly spoilt, and still can
+be read. Motion, ghosts, blur and crop are measured in shares of the picture's size, noise,
+resolution and JPEG blocks in its pixels; a weak blur is too narrow to show below 100 pixels.
+
+Every corruption takes uint8 pixels of shape (height, width), a strength and a random generator, and
+gives uint8 pixels of the same shape. `blur`, `low_resolution`, `jpeg` and `crop` draw nothing at
+random. All others draw the same numbers at each strength: from one seed the picture turns the
+same way at each strength, only further.
+"""
+
+import io
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from brainlib.paths import BrainlibError
+
+STRENGTHS = (1, 2, 3, 4, 5)
+"""From barely visible to clearly spoilt."""
+
+MINIMUM_SIZE = 16
+"""The least height and width of a picture, pixels."""
+
+Predict = Callable[[list[np.ndarray]], np.ndarray]
+"""From n uint8 pictures of shape (height, width) to their probabilities, shape (n, 4)."""
+
+
+class CorruptionError(BrainlibError):
+    """A corruption, a strength or pictures that this room does not know how to handle."""
+
+
+def motion(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Move the head four times while the scan goes on, by degrees and by per cent of the side.
+
+    Each segment of k-space lines shows the head as it lay at that time; the middle segment, which
+    holds most of the picture, shows it where it belongs (Shaw et al., 2019). The stronger the
+    motion, the fewer lines are in the middle.
+    """
+    reach = _setting(strength, (0.4, 0.8, 1.2, 1.7, 2.2))
+    middle = _setting(strength, (0.1, 0.085, 0.07, 0.055, 0.045))  # of the lines, to either side
+    lines = _phase_encoding(pixels.shape, rng)
+    borders = np.array([-0.25, -middle, middle, 0.25]) * rng.uniform(0.8, 1.2, 4)
+    segments = np.searchsorted(borders, lines)
+    still, kspace = Image.fromarray(pixels), np.fft.fft2(pixels)
+    for segment in (0, 1, 3, 4):
+        angle, *shift = reach * rng.choice([-1, 1], 3) * rng.uniform(0.5, 1, 3)
+        shift = np.array(shift) * min(pixels.shape) / 100
+        moved = still.rotate(angle, Image.Resampling.BILINEAR, translate=tuple(shift))
+        kspace = np.where(segments == segment, np.fft.fft2(moved), kspace)
+    return _magnitude(kspace)
+
+
+def ghosting(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Add two ghosts, as blood that pulses does, each some per cent as bright as the picture.
+
+    The k-space lines swing periodically, which shifts faint copies along the direction of phase
+    encoding by the frequency of the swing (Wood and Henkelman, 1985).
+    """
+    brightness = _setting(strength, (0.03, 0.06, 0.1, 0.15, 0.2))
+    lines = _phase_encoding(pixels.shape, rng)
+    shift = rng.uniform(0.2, 0.5) * lines.size
+    phase = rng.uniform(-0.3, 0.3) * np.pi  # beyond, ghosts hardly show on tissue, or erase it
+    swing = 1 + 2 * brightness * np.cos(2 * np.pi * shift * lines + phase)
+    return _magnitude(np.fft.fft2(pixels) * swing)
+
+
+def bias_field(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Brighten and darken smoothly across the picture, as an uneven receive coil does.
+
+    The logarithm of the field is a polynomial of third order (Van Leemput et al., 1999); the
+    strength is its standard deviation over the head. The mean brightness hardly changes.
+    """
+    spread = _setting(strength, (0.07, 0.14, 0.22, 0.31, 0.42))
+    orders = np.add.outer(range(4), range(4))
+    coefficients = rng.normal(size=(4, 4)) * (orders <= 3) / np.maximum(orders, 1)
+    height, width = (np.linspace(-1, 1, side) for side in pixels.shape)
+    field = np.polynomial.legendre.leggrid2d(height, width, coefficients)
+    head = pixels + 1.0  # weights: where the signal is, and anywhere in a black picture
+    field -= np.average(field, weights=head)
+    field *= spread / np.sqrt(np.average(field**2, weights=head))
+    return _grey(pixels * np.exp(field))
+
+
+def noise(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Add Rician noise, its spread a share of the brightest tissue (Gudbjartsson and Patz, 1995).
+
+    Both channels of the receiver are noisy, and the picture is the magnitude of the two. A picture
+    without signal stays as it is.
+    """
+    spread = _setting(strength, (0.02, 0.04, 0.07, 0.1, 0.14)) * np.percentile(pixels, 99)
+    real, imaginary = spread * rng.standard_normal((2, *pixels.shape))
+    return _grey(np.hypot(pixels + real, imaginary))
+
+
+def blur(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Blur with a Gaussian, its spread in thousandths of the side (Hendrycks, Dietterich, 2019)."""
+    spread = _setting(strength, (3, 4.5, 6.5, 9, 12)) / 1000 * min(pixels.shape)
+    return _grey(ndimage.gaussian_filter(pixels.astype(float), spread))
+
+
+def low_resolution(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Record a share of k-space and fill the rest with zeros, as a scan in a hurry does.
+
+    Fine detail is gone, and edges ring (truncation artefact; Czervionke et al., 1988).
+    """
+    share = _setting(strength, (0.6, 0.45, 0.34, 0.26, 0.2))
+    height, width = (np.abs(np.fft.fftfreq(side)) <= share / 2 for side in pixels.shape)
+    return _magnitude(np.fft.fft2(pixels) * np.outer(height, width))
+
+
+def jpeg(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Compress as a JPEG of low quality and decode again (Hendrycks and Dietterich, 2019)."""
+    file = io.BytesIO()
+    quality = _setting(strength, (50, 30, 18, 11, 7))
+    Image.fromarray(pixels).save(file, format="JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def contrast(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Brighten or darken the middle greys, as another console would: a gamma (TorchIO, 2021).
+
+    The strength is the logarithm of gamma, positive or negative by chance.
+    """
+    gamma = np.exp(_setting(strength, (0.1, 0.2, 0.32, 0.46, 0.6)) * rng.choice([-1, 1]))
+    return _grey(255 * (pixels / 255) ** gamma)
+
+
+def rotation(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Turn the picture about its middle, in degrees, to either side: a head that lay askew.
+
+    What comes in from beyond the field of view is black (TorchIO, 2021).
+    """
+    angle = _setting(strength, (3, 6, 10, 15, 20)) * rng.choice([-1, 1])
+    return np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BICUBIC))
+
+
+def crop(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a share of the field of view off each side, and scale the rest back to full size."""
+    share = _setting(strength, (0.02, 0.04, 0.065, 0.09, 0.12))
+    height, width = pixels.shape
+    box = (share * width, share * height, (1 - share) * width, (1 - share) * height)
+    whole = Image.fromarray(pixels)
+    return np.asarray(whole.resize((width, height), Image.Resampling.BICUBIC, box))
+
+
+CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
+    function.__name__: function
+    for function in (
+        motion, ghosting, bias_field, noise, blur,
+        low_resolution, jpeg, contrast, rotation, crop,
+    )
+}  # fmt: skip
+"""All corruptions by name, in the order in which tables and figures show them."""
+
+
+def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarray:
+    """Spoil one picture; the same seed spoils it in the same way.
+
+    Parameters
+    ----------
+    pixels : uint8 array of shape (height, width)
+        At least 16 pixels high and wide.
+    name : str
+        One of `CORRUPTIONS`.
+    strength : int
+        1, barely visible, to 5, clearly spoilt.
+    seed : int
+        Not negative.
+
+    Returns
+    -------
+    uint8 array of shape (height, width)
+
+    Raises
+    ------
+    CorruptionError
+        For an unknown corruption or strength, or pixels that are not such a picture.
+
+    Examples
+    --------
+    >>> picture = np.full((20, 30), 100, np.uint8)
+    >>> corrupt(picture, "noise", 3, seed=0).shape
+    (20, 30)
+    """
+    _check([name], [strength])
+    is_picture = pixels.ndim == 2 and pixels.dtype == np.uint8
+    if not is_picture or min(pixels.shape) < MINIMUM_SIZE:
+        raise CorruptionError(
+            f"pixels of type {pixels.dtype} and shape {pixels.shape}: give a grey picture, uint8 "
+            f"of shape (height, width), at least {MINIMUM_SIZE} pixels high and wide"
+        )
+    return CORRUPTIONS[name](pixels, strength, np.random.default_rng(seed))
+
+
+def robustness(
+    predict: Predict,
+    pictures: Sequence[np.ndarray],
+    truth: Sequence[int] | np.ndarray,
+    seed: int = 0,
+    names: Sequence[str] = tuple(CORRUPTIONS),
+    strengths: Sequence[int] = STRENGTHS,
+) -> pd.DataFrame:
+    """Measure the accuracy on clean and on spoilt pictures.
+
+    Each picture is spoilt in its own way, and in the same way for every predictor.
+
+    Parameters
+    ----------
+    predict : function
+        From a list of n uint8 pictures of shape (height, width) to float probabilities of shape
+        (n, 4).
+    pictures : sequence of uint8 arrays of shape (height, width)
+        As they come, the sizes may differ.
+    truth : int array of shape (n,)
+        The number of each picture's class in `CLASS_NAMES`.
+    seed : int
+    names : sequence of str
+        Names from `CORRUPTIONS`; all of them by default.
+    strengths : sequence of int
+        From `STRENGTHS`; all of them by default.
+
+    Returns
+    -------
+    DataFrame
+        One row a `corruption`: the accuracy at `strength 1` to `strength 5`, 0 to 1, and their
+        `mean`. The row `clean` is first and has only a `mean`, its accuracy.
+
+    Raises
+    ------
+    CorruptionError
+        For an unknown corruption or strength, or where pictures, truth and what is predicted
+        do not match.
+
+    Examples
+    --------
+    >>> def is_bright(pictures):
+    ...     return np.eye(4)[[int(picture.mean() > 50) for picture in pictures]]
+    >>> pictures = [np.zeros((16, 16), np.uint8), np.full((16, 16), 200, np.uint8)]
+    >>> robustness(is_bright, pictures, [0, 1], names=["blur"], strengths=[5])["mean"].to_dict()
+    {'clean': 1.0, 'blur': 1.0}
+    """
+    _check(names, strengths)
+    truth = _checked_truth(truth, len(pictures))
+    seeds = np.random.SeedSequence(seed).generate_state(len(pictures)).tolist()
+    accuracies = {}
+    conditions = list(itertools.product(names, strengths))
+    for name, strength in tqdm(conditions, "robustness", delay=2, leave=False):
+        spoilt = [
+            corrupt(picture, name, strength, number)
+            for picture, number in zip(pictures, seeds, strict=True)
+        ]
+        accuracies[name, f"strength {strength}"] = _accuracy(predict, spoilt, truth)
+    table = pd.Series(accuracies).unstack(sort=False)
+    table["mean"] = table.mean(axis="columns")
+    clean = pd.DataFrame({"mean": _accuracy(predict, list(pictures), truth)}, index=["clean"])
+    return pd.concat([clean, table])[list(table)].rename_axis("corruption")
+
+
+def accuracy_kept(table: pd.DataFrame) -> float:
+    """Return the mean accuracy over all corruptions and strengths as a share of the clean one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `robustness` gives it.
+
+    Returns
+    -------
+    float
+        1 where nothing is lost; NaN where nothing was right on clean pictures.
+    """
+    clean = table.loc["clean", "mean"]
+    spoilt = table.drop(index="clean")["mean"].mean()
+    return float(spoilt / clean) if clean > 0 else float("nan")
+
+
+def _setting(strength: int, settings: tuple[float, ...]) -> float:
+    return settings[STRENGTHS.index(strength)]
+
+
+def _phase_encoding(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return the place of each k-space line along one axis or the other, -0.5 to 0.5."""
+    axis = int(rng.integers(2))
+    return np.expand_dims(np.fft.fftfreq(shape[axis]), 1 - axis)
+
+
+def _magnitude(kspace: np.ndarray) -> np.ndarray:
+    return _grey(np.abs(np.fft.ifft2(kspace)))
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _check(names: Iterable[str], strengths: Iterable[int]) -> None:
+    for kind, asked, known in (
+        ("corruption", names, tuple(CORRUPTIONS)),
+        ("strength", strengths, STRENGTHS),
+    ):
+        unknown = [one for one in asked if one not in known]
+        if unknown:
+            raise CorruptionError(
+                f"no {kind} {', '.join(map(repr, unknown))}: "
+                f"choose from {', '.join(map(str, known))}"
+            )
+
+
+def _checked_truth(truth: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    truth = np.asarray(truth)
+    if not count or truth.shape != (count,) or truth.dtype.kind not in "iu":
+        raise CorruptionError(
+            f"truth of type {truth.dtype} and shape {truth.shape} for {count} pictures: give at "
+            "least one picture, and the number of its class for each"
+        )
+    return truth
+
+
+def _accuracy(predict: Predict, pictures: list[np.ndarray], truth: np.ndarray) -> float:
+    probabilities = np.asarray(predict(pictures))
+    if probabilities.ndim != 2 or len(probabilities) != len(pictures):
+        raise CorruptionError(
+            f"the predictor gave probabilities of shape {probabilities.shape} for {len(pictures)} "
+            "pictures: it must give one row of four for each"
+        )
+    return float((probabilities.argmax(axis=1) == truth).mean())

@@ -1,0 +1,46 @@
+"""From a path to grey 8-bit pixels: pictures, DICOM and NIfTI; from an image table to one array.
+
+`pictures` decodes pictures and caches whole collections of them, `outlines` draws their tumours.
+`scans` gives the slices of whatever lies at a path, through `dicom` (with `decoding` and `codecs`)
+and `nifti`; `geometry` turns them the way they are looked at. Files are recognised by their
+content, whatever their name ends with; what is wrong with one is said in the words of `errors`, and
+`threads` lets many be read at once.
+"""
+
+from brainlib.imaging.errors import ImageError
+from brainlib.imaging.outlines import draw_outlines, draw_polygon
+from brainlib.imaging.pictures import (
+    CACHE_VERSION,
+    UNREADABLE_LIMIT,
+    LoadedImages,
+    file_formats,
+    grey_histograms,
+    load_images,
+    read_picture,
+    resize,
+    sample_pictures,
+)
+from brainlib.imaging.scans import Scan, list_scans, open_scans, read_scan
+from brainlib.imaging.slices import PLANES, Frame, ScanSlice
+
+__all__ = [
+    "CACHE_VERSION",
+    "PLANES",
+    "UNREADABLE_LIMIT",
+    "Frame",
+    "ImageError",
+    "LoadedImages",
+    "Scan",
+    "ScanSlice",
+    "draw_outlines",
+    "draw_polygon",
+    "file_formats",
+    "grey_histograms",
+    "list_scans",
+    "load_images",
+    "open_scans",
+    "read_picture",
+    "read_scan",
+    "resize",
+    "sample_pictures",
+]

@@ -1,0 +1,318 @@
+"""From a path to grey 8-bit pixels, and from an image table to one cached array.
+
+Pictures are recognised by their content, whatever their name ends with.
+"""
+
+import hashlib
+import logging
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from brainlib import paths
+from brainlib.data.datasets import Collection
+from brainlib.imaging.errors import ImageError
+from brainlib.imaging.threads import sharing_memory, silenced
+
+CACHE_VERSION = "1"
+"""Part of every cache key: to be raised when the same file would decode to other pixels."""
+
+UNREADABLE_LIMIT = 0.01
+"""The share of unreadable pictures above which a collection is refused."""
+
+MAX_PICTURE_PIXELS = 100_000_000
+"""The largest picture that is decoded; a larger one would fill the memory."""
+
+MAX_SIDE = 65_535
+"""The longest side, in pixels or voxels: the most that JPEG and DICOM can say."""
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # no reader that starts programs (EPS)
+_BAND = 256  # rows that are made grey at once: the temporaries of a large picture would be larger
+_THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """The pixels of a collection, and the table of exactly those pictures.
+
+    Attributes
+    ----------
+    pixels : uint8 array of shape (n, size, size, 1)
+        Row i shows the picture in row i of `table`.
+    table : DataFrame
+        The image table without the unreadable pictures.
+    unreadable : dict of str to str
+        What was wrong with each picture that was left out.
+    """
+
+    pixels: np.ndarray
+    table: pd.DataFrame
+    unreadable: dict[str, str]
+
+
+def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
+    """Decode one picture to grey, at its own size.
+
+    Alpha is flattened onto black, palettes are expanded, greys of more than 8 bits are scaled from
+    their lowest and highest value to 0 and 255 (fractions from 0 and 1), and the orientation that a
+    camera noted is applied.
+
+    Parameters
+    ----------
+    path : Path, str or binary file
+        A JPEG, PNG, TIFF or BMP file, recognised by content.
+
+    Returns
+    -------
+    uint8 array of shape (height, width)
+
+    Raises
+    ------
+    ImageError
+        Where the file is absent, no picture, cut short, larger than 100 million pixels or than
+        65,535 along a side, or holds several pages.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "named.jpg"
+    >>> Image.new("P", (3, 2)).save(file, format="PNG")
+    >>> read_picture(file).shape
+    (2, 3)
+    """
+    name = path if isinstance(path, Path | str) else "the upload"
+    try:
+        with silenced(), Image.open(path, formats=_FORMATS) as picture:
+            _require_one_slice(picture)
+            with sharing_memory(picture.width * picture.height):
+                return _to_grey(ImageOps.exif_transpose(picture))
+    except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
+        reason = _reason(error).replace(f" {str(name)!r}", "")
+        raise ImageError(f"{name} cannot be read as a picture ({reason})") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImageError):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PICTURE_PIXELS:,} pixels; scale it down first"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no JPEG, PNG, TIFF or BMP, or its start is damaged; copy or save it again"
+    text = f"{type(error).__name__}: {error}"
+    return f"it is cut short, damaged or of a rare kind; save it again. {text}"
+
+
+def _require_one_slice(picture: Image.Image) -> None:
+    width, height = picture.size
+    if not 0 < width * height <= MAX_PICTURE_PIXELS or max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"it has {width} by {height} pixels, more than {MAX_PICTURE_PIXELS:,} or more than "
+            f"{MAX_SIDE:,} along a side; scale it down first"
+        )
+    if picture.format == "TIFF" and picture.n_frames > 1:
+        raise ImageError(f"it holds {picture.n_frames} pages; save each as a picture of its own")
+
+
+def _to_grey(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _to_8_bits(np.asarray(picture))
+    grey = np.empty((picture.height, picture.width), np.uint8)
+    for top in range(0, picture.height, _BAND):
+        box = (0, top, picture.width, min(top + _BAND, picture.height))
+        grey[box[1] : box[3]] = _band_to_grey(picture.crop(box))
+    return grey
+
+
+def _band_to_grey(picture: Image.Image) -> Image.Image:
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture)
+    elif picture.mode == "P":
+        picture = picture.convert("RGB")
+    return picture.convert("L")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())  # not a number where one of them is
+    if not np.isfinite([low, high]).all():
+        raise ImageError("it holds values that are not finite; save it again without them")
+    if low >= 0 and high <= 255 and not (values.dtype.kind == "f" and high <= 1):
+        return values.astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _BAND):
+        band = values[top : top + _BAND]
+        if low >= 0 and high <= 1 and values.dtype.kind == "f":
+            grey[top : top + _BAND] = (band * 255.0).round()
+        else:
+            grey[top : top + _BAND] = ((band - low) * (255.0 / (high - low or 1.0))).round()
+    return grey
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize a grey picture to a square, antialiased (Pillow's area-aware bilinear filter).
+
+    Parameters
+    ----------
+    pixels : uint8 array of shape (height, width)
+    size : int
+        Height and width of the result, pixels.
+
+    Returns
+    -------
+    uint8 array of shape (size, size)
+    """
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def load_images(collection: Collection, size: int = 150) -> LoadedImages:
+    """Decode a whole collection into one array, or take it from the cache.
+
+    The cache is keyed by the content of every file, so a changed picture is decoded again; it is
+    written under a temporary name and its checksum is verified when it is read.
+
+    Parameters
+    ----------
+    collection : Collection
+    size : int
+        Height and width of the pictures in the array, pixels.
+
+    Raises
+    ------
+    ImageError
+        Where more than one picture in a hundred cannot be read.
+    """
+    files = [collection.root / path for path in collection.table["path"]]
+    cache = _cache_file(files, size)
+    cached = _read_cache(cache)
+    if cached is None:
+        cached = _decode_all(files, size)
+        _write_cache(cache, *cached)
+    pixels, reasons = cached
+    readable = np.array([not reason for reason in reasons], dtype=bool)
+    names = collection.table["path"].tolist()
+    unreadable = {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
+    _refuse_too_many(unreadable, len(names), collection.root)
+    table = collection.table[readable].reset_index(drop=True)
+    return LoadedImages(pixels[readable] if unreadable else pixels, table, unreadable)
+
+
+def file_formats(collection: Collection) -> pd.DataFrame:
+    """Return how many files have which ending, content and colour mode, from their headers.
+
+    Returns
+    -------
+    DataFrame
+        `ending, format, mode, files`: `.jpg, PNG, RGBA, 3` are three PNG files with an alpha
+        channel behind names that end with `.jpg`. An unreadable file has the format `unreadable`.
+    """
+    rows = [(Path(path).suffix.lower(), *_header(collection.root / path))
+            for path in collection.table["path"]]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["ending", "format", "mode"])
+    return table.value_counts().rename("files").reset_index()
+
+
+def _header(path: Path) -> tuple[str, str]:
+    try:
+        with Image.open(path) as picture:
+            return picture.format or "", picture.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return "unreadable", ""
+
+
+def sample_pictures(loaded: LoadedImages, count: int, seed: int = 0) -> dict[str, list[np.ndarray]]:
+    """Draw some pictures of each class at random: uint8 arrays of shape (height, width)."""
+    rows = loaded.table.groupby("label").sample(count, replace=True, random_state=seed)
+    return {
+        label: list(loaded.pixels[part.index, :, :, 0]) for label, part in rows.groupby("label")
+    }
+
+
+def grey_histograms(loaded: LoadedImages, bins: int = 64) -> pd.DataFrame:
+    """Return the share of pixels at each grey value, a column for each class.
+
+    Returns
+    -------
+    DataFrame of shape (bins, classes)
+        Indexed by the grey value at the middle of each bin.
+    """
+    edges = np.linspace(0, 256, bins + 1)
+    columns = {}
+    for label, part in loaded.table.groupby("label"):
+        counts = np.bincount(loaded.pixels[part.index].ravel(), minlength=256)
+        columns[label] = np.histogram(np.arange(256), edges, weights=counts)[0] / counts.sum()
+    return pd.DataFrame(columns, index=pd.Index(edges[:-1] + 128 / bins, name="grey value"))
+
+
+def _refuse_too_many(unreadable: dict[str, str], total: int, root: Path) -> None:
+    for name, reason in unreadable.items():
+        logger.warning("left out %s: %s", name, reason)
+    if len(unreadable) > UNREADABLE_LIMIT * total:
+        name, reason = next(iter(unreadable.items()))
+        raise ImageError(
+            f"{len(unreadable)} of {total} pictures in {root} cannot be read, more than "
+            f"{UNREADABLE_LIMIT:.0%}. The first is {name}: {reason}. Restore or remove them."
+        )
+
+
+def _decode_all(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
+    pixels = np.zeros((len(files), size, size, 1), dtype=np.uint8)
+
+    def decode(row: int) -> str:
+        try:
+            pixels[row, :, :, 0] = resize(read_picture(files[row]), size)
+        except ImageError as error:
+            return str(error).replace(str(files[row]), files[row].name)
+        return ""
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        progress = tqdm(
+            threads.map(decode, range(len(files))), "pictures", len(files), delay=2, leave=False
+        )
+        return pixels, list(progress)
+
+
+def _cache_file(files: list[Path], size: int) -> Path:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        contents = threads.map(_content_hash, files)
+        digest = hashlib.blake2b(f"{CACHE_VERSION} {size}".encode(), digest_size=16)
+        for content in contents:
+            digest.update(content)
+    return paths.cache_folder() / f"pixels-{size}-{digest.hexdigest()}.npz"
+
+
+def _content_hash(file: Path) -> bytes:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError:  # it will be named as unreadable when it is decoded
+        return bytes(16)
+
+
+def _read_cache(cache: Path) -> tuple[np.ndarray, list[str]] | None:
+    if not cache.is_file():
+        return None
+    try:
+        # opened here, because numpy does not close a file that it finds damaged
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return stored["pixels"], stored["reasons"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logger.warning("decoding again, the cache %s is damaged: %s", cache, error)
+        return None
+
+
+def _write_cache(cache: Path, pixels: np.ndarray, reasons: list[str]) -> None:
+    try:
+        with paths.atomic_write(cache) as temporary:
+            np.savez(temporary, pixels=pixels, reasons=np.array(reasons, dtype=str))
+    except OSError as error:  # a full disk costs the next run some seconds, and this run nothing
+        logger.warning("the decoded pictures could not be cached in %s: %s", cache.parent, error)

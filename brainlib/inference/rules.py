@@ -1,0 +1,305 @@
+"""All that turns the probabilities of a model into answers, in one small file beside it.
+
+`brain_tumor.rules.json` is written at release and read with every answer. Its sections:
+`conformal` (coverage and thresholds), `study` (from slices to a study), `reliability` and
+`study_reliability` (how often answers like this were right) and `limits` (what is known to go
+wrong, class by class). What is fitted never saw a patient of the released model's own test fold;
+what is measured rests on all held-out patients, each answered by a network that never saw them.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainlib import CLASS_NAMES, __version__, paths
+from brainlib.inference import studies
+from brainlib.paths import BrainlibError
+
+RULES_FILE = "brain_tumor.rules.json"
+BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+LEAST_PICTURES, LEAST_GROUPS = 30, 10
+"""Fewer than that make no bin of their own: it is joined with the one below."""
+
+_SECTIONS = {"conformal": dict, "study": dict, "reliability": list, "limits": dict}
+_BIN_KEYS = {"class", "low", "high", "pictures", "observed", "lower", "upper"}
+_ADVICE = "write it again with `python -m scripts.release`, from the predictions of the folds"
+
+
+class RulesError(BrainlibError):
+    """Rules that are not there, are damaged, or cannot be made."""
+
+
+def read_rules(path: Path | str) -> dict[str, Any]:
+    """Read and check the rules of a model.
+
+    Parameters
+    ----------
+    path : Path or str
+        `brain_tumor.rules.json`.
+
+    Returns
+    -------
+    dict
+        See `fit_rules`.
+
+    Raises
+    ------
+    RulesError
+        Where the file is absent, is no JSON, or lacks a part; the message says which, and how to
+        make it.
+    """
+    try:
+        rules = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RulesError(f"{path} does not exist: {_ADVICE}") from error
+    except (OSError, ValueError) as error:
+        raise RulesError(f"{path} cannot be read as JSON ({error}): {_ADVICE}") from error
+    problem = _problem(rules)
+    if problem:
+        raise RulesError(f"{path} {problem}: {_ADVICE}")
+    return rules
+
+
+def write_rules(rules: Mapping[str, Any], path: Path | str) -> Path:
+    """Write rules as JSON, whole or not at all; a file that holds just these is left as it is.
+
+    Raises
+    ------
+    RulesError
+        For what `read_rules` would refuse.
+    """
+    path = Path(path)
+    problem = _problem(rules)
+    if problem:
+        raise RulesError(f"these rules for {path} would be refused, for the file {problem}")
+    text = json.dumps(rules, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if path.is_file() and path.read_bytes() == text.encode():
+        return path
+    with paths.atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def fit_rules(
+    test: pd.DataFrame,
+    validation: pd.DataFrame | None,
+    metrics: Mapping[str, Any],
+    maps: pd.DataFrame | None = None,
+    fold: int = 0,
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Fit all that turns probabilities into answers.
+
+    Parameters
+    ----------
+    test, validation : DataFrame
+        Prediction tables of the model under protocol `patient`, before temperature; validation as
+        `results.calibrate` takes it, or None.
+    metrics : mapping
+        The content of `metrics.json`; of it `source`, `synthetic`, `release`, `results` and
+        `studies` are used where they are there.
+    maps : DataFrame, optional
+        As `explain.read_maps` gives it.
+    fold : int
+        The fold whose model is released: thresholds and the rule for studies are fitted without
+        its patients, where there are other folds.
+    resamples : int
+
+    Returns
+    -------
+    dict
+        Plain JSON. `model`, `model_sha256`, `brainlib`, `source`, `synthetic`, `fold`,
+        `held_out` (counts); `conformal` {coverage, thresholds by class}; `study`, as
+        `studies.fit_study_rule` gives it; `reliability`, a list of {class, low, high, pictures,
+        groups, observed, lower, upper}: of the answers of that class with a probability from `low`
+        to `high`, the share that really was it, with a 95 % interval over groups;
+        `study_reliability`, the same for simulated studies, empty where they were not measured;
+        `limits` by class: `sensitivity`, `positive_predictive_value` (each `value`, `low`,
+        `high`), `taken_for` and `really_was` (the most frequent confusion: `class`, `share`,
+        `pictures`), `missed` for `notumor` (by tumour, the share called so), `dice` and
+        `heat_peak_inside` where maps are known; and `limits_of_all` with the weakest source.
+    """
+    from brainlib import evaluation
+    from brainlib.evaluation import results
+
+    calibrated = results.calibrate(test, validation)
+    table, temperature = calibrated.table, calibrated.temperatures[fold]
+    others = test[test["fold"] != fold]
+    if validation is not None:
+        others = validation[validation["fold"] == fold]
+    thresholds = evaluation.fit_conformal(
+        evaluation.apply_temperature(others, temperature), results.CONFORMAL_ALPHA
+    )
+    unseen = test[test["fold"] != fold] if test["fold"].nunique() > 1 else test
+    unseen = evaluation.apply_temperature(unseen, temperature).reset_index(drop=True)
+    released = metrics.get("release", {}).get("brain_tumor", {})
+    return {
+        "model": "brain_tumor",
+        "model_sha256": released.get("sha256", ""),
+        "brainlib": __version__,
+        "source": metrics.get("source", ""),
+        "synthetic": bool(metrics.get("synthetic", False)),
+        "fold": fold,
+        "held_out": {"pictures": len(table), "groups": int(table["group"].nunique())},
+        "conformal": {
+            "coverage": 1 - results.CONFORMAL_ALPHA,
+            "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
+        },
+        "study": studies.fit_study_rule(unseen),
+        "reliability": measure_reliability(table, resamples),
+        "study_reliability": metrics.get("studies", {}).get("reliability", []),
+        "limits": {name: _limits_of(name, table, maps, resamples) for name in CLASS_NAMES},
+        "limits_of_all": _weakest_source(metrics),
+    }
+
+
+def measure_reliability(table: pd.DataFrame, resamples: int = 1000) -> list[dict[str, Any]]:
+    """Measure by class and probability how often answers are right.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A prediction table of held-out pictures, after temperature.
+    resamples : int
+
+    Returns
+    -------
+    list of dict
+        See `fit_rules`. Bins of fewer than 30 pictures or 10 groups are joined with the next
+        lower, the lowest with the next higher.
+    """
+    from brainlib.evaluation.intervals import mean_with_interval
+
+    values = table[list(CLASS_NAMES)].to_numpy(float)
+    answers, confidence = values.argmax(axis=1), values.max(axis=1)
+    groups = table["group"].astype(str).to_numpy(object)
+    rows = []
+    for number, name in enumerate(CLASS_NAMES):
+        of_class = answers == number
+        is_right = (table["label"] == name).to_numpy()
+        for low, high in _bins(confidence[of_class], groups[of_class]):
+            is_in = of_class & (confidence >= low) & ((confidence < high) | (high >= 1))
+            found = mean_with_interval(is_right[is_in], groups[is_in], resamples)
+            observed, lower, upper = (round(value, 6) for value in found[:3])
+            if np.isfinite([observed, lower, upper]).all():
+                rows.append({
+                    "class": name, "low": low, "high": high, "pictures": found[3],
+                    "groups": found[4], "observed": observed, "lower": lower, "upper": upper,
+                })  # fmt: skip
+    return rows
+
+
+def find_reliability(
+    rows: list[dict[str, Any]], name: str, probability: float
+) -> dict[str, Any] | None:
+    """Return the bin that an answer lies in, None where there is none.
+
+    Examples
+    --------
+    >>> rows = [{"class": "glioma", "low": 0.9, "high": 1.0, "observed": 0.95}]
+    >>> find_reliability(rows, "glioma", 1.0)["observed"]
+    0.95
+    """
+    for row in rows:
+        is_below = probability < row["high"] or row["high"] >= 1
+        if row["class"] == name and row["low"] <= probability and is_below:
+            return row
+    return None
+
+
+def _bins(confidence: np.ndarray, groups: np.ndarray) -> list[tuple[float, float]]:
+    """Return bins from the fixed edges, joined from above until each holds enough."""
+    bins, high = [], BIN_EDGES[-1]
+    for low in BIN_EDGES[-2::-1]:
+        is_in = (confidence >= low) & ((confidence < high) | (high >= 1))
+        if is_in.sum() >= LEAST_PICTURES and len(set(groups[is_in])) >= LEAST_GROUPS:
+            bins.append((low, high))
+            high = low
+    if high > 0 and (confidence < high).any():  # what is left over joins the lowest bin
+        bins[-1:] = [(0.0, bins[-1][1] if bins else 1.0)]
+    return bins[::-1]
+
+
+def _limits_of(
+    name: str, table: pd.DataFrame, maps: pd.DataFrame | None, resamples: int
+) -> dict[str, Any]:
+    answers = table[list(CLASS_NAMES)].to_numpy(float).argmax(axis=1)
+    answers = pd.Series(np.take(CLASS_NAMES, answers), table.index)
+    of_class, called = table["label"] == name, answers == name
+    found: dict[str, Any] = {
+        "pictures": int(of_class.sum()),
+        "sensitivity": _share(answers[of_class] == name, table["group"], resamples),
+        "positive_predictive_value": _share(table.loc[called, "label"] == name, table["group"],
+                                            resamples),
+        "taken_for": _most_frequent(answers[of_class], name),
+        "really_was": _most_frequent(table.loc[called, "label"], name),
+    }  # fmt: skip
+    if name == "notumor":
+        found["missed"] = {
+            tumor: _share(answers[table["label"] == tumor] == name, table["group"], resamples)
+            for tumor in CLASS_NAMES
+            if tumor != name and (table["label"] == tumor).any()
+        }
+    elif maps is not None and (maps["label"] == name).any():
+        drawn = maps[maps["label"] == name]
+        for score in ("dice", "heat_peak_inside"):
+            found[score] = _share(drawn[score].astype(float), drawn["group"], resamples)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _share(values: pd.Series, groups: pd.Series, resamples: int) -> dict[str, float] | None:
+    from brainlib.evaluation.intervals import mean_with_interval
+
+    of_values = groups.loc[values.index].astype(str).to_numpy(object)
+    found = mean_with_interval(values.to_numpy(float), of_values, resamples)[:3]
+    named = zip(("value", "low", "high"), found, strict=True)
+    known = {key: round(number, 6) for key, number in named if math.isfinite(number)}
+    return known or None
+
+
+def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
+    """Return the class that is most often confused with one, and for what share of its pictures."""
+    others = classes[classes != name].value_counts()
+    if others.empty:
+        return None
+    count = int(others.iloc[0])
+    return {
+        "class": str(others.index[0]),
+        "share": round(count / len(classes), 6),
+        "pictures": count,
+    }
+
+
+def _weakest_source(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    parts = metrics.get("by_part", {})
+    sources = [name for name in parts if name.startswith("source ")]
+    if not sources:
+        return {}
+    worst = min(sources, key=lambda name: parts[name]["accuracy"])
+    return {"part": worst, **{key: parts[worst][key] for key in ("accuracy", "low", "high")}}
+
+
+def _problem(rules: Any) -> str:
+    """Return what is wrong with rules, empty where nothing is."""
+    if not isinstance(rules, Mapping):
+        return "holds no rules"
+    for section, kind in _SECTIONS.items():
+        if not isinstance(rules.get(section), kind):
+            return f"has no section {section}"
+    thresholds = rules["conformal"].get("thresholds", {})
+    absent = [name for name in CLASS_NAMES if name not in thresholds]
+    if absent:
+        return f"has no conformal threshold for {', '.join(absent)}"
+    try:
+        studies.check_rule(rules["study"])
+    except studies.StudyError:
+        return "has a section study that is no rule for studies"
+    if any(not set(row) >= _BIN_KEYS for row in rules["reliability"]):
+        return f"has a row of reliability without {', '.join(sorted(_BIN_KEYS))}"
+    absent = [name for name in CLASS_NAMES if name not in rules["limits"]]
+    return f"has no limits of {', '.join(absent)}" if absent else ""

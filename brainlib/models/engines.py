@@ -1,0 +1,234 @@
+"""Run an exported model without TensorFlow: ONNX Runtime, NumPy, and nothing else.
+
+The files are those of `brainlib.models.export`: one input `pixels`, uint8, whose four dimensions
+are all free, and one output `probabilities`, float32, in `CLASS_NAMES` order.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainlib import CLASS_NAMES, paths
+from brainlib.paths import BrainlibError
+
+BATCH_SIZE = 64
+BATCH_PIXELS = BATCH_SIZE * 512 * 512
+"""Pictures and pixels that an engine is given at once; its memory grows with them."""
+
+Engine = Callable[[np.ndarray], np.ndarray]
+"""From uint8 `(n, height, width, 1 or 3)` to float32 `(n, 4)`."""
+
+MapsEngine = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""The same with maps: `probabilities` `(n, 4)`, `outline` and `heat_map` `(n, 64, 64)`."""
+
+MAPS = ("heat_map", "outline")
+
+SUFFIXES = {"onnx": ".onnx", "keras": ".keras"}
+"""What runs a model, and how the file that it needs ends."""
+
+
+class EngineError(BrainlibError):
+    """An engine that is not installed, or a file that it cannot run."""
+
+
+def open_engine(model: Path | str, engine: str = "onnx") -> Engine:
+    """Load a model for the engine that is asked for, from the file that this engine needs.
+
+    Parameters
+    ----------
+    model : path of a model file
+        Any of its copies, such as `model/brain_tumor.keras`; the engine's own lies beside it.
+    engine : str
+        `onnx` (ONNX Runtime), or `keras` (Keras on its backend).
+
+    Returns
+    -------
+    Engine
+
+    Raises
+    ------
+    EngineError
+        Where there is no such engine, its package is not installed, or its file is absent, damaged
+        or of another model.
+
+    Examples
+    --------
+    >>> open_engine("model/brain_tumor.keras", "onnx")  # doctest: +SKIP
+    """
+    if engine not in SUFFIXES:
+        raise EngineError(f"there is no engine {engine!r}: choose {', '.join(SUFFIXES)}")
+    path = Path(model).with_suffix(SUFFIXES[engine])
+    if engine == "keras":
+        from brainlib import models
+
+        try:
+            return models.load_model(path).predict_on_batch
+        except models.ModelError as error:
+            raise EngineError(str(error)) from error
+    return open_onnx(path)
+
+
+def batches(pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Give neighbours of one size together, as many as fit into the memory.
+
+    Parameters
+    ----------
+    pictures : iterable of arrays of shape (height, width)
+    """
+    batch: list[np.ndarray] = []
+    for picture in pictures:
+        most = max(1, min(BATCH_SIZE, BATCH_PIXELS // picture.size))
+        if batch and (picture.shape != batch[0].shape or len(batch) >= most):
+            yield batch
+            batch = []
+        batch.append(picture)
+    if batch:
+        yield batch
+
+
+def predict_onnx(path: Path | str, pictures: np.ndarray) -> np.ndarray:
+    """Classify pictures with an ONNX file.
+
+    Parameters
+    ----------
+    path : path of an `.onnx` file
+        As `brainlib.models.export.export_onnx` writes it.
+    pictures : uint8 array of shape (n, height, width, 1 or 3)
+        Raw pixels, 0 to 255, grey or RGB, of any size.
+
+    Returns
+    -------
+    float32 array of shape (n, 4)
+        Probabilities in `CLASS_NAMES` order.
+
+    Raises
+    ------
+    EngineError
+        Where `onnxruntime` is not installed, the file is absent, damaged or of another model, or
+        the pictures have another shape or type.
+
+    Examples
+    --------
+    >>> predict_onnx("model/brain.onnx", np.zeros((5, 240, 200, 1), np.uint8))  # doctest: +SKIP
+    """
+    return open_onnx(path)(pictures)
+
+
+def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
+    """Load an ONNX file once, to classify many times.
+
+    Parameters
+    ----------
+    path : path of an `.onnx` file
+    threads : int, optional
+        Processor cores to use; all of them if it is left out.
+
+    Returns
+    -------
+    Engine
+        A function from pictures to probabilities, as `predict_onnx` takes and gives them. Several
+        threads may call it.
+
+    Raises
+    ------
+    EngineError
+        Where `onnxruntime` is not installed, or the file is absent, damaged or of another model.
+    """
+    session = _open_session(path, threads, ["probabilities"])
+    return _in_batches(lambda batch: session.run(["probabilities"], {"pixels": batch})[0])
+
+
+def open_maps(path: Path | str, threads: int | None = None) -> MapsEngine:
+    """Load the ONNX file of a model with maps, as `open_onnx` does one without.
+
+    Parameters
+    ----------
+    path : path of an `.onnx` file
+        Such as `model/brain_tumor_maps.onnx`.
+    threads : int, optional
+        Processor cores to use; all of them if it is left out.
+
+    Returns
+    -------
+    MapsEngine
+        For at most 64 pictures of 512 by 512 at a time: `explain.draw_maps` sees to that.
+
+    Raises
+    ------
+    EngineError
+        As `open_onnx`.
+    """
+    names = [*MAPS, "probabilities"]
+    session = _open_session(path, threads, names)
+
+    def draw(pictures: np.ndarray) -> dict[str, np.ndarray]:
+        _require_pictures(pictures)
+        return dict(zip(names, session.run(names, {"pixels": pictures}), strict=True))
+
+    return draw
+
+
+def _open_session(path: Path | str, threads: int | None, outputs: list[str]) -> Any:
+    path = _require_file(path)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError("onnxruntime is not installed: `pip install onnxruntime`") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    # threads that wait by spinning cost a third of the speed where the cores have other work too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen classes of its own, without a parent
+        raise EngineError(_damaged(path, error)) from error
+    is_ours = [(one.name, one.type, len(one.shape)) for one in session.get_inputs()] == [
+        ("pixels", "tensor(uint8)", 4)
+    ] and sorted(one.name for one in session.get_outputs()) == sorted(outputs)
+    _require_ours(is_ours, path, outputs)
+    return session
+
+
+def _in_batches(predict: Engine) -> Engine:
+    def predict_all(pictures: np.ndarray) -> np.ndarray:
+        _require_pictures(pictures)
+        starts = range(0, len(pictures), BATCH_SIZE)
+        answers = [predict(pictures[start : start + BATCH_SIZE]) for start in starts]
+        return np.concatenate([np.empty((0, len(CLASS_NAMES)), np.float32), *answers])
+
+    return predict_all
+
+
+def _require_pictures(pictures: Any) -> None:
+    shape, dtype = getattr(pictures, "shape", ()), getattr(pictures, "dtype", None)
+    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape[1:]:
+        raise EngineError(
+            f"pictures of shape {tuple(shape)} and type {dtype} cannot be classified: give a uint8 "
+            "array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
+        )
+
+
+def _require_file(path: Path | str) -> Path:
+    path = paths.resolve(path)
+    if not path.is_file():
+        raise EngineError(f"there is no file {path}: write it with brainlib.models.export")
+    return path
+
+
+def _require_ours(is_ours: bool, path: Path, outputs: list[str]) -> None:
+    if not is_ours:
+        raise EngineError(
+            f"{path} holds another kind of model: one with the input pixels (uint8, four "
+            f"dimensions) and the output {', '.join(outputs)} is needed, as "
+            "brainlib.models.export writes it"
+        )
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path} cannot be loaded as an ONNX model; write it again with brainlib.models.export, or "
+        f"fetch it anew ({error})"
+    )

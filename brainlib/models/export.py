@@ -1,0 +1,212 @@
+"""The model as ONNX, which runs without TensorFlow.
+
+It takes raw pixels, uint8, with a free number, height, width and number of channels, and is
+compared with the Keras model before it is put in place. `brainlib.models.engines` runs them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from brainlib import CLASS_NAMES, paths
+from brainlib.models import engines
+from brainlib.paths import BrainlibError
+
+if TYPE_CHECKING:
+    import tensorflow
+
+TOLERANCE = 1e-4
+"""Largest difference between the probabilities of a file and those of the Keras model."""
+
+ONNX_OPSET = 17
+"""Version of the operators of ONNX: every ONNX Runtime since 1.12 (2022) runs it."""
+
+PROBE_SHAPES = ((1, 64, 64, 1), (5, 150, 90, 1), (2, 61, 233, 3))
+"""Shapes of the noise on which a file must agree with the Keras model."""
+
+
+class ExportError(BrainlibError):
+    """A model that cannot be exported, or a package that is needed for it and absent."""
+
+
+def export_onnx(model: keras.Model, path: Path) -> None:
+    """Write a model as an ONNX file.
+
+    Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its output
+    is `probabilities`, float32 `(batch, 4)`, and for a model with maps `outline` and `heat_map`
+    too, as `models.with_maps` gives them. The names of the classes are kept in its metadata under
+    `classes`, with commas between them.
+
+    Parameters
+    ----------
+    model : keras.Model
+        One of ours, that gives the four probabilities of raw pixels, with maps or without.
+    path : Path
+        Where to write it, ending in `.onnx`; an older file there is replaced.
+
+    Raises
+    ------
+    ExportError
+        Where `tf2onnx` is not installed, Keras runs on another backend than TensorFlow, the model
+        has an operation that ONNX lacks, or the file's answers differ from the model's.
+    EngineError
+        Where `onnxruntime` is not installed, which the file is checked with.
+
+    Examples
+    --------
+    >>> export_onnx(model, Path("model/brain.onnx"))  # doctest: +SKIP
+    """
+    _require_suffix(path, ".onnx")
+    frozen = _freeze(model)
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError as error:
+        raise ExportError("tf2onnx is needed for ONNX: `pip install tf2onnx`") from error
+    with _quietly(), _explained(model):
+        onnx_model, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            input_names=[frozen.inputs[0].name],
+            output_names=[output.name for output in frozen.outputs],
+            opset=ONNX_OPSET,
+        )
+        onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
+    names = _output_names(model)
+    new_names = {old.name: new for old, new in zip(frozen.outputs, names, strict=True)}
+    _name_onnx(onnx_model, {**new_names, frozen.inputs[0].name: "pixels"})
+    is_drawing = len(names) > 1
+    predict = (lambda file, pixels: engines.open_maps(file)(pixels)) if is_drawing else (
+        engines.predict_onnx)  # fmt: skip
+    _write(model, path, onnx_model.SerializeToString(), predict)
+
+
+def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFunction":
+    """Return the model as one TensorFlow function, in which the weights are constants.
+
+    `model.export` is not used. Tensors that a model holds besides its weights, such as that of
+    `ops.arange(…)`, become inputs of its ONNX file.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            f"Keras runs on {keras.backend.backend()}, and only TensorFlow can export: save the "
+            "model, then load and export it in a process with KERAS_BACKEND=tensorflow"
+        )
+    _require_outputs(model)
+    import tensorflow
+    from tensorflow.python.framework import convert_to_constants
+
+    function = tensorflow.function(
+        lambda pixels: model(pixels, training=False), input_signature=[_signature()]
+    ).get_concrete_function()
+    return convert_to_constants.convert_variables_to_constants_v2(function)
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    """Return the names of a model's outputs, in the order in which TensorFlow flattens them."""
+    return sorted(model.output) if isinstance(model.output, dict) else ["probabilities"]
+
+
+def _require_outputs(model: keras.Model) -> None:
+    output = model.output
+    found = output.get("probabilities") if isinstance(output, dict) else output
+    is_ours = set(_output_names(model)) in ({"probabilities"}, {*engines.MAPS, "probabilities"})
+    if not is_ours or tuple(getattr(found, "shape", ())) != (None, len(CLASS_NAMES)):
+        raise ExportError(
+            f"the model {model.name} has the outputs {output}: only the probabilities of "
+            f"{', '.join(CLASS_NAMES)}, with {' and '.join(engines.MAPS)} or without, are exported"
+        )
+
+
+def _signature() -> "tensorflow.TensorSpec":
+    import tensorflow
+
+    return tensorflow.TensorSpec((None, None, None, None), tensorflow.uint8, name="pixels")
+
+
+def _name_onnx(onnx_model: Any, new_names: dict[str, str]) -> None:
+    """Name the input, the outputs, the free dimensions and the classes; `tf2onnx` does not."""
+    graph = onnx_model.graph
+    for node in graph.node:
+        node.input[:] = [new_names.get(name, name) for name in node.input]
+        node.output[:] = [new_names.get(name, name) for name in node.output]
+    for place in (*graph.input, *graph.output):
+        place.name = new_names[place.name]
+        place.type.tensor_type.shape.dim[0].dim_param = "batch"
+    dimensions = ("height", "width", "channels")
+    for name, dimension in zip(
+        dimensions, graph.input[0].type.tensor_type.shape.dim[1:], strict=True
+    ):
+        dimension.dim_param = name
+    onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
+
+
+def _write(
+    model: keras.Model,
+    path: Path,
+    content: bytes,
+    predict: Callable[[Path, np.ndarray], Any],
+) -> None:
+    """Write a file, and put it in place once it has answered as the Keras model does."""
+    with paths.atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+        for shape in PROBE_SHAPES:
+            noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            difference = largest_difference(
+                predict(temporary, noise), model.predict_on_batch(noise)
+            )
+            if not difference <= TOLERANCE:  # NaN is a difference too
+                raise ExportError(
+                    f"{path.name} was not written: for pictures of the shape {shape} it differs "
+                    f"from the Keras model {model.name} by {difference:.2g}, and {TOLERANCE} is "
+                    "allowed; please report it with the model"
+                )
+
+
+def largest_difference(found: Any, expected: Any) -> float:
+    """Return how far probabilities are apart; for dicts of maps, how far any output is.
+
+    A heat map has no upper limit: its difference is a share of its highest value, where that is
+    above 1.
+    """
+    if isinstance(expected, dict):
+        return max(
+            largest_difference(found[name], values) / max(1.0, float(np.abs(values).max()))
+            for name, values in expected.items()
+        )
+    return float(np.abs(np.asarray(found) - np.asarray(expected)).max())
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep back TensorFlow's warnings that `tf2onnx` uses functions of its version 1."""
+    import tensorflow
+
+    logger = tensorflow.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _explained(model: keras.Model) -> Iterator[None]:
+    """Say which model could not be converted: the converters tell only of an operation."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ExportError(
+            f"the model {model.name} cannot be converted to ONNX: replace the operation that is "
+            f"named here by others of keras.ops ({reason})"
+        ) from error
+
+
+def _require_suffix(path: Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise ExportError(f"{path} does not end in {suffix}: give it a name that does")

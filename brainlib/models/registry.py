@@ -1,0 +1,44 @@
+"""The networks by name."""
+
+from collections.abc import Callable
+
+import keras
+
+from brainlib.models.brain_tumor import PICTURE_SIZE, build_brain_tumor
+from brainlib.models.files import ModelError
+from brainlib.models.seed_cnn import INPUT_SIZE, build_seed_cnn
+
+MODELS: dict[str, Callable[[], keras.Model]] = {
+    "brain_tumor": build_brain_tumor,
+    "seed_cnn": build_seed_cnn,
+}
+"""The networks by name, the released one first."""
+
+TRAINING_SIZES = {"brain_tumor": PICTURE_SIZE, "seed_cnn": INPUT_SIZE}
+"""Height and width of the pictures that each is trained on, pixels."""
+
+
+def build_model(name: str = "brain_tumor", seed: int = 0) -> keras.Model:
+    """Build an untrained model by its name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`.
+    seed : int
+        Seed of the initial weights and of dropout; it seeds Python, NumPy and the backend too.
+
+    Raises
+    ------
+    ModelError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> build_model("seed_cnn").count_params()  # doctest: +SKIP
+    5402308
+    """
+    if name not in MODELS:
+        raise ModelError(f"no model {name!r}: choose one of {', '.join(MODELS)}")
+    keras.utils.set_random_seed(seed)
+    return MODELS[name]()

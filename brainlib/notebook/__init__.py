@@ -1,0 +1,1 @@
+"""What frames a notebook: parameters, run folder and record, and executing notebooks in order."""

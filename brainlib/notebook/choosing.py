@@ -1,0 +1,34 @@
+"""What `04_infer` classifies: the scans that are named, or some test pictures of its source."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
+
+from brainlib import imaging
+from brainlib.notebook.runs import Run
+
+
+def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
+    """List the scans that a run of `04_infer` names, or some test pictures of its source.
+
+    Raises
+    ------
+    ImageError
+        Where the parameter `pictures` names nothing that could be a scan.
+    """
+    if run.settings.pictures:
+        return imaging.list_scans(run.settings.pictures, run.settings.plane)
+    collection = run.open_collection()
+    table = collection.table
+    test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
+    chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
+    # two pictures of one name in different folders are two studies
+    return [replace(imaging.list_scans(collection.root / path)[0], series=path) for path in chosen]
+
+
+def readable(
+    scans: Iterable[imaging.Scan], count: int, plane: str = "acquired"
+) -> list[imaging.ScanSlice]:
+    """Return the first slices that have pixels, to look at."""
+    slices = (one for scan in scans for one in imaging.read_scan(scan, plane))
+    return list(islice((one for one in slices if one.pixels is not None), count))

@@ -1,0 +1,43 @@
+"""The rules beside the released model, fitted from what lies in its folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from brainlib import explain
+from brainlib.evaluation import results
+from brainlib.inference import rules
+
+
+def make_rules(folder: Path, model: str = "brain_tumor", fold: int = 0) -> dict[str, Any]:
+    """Fit the rules of a model folder from what lies there, write them, and return them.
+
+    Parameters
+    ----------
+    folder : Path
+        The model folder, with `predictions`, `metrics.json` and `maps`.
+    model : str
+        The model's name; the rules are written to `<model>.rules.json`.
+    fold : int
+        The fold whose model is released.
+
+    Raises
+    ------
+    RulesError
+        Where there are no predictions of the model under protocol `patient`.
+    """
+    place = folder / "predictions"
+    test, validation = (
+        results.read_tables(place, part).get(model, {}).get("patient")
+        for part in ("test", "validation")
+    )
+    if test is None:
+        raise rules.RulesError(
+            f"{place} holds no test predictions of {model} under protocol patient: run "
+            "notebooks/02_train.ipynb for every fold, or `make reproduce`"
+        )
+    file = folder / "metrics.json"
+    metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    fitted = rules.fit_rules(test, validation, metrics, explain.read_maps(place, model), fold)
+    rules.write_rules(fitted, folder / f"{model}.rules.json")
+    return fitted
