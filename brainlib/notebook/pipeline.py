@@ -103,7 +103,7 @@ def run(
     Raises
     ------
     PipelineError
-        Where some of the steps that do not need each other failed, once all others are done; or
+        Where a step failed; of those that do not need each other, once all others are done. Where
         the scheduler does not answer.
     """
     folder = paths.resolve(output)
@@ -119,7 +119,7 @@ def run(
             _watch(batch, _in_processes(batch, place, jobs))
         else:
             for count, step in enumerate(batch, number + 1):
-                target = _announce_and_execute(f"[{count}/{len(steps)}]", step, *place)
+                target = _attempt(step, place, f"[{count}/{len(steps)}]")
                 if released and not together:
                     publish(target)
         number += len(batch)
@@ -171,7 +171,7 @@ def _on_cluster(steps: list[Step], place: tuple, scheduler: str) -> Iterator[Out
 
 
 def _attempt(step: Step, place: tuple, position: str = "") -> Path:
-    """Execute a step in a process of its own; what goes wrong is told in a line."""
+    """Execute a step; what goes wrong in a cell is told in a line."""
     from papermill import PapermillExecutionError
 
     try:
