@@ -86,10 +86,10 @@ def document(settings, collection, messages):
     """Make the release once, with some pictures without tumour for another scanner."""
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
-    logging.getLogger("brainlib").addHandler(handler)
+    logging.getLogger("scripts").addHandler(handler)
     scan = collection / "Testing" / "notumor"
     yield release.make_release(replace(settings, healthy_scan=str(scan)))
-    logging.getLogger("brainlib").removeHandler(handler)
+    logging.getLogger("scripts").removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def test_robustness_is_measured_anew_for_a_newer_model_or_other_pictures(
     file = run.model / "brain_tumor.keras"
     make_newer(file)
     os.utime(file, (1, 1))
-    with caplog.at_level(logging.WARNING, "brainlib"):
+    with caplog.at_level(logging.WARNING, "scripts"):
         found = release.measure_robustness(run, None, tested[0])
     assert found["brain_tumor"] == document["robustness"]["seed_cnn"] and "seed_cnn" not in found
     assert "seed_cnn_patient0.keras: its robustness is not measured" in caplog.text

@@ -313,7 +313,13 @@ def compare_with(tables: Tables, model: str, protocol: str = "patient") -> pd.Da
 
 
 def rounded(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return a table as `metrics.json` holds it, by row and column, without what is missing."""
+    """Return a table as `metrics.json` holds it, by row and column, without what is missing.
+
+    Examples
+    --------
+    >>> rounded(pd.DataFrame({"value": [0.5], "low": [float("nan")]}, index=["accuracy"]))
+    {'accuracy': {'value': 0.5}}
+    """
     return {
         str(row): {name: round(float(value), 6) for name, value in values.dropna().items()}
         for row, values in table.select_dtypes("number").astype(float).iterrows()
