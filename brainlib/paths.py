@@ -1,10 +1,16 @@
 """Where things lie: the project's root, the cache folder, and writes that are whole or absent."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where folders are not locked
+    fcntl = None
 
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
@@ -23,6 +29,17 @@ class BrainlibError(Exception):
     ...     print(type(error).__name__)
     DatasetError
     """
+
+
+RELEASED_MODEL = "brain_tumor.keras"
+"""The released model. Its other files (`.onnx`, gate, rules) lie beside it under the same stem."""
+
+
+def released_model() -> Path:
+    """Return where the released model lies: `model/` of the checkout, else inside the package."""
+    in_checkout = _PACKAGE_PARENT / "model"
+    folder = in_checkout if in_checkout.is_dir() else Path(__file__).resolve().parent / "released"
+    return folder / RELEASED_MODEL
 
 
 def project_root() -> Path:
@@ -74,3 +91,65 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_locked: set[Path] = set()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Own a folder until the block ends; the operating system ends the lock of a killed process.
+
+    A block inside another one of the same process and folder changes nothing.
+
+    Raises
+    ------
+    BrainlibError
+        Where another process owns it; the message says which.
+
+    Examples
+    --------
+    >>> with locked(Path(tempfile.mkdtemp())):
+    ...     pass
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or folder in _locked:
+        yield
+        return
+    file = folder / ".lock"
+    with _flocked(file) as stream:
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        _locked.add(folder)
+        try:
+            yield
+        finally:
+            _locked.discard(folder)
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _flocked(file: Path) -> Iterator:
+    while True:
+        with file.open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                stream.seek(0)
+                owner = stream.read() or "another process"
+                raise BrainlibError(
+                    f"{file.parent} is being written by {owner}: wait until that run has ended, or "
+                    "name another output folder"
+                ) from error
+            # its last owner may have removed the file after we opened it
+            if file.exists() and os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                yield stream
+                return
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed runs of `atomic_write` left; hold the lock for it."""
+    for file in folder.glob(".*-????????.*"):
+        file.unlink(missing_ok=True)
