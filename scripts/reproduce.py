@@ -1,18 +1,21 @@
-"""`python -m scripts.reproduce`: trainings, release and evaluation, on the real data."""
+"""Everything that is released, from the data: trainings, release, evaluation, inference."""
 
 import os
 import sys
 
 from brainlib import paths
 from brainlib.data import splits
-from brainlib.notebook import pipeline, runs
+from brainlib.models.registry import MODELS
+from brainlib.notebook import pipeline
 from brainlib.notebook.pipeline import Step
 from scripts import command, release
+
+RELEASED, BASELINE = list(MODELS)[:2]
 
 
 def main() -> None:
     """Train all, release the network of fold 0, then evaluate and infer with what was released."""
-    parser = command.project_parser(__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("--epochs", type=int, default=0, help="0: as each recipe says")
     parser.add_argument("--resume", action="store_true", help="keep the trainings that are done")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
@@ -25,20 +28,20 @@ def main() -> None:
     first = [step for step in steps if step.notebook < "03"]
     pipeline.run(first, *place, jobs=chosen.jobs, scheduler=chosen.scheduler)
     release.make_release(release.ReleaseSettings(source, output, seed))
-    for notebook in ("03_evaluate", "04_infer"):
-        pipeline.run([step for step in steps if step.notebook == notebook], *place)
-        if notebook == "03_evaluate":  # the rules name the weakest source, which is known now
-            release.make_rules(paths.resolve(output) / "model")
+    pipeline.run([step for step in steps if step.notebook == "03_evaluate"], *place)
+    # the rules name the weakest source, which is known now
+    release.rules.make_rules(paths.resolve(output) / "model", RELEASED)
+    pipeline.run([step for step in steps if step.notebook == "04_infer"], *place)
     print(pipeline.summary(output))
 
 
 def training_steps(model: str, epochs: int = 0) -> list[Step]:
     """Return the trainings behind a model's released results: five folds and the official split.
 
-    The released network trains on all but the test pictures; the starting network keeps the
+    The released network trains on all but the test images; the starting network keeps the
     validation pictures that it always had.
     """
-    hold_out = {} if model == "seed_cnn" else {"hold_out": 0.0}
+    hold_out = {} if model == BASELINE else {"hold_out": 0.0}
     common = {"model": model, "epochs": epochs, **hold_out}
     folds = [
         Step("02_train", {**common, "protocol": "patient", "fold": fold}, f"-{model}-patient{fold}")
@@ -53,9 +56,9 @@ def reproduce_steps(output: str, epochs: int = 0) -> list[Step]:
     The committed copy of `02_train` is that of the released network's fold 0.
     """
     explore, _, evaluate, infer = pipeline.demo_steps(output, epochs)
-    trainings = [step for model in runs.MODEL_NAMES for step in training_steps(model, epochs)]
+    trainings = [step for model in (RELEASED, BASELINE) for step in training_steps(model, epochs)]
     shown = Step("02_train", trainings[0].parameters)
-    infer = Step("04_infer", {"model": f"{output}/model/{runs.MODEL_NAMES[0]}.keras"})
+    infer = Step("04_infer", {"model": f"{output}/model/{RELEASED}.keras"})
     return [explore, *trainings[1:], shown, evaluate, infer]
 
 

@@ -18,7 +18,6 @@ from test_folder import draw, write_model
 from brainlib import imaging, inference
 from brainlib.inference import cluster, folder
 from brainlib.notebook import pipeline
-from scripts import throughput
 
 WORKERS = 3
 
@@ -273,20 +272,6 @@ def test_a_notebook_that_fails_is_told_in_a_line(tmp_path, monkeypatch):
         pipeline.PipelineError, match=r"cell 7 of .*fold-1\.ipynb raised ImageError"
     ):
         pipeline._attempt(step, ("phantom", "out", 0, tmp_path))
-
-
-def test_the_estimate_is_bound_by_the_workers_or_by_the_machine_in_charge():
-    names = ["pictures a second, 1 workers", "times one worker", "parts a second",
-             "files listed a second", "bytes a row", "bytes a listed file"]  # fmt: skip
-    measured = pd.DataFrame({"value": [100.0, 1.8, 50.0, 1e4, 300.0, 500.0]}, index=names)
-    few, many, most = (
-        throughput.estimate(measured, 1e8, machines)["value"] for machines in (10, 20, 1000)
-    )
-    assert few["hours to compute"] == pytest.approx(1e8 / (10 * 2 * 0.9 * 100) / 3600)
-    assert many["hours to compute"] == pytest.approx(few["hours to compute"] / 2)
-    assert few["hours to order, fetch and write"] == most["hours to order, fetch and write"]
-    spent = most["hours in all"] - most["hours to list"] - most["hours to join"]
-    assert spent == pytest.approx(most["hours to order, fetch and write"])
 
 
 def test_an_address_without_a_scheduler_is_said(task, tmp_path, monkeypatch):

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, evaluation, explain, paths
+from brainlib import CLASS_NAMES, evaluation, explain
 from brainlib.data import datasets, splits
 from brainlib.evaluation import results
 from brainlib.notebook import runs
-from scripts import readme
 
 CLASSES = list(CLASS_NAMES)
 
@@ -332,30 +331,6 @@ def test_look_alikes_beside_the_predictions_are_left_out(folder):
 def test_what_is_missing_is_left_out_of_metrics():
     table = pd.DataFrame({"value": [0.123456789, np.nan], "low": [0.1, 0.2]}, index=["a", "b"])
     assert results.rounded(table) == {"a": {"value": 0.123457, "low": 0.1}, "b": {"low": 0.2}}
-
-
-def test_the_numbers_of_a_page_come_from_metrics_and_writing_twice_changes_nothing(
-    tmp_path, monkeypatch
-):
-    page = tmp_path / "README.md"
-    page.write_text(
-        "# Title ä\n<!-- numbers:start -->\nold 0.5\n<!-- numbers:end -->\nafter\n",
-        encoding="utf-8",
-    )
-    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
-    section = lambda metrics: f"accuracy {metrics['accuracy']:.2f}"  # noqa: E731
-    monkeypatch.setattr(readme, "SECTIONS", {"README.md": ("numbers", section)})
-    run = runs.start("03_evaluate", {"output": "."})
-    written = []
-    for accuracy in (0.71, 0.71, 0.84):
-        run.update_metrics(accuracy=accuracy)
-        readme.write_results()
-        written.append(page.read_text(encoding="utf-8"))
-        assert readme.written_section("README.md") == readme.expected_section("README.md")
-    assert written[0] == written[1] == written[2].replace("0.84", "0.71")
-    assert written[0] == (
-        "# Title ä\n<!-- numbers:start -->\naccuracy 0.71\n<!-- numbers:end -->\nafter\n"
-    )
 
 
 def test_maps_and_spoilt_pictures_lie_beside_the_predictions(folder):

@@ -1,24 +1,31 @@
-"""What is released: which model, with which temperature, in which files."""
+"""Released files: the network of one fold, its maps and its ONNX copies."""
 
+import hashlib
 import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from brainlib import models
-from brainlib.evaluation import results
+from brainlib import imaging, models, paths
 from brainlib.models import engines, export
+from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
 
-MODEL, BASELINE = runs.MODEL_NAMES
-FOLD = 0
-"""The fold whose model is released: the first, so that nobody chose it by its score."""
+RELEASED, BASELINE = list(MODELS)[:2]
+"""The released network and the starting network, the first two of the registry."""
 
-MAPS_FILE, MAPS_ONNX = f"{MODEL}_maps.keras", f"{MODEL}_maps.onnx"
-ENGINES = {"onnx": (".onnx", export.export_onnx, engines.open_onnx)}
-"""The files that run without TensorFlow: how each ends, is written, and is opened."""
+FOLD = 0
+"""The released network is that of fold 0, named before any fold was scored."""
+
+CHECKED_IMAGES = 64
+
+Answer = Callable[[np.ndarray], np.ndarray]
+"""From uint8 `(n, height, width, 1)` to probabilities `(n, 4)`."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,109 +34,124 @@ class ReleaseError(BrainlibError):
     """A release that cannot be made of what is there."""
 
 
-def fit_temperature(folder: Path) -> float:
-    """Return the temperature of fold 0, fitted on pictures that its model is not tested on.
-
-    They are its validation pictures where it has any, else the test pictures of the other folds.
-
-    Parameters
-    ----------
-    folder : Path
-        The model folder, with `predictions`.
-
-    Raises
-    ------
-    ReleaseError
-        Where there are no predictions of fold 0.
-    ResultsError
-        Where there are none of any other fold either, nor of validation pictures.
-    """
-    place = folder / "predictions"
-    test, validation = (
-        results.read_tables(place, part).get(MODEL, {}).get("patient")
-        for part in ("test", "validation")
-    )
-    if test is None or not (test["fold"] == FOLD).any():
-        raise ReleaseError(
-            f"{place} holds no test predictions of {MODEL} on fold {FOLD}: run "
-            "notebooks/02_train.ipynb for every fold, or `make reproduce`"
-        )
-    if validation is not None and (validation["fold"] == FOLD).any():
-        test = test[test["fold"] == FOLD]  # other folds need not have a validation table
-    else:
-        validation = None
-    return results.calibrate(test, validation).temperatures[FOLD]
-
-
-def write_model(folder: Path, temperature: float) -> keras.Model:
-    """Write `brain_tumor.keras`, the model of fold 0 with its temperature inside, and return it.
-
-    A file with just these weights is left as it is, so that its hash stays the same.
-    """
-    path = folder / f"{MODEL}.keras"
-    trained = models.load_model(fold_file(folder, MODEL))
-    wanted = models.for_release(trained, temperature)
-    there = _load_if_same(path, wanted)
-    if there is None:
-        models.save_model(wanted, path)
-    return there or models.load_model(path)
-
-
-def write_copies(folder: Path, released: keras.Model) -> None:
-    """Write the model with maps and all other formats, where these are older than the model."""
-    original = folder / f"{MODEL}.keras"
-    maps = models.with_maps(released)
-    if not is_current(folder / MAPS_FILE, original):
-        models.save_model(maps, folder / MAPS_FILE)
-    if not is_current(folder / MAPS_ONNX, original):
-        logger.info("writing %s", MAPS_ONNX)
-        export.export_onnx(maps, folder / MAPS_ONNX)
-    for suffix, write, _ in ENGINES.values():
-        path = original.with_suffix(suffix)
-        if not is_current(path, original):
-            logger.info("writing %s", path.name)
-            write(released, path)
-
-
-def fold_file(folder: Path, model: str, fold: int = FOLD) -> Path:
-    """Return where the model of a patient fold lies."""
-    return folder / f"{runs.run_name(model, 'patient', fold)}.keras"
-
-
 def list_files(folder: Path) -> dict[str, Path]:
-    """Return where each released file lies, and the one of the starting network, by name."""
-    baselines = [fold_file(folder, BASELINE),
-                 folder / f"{runs.run_name(BASELINE, 'official', 0)}.keras"]  # fmt: skip
+    """Return the path of each released file, by its name in `metrics.json`."""
     return {
-        MODEL: folder / f"{MODEL}.keras",
-        "maps": folder / MAPS_FILE,
-        "maps_onnx": folder / MAPS_ONNX,
-        **{name: folder / f"{MODEL}{suffix}" for name, (suffix, *_) in ENGINES.items()},
-        BASELINE: next((file for file in baselines if file.is_file()), baselines[0]),
+        RELEASED: folder / f"{RELEASED}.keras",
+        "maps": folder / f"{RELEASED}_maps.keras",
+        "onnx": folder / f"{RELEASED}.onnx",
+        "maps_onnx": folder / f"{RELEASED}_maps.onnx",
     }
 
 
-def is_current(path: Path, original: Path) -> bool:
-    """Return whether a file is there and no older than what it is made from.
+def fold_file(folder: Path, model: str = RELEASED, fold: int = FOLD) -> Path:
+    """Return the path of the model of a patient fold."""
+    return folder / f"{runs.run_name(model, 'patient', fold)}.keras"
 
-    What it was made from may be gone: the models of the folds are too many to be kept in git.
+
+def write_files(folder: Path) -> keras.Model:
+    """Write the released files as far as they are absent or outdated, and return the network.
+
+    Raises
+    ------
+    ModelError
+        Where the model of fold 0 is missing or damaged.
     """
+    files, trained = list_files(folder), fold_file(folder)
+    released = models.load_model(trained)
+    if not _are_equal(trained, files[RELEASED]):
+        with paths.atomic_write(files[RELEASED]) as temporary:
+            shutil.copyfile(trained, temporary)
+    with_maps = models.with_maps(released)
+    writers = {
+        "maps": lambda path: models.save_model(with_maps, path),
+        "onnx": lambda path: export.export_onnx(released, path),
+        "maps_onnx": lambda path: export.export_onnx(with_maps, path),
+    }
+    for name, write in writers.items():
+        if not is_current(files[name], files[RELEASED]):
+            logger.info("writing %s", files[name].name)
+            write(files[name])
+    return released
+
+
+def is_current(path: Path, original: Path) -> bool:
+    """Return whether a file exists and is no older than what it is made from, if that exists."""
     if not path.is_file():
         return False
     return not original.is_file() or path.stat().st_mtime >= original.stat().st_mtime
 
 
-def _load_if_same(path: Path, wanted: keras.Model) -> keras.Model | None:
-    """Return the model in a file where it has the same weights and temperature."""
-    try:
-        found = models.load_model(path)
-        scales = [model.get_layer("temperature").scale for model in (found, wanted)]
-    except (ValueError, BrainlibError):  # absent or damaged, or a model of another kind
-        return None
-    weights = found.get_weights(), wanted.get_weights()
-    is_same = (
-        scales[0] == scales[1]
-        and len(weights[0]) == len(weights[1])
-        and all(np.array_equal(*pair) for pair in zip(*weights, strict=True))
+def measure_files(
+    folder: Path, released: keras.Model, images: list[np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Measure the size of each released file and how far its probabilities are from Keras'.
+
+    Returns
+    -------
+    dict of name to dict
+        `megabytes`, and `largest_difference` of probabilities; for the network itself
+        `parameters` and `sha256` instead of a difference.
+
+    Raises
+    ------
+    ReleaseError
+        Where a file differs by more than `export.TOLERANCE`.
+    """
+    files = list_files(folder)
+    maps = keras.models.load_model(files["maps"], compile=False)
+    maps_onnx = engines.open_maps(files["maps_onnx"])
+    found = check_files(
+        released.predict_on_batch,
+        {
+            "maps": lambda stack: maps.predict_on_batch(stack)["probabilities"],
+            "onnx": engines.open_onnx(files["onnx"]),
+            "maps_onnx": lambda stack: maps_onnx(stack)["probabilities"],
+        },
+        [image[np.newaxis, ..., np.newaxis] for image in images],
     )
-    return found if is_same else None
+    found[RELEASED] = {
+        "parameters": released.count_params(),
+        "sha256": file_hash(files[RELEASED]),
+    }
+    return {
+        name: {"megabytes": round(path.stat().st_size / 1e6, 3), **found[name]}
+        for name, path in files.items()
+    }
+
+
+def check_files(
+    expected: Answer, answers: dict[str, Answer], stacks: list[np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Compare the probabilities of released files with those of the Keras model.
+
+    Raises
+    ------
+    ReleaseError
+        Where the largest difference exceeds `export.TOLERANCE`, or is not a number.
+    """
+    wanted, found = np.concatenate([expected(stack) for stack in stacks]), {}
+    for name, answer in answers.items():
+        given = np.concatenate([np.asarray(answer(stack)) for stack in stacks])
+        difference = float(np.abs(given - wanted).max())
+        if not difference <= export.TOLERANCE:
+            raise ReleaseError(
+                f"the released file {name} differs by {difference:.2g} from the Keras model, and "
+                f"{export.TOLERANCE} is allowed: delete it, so that it is written again"
+            )
+        found[name] = {"largest_difference": round(difference, 9)}
+    return found
+
+
+def read_images(run: runs.Run, paths_of: Any) -> list[np.ndarray]:
+    """Read images of the collection, uint8 arrays of shape (height, width)."""
+    return [imaging.read_picture(run.collection.root / path) for path in paths_of]
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    return other.is_file() and one.read_bytes() == other.read_bytes()

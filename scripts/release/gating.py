@@ -1,8 +1,6 @@
-"""The gate that is released, what it refuses by mistake, and what it catches."""
+"""Out-of-distribution gate: fitting, false refusals on held-out patients, detection rates."""
 
-import hashlib
 import logging
-from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,7 +11,6 @@ from tqdm.auto import tqdm
 from brainlib import imaging, models, paths
 from brainlib.data import phantom, splits
 from brainlib.evaluation import results
-from brainlib.evaluation.intervals import mean_with_interval
 from brainlib.inference import gate
 from brainlib.inference.gate.wrong_inputs import (
     REASONS,
@@ -24,9 +21,10 @@ from brainlib.inference.gate.wrong_inputs import (
     rows_by_reason,
 )
 from brainlib.notebook import runs
-from scripts.release.files import FOLD, MODEL, ReleaseError
+from scripts.release.files import FOLD, RELEASED, ReleaseError, file_hash
+from scripts.release.scores import share
 
-GATE_FILE = f"{MODEL}.gate.npz"
+GATE_FILE = f"{RELEASED}.gate.npz"
 METHOD = (
     "Plain rules for blank, tiny and long pictures; then Mahalanobis distance and reconstruction "
     "error on principal components of gradient histograms and grey statistics, the same for mirror "
@@ -98,7 +96,7 @@ def measure_gate(run: runs.Run) -> dict[str, Any]:
         without = _fit_fold(FOLD, table, described, wrong, rows_by_reason(inputs, kind))
         tried = _measure_caught(run, inputs, wrong, without, kind)
         caught[kind]["left_out"] = tried[kind]["value"]
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_hash(path)
     if run.settings.healthy_scan:
         scans = _measure_healthy_scan(run, released)
     else:
@@ -119,7 +117,7 @@ def _patient_pictures(run: runs.Run) -> pd.DataFrame:
     `judged_by` is the fold that the picture's group is tested in. Copies of a CT that the folds
     leave out are kept, with fold -1.
     """
-    table = run.load_images(models.PICTURE_SIZE).table.copy()
+    table = run.load_images(models.TRAINING_SIZES[RELEASED]).table.copy()
     table["fold"] = splits.assign_folds(table)
     table["is_ct"] = _is_ct(table)
     by_group = table[table["fold"] >= 0].groupby("group")["fold"].first()
@@ -157,13 +155,13 @@ def _fit_fold(
 
 def _false_refusals(run: runs.Run, tested: pd.DataFrame) -> dict[str, Any]:
     parts = {
-        f"by_{name}": {value: _share(run, rows["reason"] != "", rows["group"])
+        f"by_{name}": {value: share(run, rows["reason"] != "", rows["group"])
                        for value, rows in tested.groupby(column)}
         for name, column in (("class", "label"), ("source", "source"))
     }  # fmt: skip
     refused = tested[tested["reason"] != ""]
     return {
-        "false_refusals": _share(run, tested["reason"] != "", tested["group"]),
+        "false_refusals": share(run, tested["reason"] != "", tested["group"]),
         **parts,
         "by_reason": {str(key): int(n) for key, n in refused["reason"].value_counts().items()},
     }
@@ -171,7 +169,7 @@ def _false_refusals(run: runs.Run, tested: pd.DataFrame) -> dict[str, Any]:
 
 def _collection_ct(run: runs.Run, table: pd.DataFrame) -> dict[str, Any]:
     found = table[table["is_ct"]]
-    return {COLLECTION_CT: _share(run, found["reason"] != "", found["group"])} if len(found) else {}
+    return {COLLECTION_CT: share(run, found["reason"] != "", found["group"])} if len(found) else {}
 
 
 def _measure_caught(
@@ -185,7 +183,7 @@ def _measure_caught(
         "reason": [gate.refuse_plainly(inputs[row].pixels) or reason
                    for row, reason in zip(rows, reasons, strict=True)],
     })  # fmt: skip
-    return {name: _share(run, found["reason"] != "", found["origin"])
+    return {name: share(run, found["reason"] != "", found["origin"])
             for name, found in tried.groupby("kind")}  # fmt: skip
 
 
@@ -200,8 +198,8 @@ def _measure_heads(run: runs.Run, one: gate.Gate) -> dict[str, Any]:
     ]
     accepted = [gate.refuse(one, pixels) == "" for _, pixels in heads]
     return {
-        "phantom": _share(run, accepted, [number for number, _ in heads]),
-        "matplotlib's head MRI": _share(run, [gate.refuse(one, read_real_head()) == ""], [0]),
+        "phantom": share(run, accepted, [number for number, _ in heads]),
+        "matplotlib's head MRI": share(run, [gate.refuse(one, read_real_head()) == ""], [0]),
     }
 
 
@@ -224,18 +222,3 @@ def _measure_healthy_scan(run: runs.Run, one: gate.Gate) -> dict[str, Any]:
         "slices": len(read),
         "scan": paths.resolve(place).name,
     }}  # fmt: skip
-
-
-def _share(run: runs.Run, values: Iterable[bool], groups: Iterable) -> dict[str, Any]:
-    """Return a share with its interval over groups; without limits where there is one group."""
-    settings = run.settings
-    found = mean_with_interval(
-        np.asarray(list(values), bool), np.asarray(list(groups), str), settings.resamples,
-        settings.seed,
-    )  # fmt: skip
-    names = ("value", "low", "high", "pictures", "groups")
-    return {
-        name: round(float(number), 6) if name in names[:3] else int(number)
-        for name, number in zip(names, found, strict=True)
-        if np.isfinite(number)
-    }

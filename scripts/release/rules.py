@@ -1,4 +1,4 @@
-"""The rules beside the released model, fitted from what lies in its folder."""
+"""Conformal thresholds, study rule and known limits of the released network, as one file."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from brainlib.evaluation import results
 from brainlib.inference import rules
 
 
-def make_rules(folder: Path, model: str = "brain_tumor", fold: int = 0) -> dict[str, Any]:
+def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
     """Fit the rules of a model folder from what lies there, write them, and return them.
 
     Parameters

@@ -1,31 +1,61 @@
-"""Where the network looks, what it makes of spoilt pictures, and of another scanner."""
+"""Measurements of the released network: its maps, damaged images, other sizes and scanners."""
 
 import logging
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from brainlib import CLASS_NAMES, evaluation, explain, imaging, inference, models, paths
+from brainlib.data import splits
 from brainlib.evaluation import corruptions, results
+from brainlib.evaluation.intervals import mean_with_interval
 from brainlib.notebook import runs
-from scripts.release.files import BASELINE, MODEL, ReleaseError, fold_file, is_current
-from scripts.release.samples import stratified_sample
-from scripts.release.speed import file_hash
+from scripts.release.files import (
+    BASELINE,
+    RELEASED,
+    ReleaseError,
+    file_hash,
+    fold_file,
+    is_current,
+    list_files,
+    read_images,
+)
+from scripts.release.margins import MARGINS
 
-_OF_A_MODEL = ["model", "pictures", "seed"]
-"""The columns of the table of robustness that say what a row is about."""
+LARGE_SIZE = 512
+"""Pixels of the longer side to which images are enlarged for the comparison of sizes."""
 
 logger = logging.getLogger(__name__)
 
 
-def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, Any]:
-    """Score the maps of every fold's model on its test pictures, and sum them up.
+def tested_images(run: runs.Run) -> dict[int, pd.DataFrame]:
+    """Return the image table of the test images of each patient fold, as `02_train` has them."""
+    table = run.load_images(models.TRAINING_SIZES[RELEASED]).table
+    return {
+        fold: splits.part(
+            table, splits.make_split(table, "patient", fold, run.settings.seed, 0.0), "test"
+        )
+        for fold in range(splits.FOLDS)
+    }
 
-    Tables are written to `model/maps/<name>.csv`, and kept where they are newer than their model.
-    A fold with neither table nor model is left out with a warning.
+
+def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Draw `count` rows of an image table, each class with its share of the table."""
+    shuffled = table.sample(frac=1, random_state=seed)
+    by_label = shuffled.groupby("label")["path"]
+    place = (by_label.cumcount() + 0.5) / by_label.transform("size")
+    return shuffled.loc[place.sort_values(kind="stable").index[:count]].reset_index(drop=True)
+
+
+def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, Any]:
+    """Score the maps of every fold's model on its test images.
+
+    Tables are written to `model/maps/<name>.csv` and reused where they are newer than their model.
+    A fold with neither table nor model is skipped with a warning.
 
     Returns
     -------
@@ -34,7 +64,7 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
     """
     scored = []
     for fold, table in tested.items():
-        model_file = fold_file(run.model, MODEL, fold)
+        model_file = fold_file(run.model, RELEASED, fold)
         scores = run.model / "maps" / f"{model_file.stem}.csv"
         if is_current(scores, model_file):
             scored.append(explain.read_scores(scores))
@@ -49,105 +79,118 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
     return {"folds": len(scored), **summary}
 
 
-def measure_robustness(run: runs.Run, released: keras.Model, table: pd.DataFrame) -> dict[str, Any]:
-    """Measure released and starting network on spoilt test pictures, and write the table.
+def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -> dict[str, Any]:
+    """Measure accuracy on corrupted images and on images with margins, of both networks.
 
-    The table is `model/robustness.csv`; what it says of a model is kept where it is newer than the
-    model, or the model is gone, and about as many pictures. A model with neither file nor rows is
-    left out with a warning.
+    The table of corruptions is written to `model/robustness.csv`.
 
     Returns
     -------
     dict
-        `pictures`, their number; and for each model, for `clean` and each corruption the accuracy
-        by strength and its `mean`, and `accuracy_kept`, the mean share of the clean accuracy.
+        The sections `robustness` and `margins`: `images`, and by network the accuracy on `clean`
+        images and in each condition. `robustness` has it by strength with its `mean`, and
+        `accuracy_kept`, the mean share of the clean accuracy; `margins` a dict of `accuracy` and
+        `kept` for each.
     """
-    settings = run.settings
-    sample = stratified_sample(table, settings.pictures, settings.seed)
-    files = {MODEL: run.model / f"{MODEL}.keras", BASELINE: fold_file(run.model, BASELINE)}
-    tables = {name: _known_robustness(run, name, file, len(sample)) for name, file in files.items()}
-    for name, file in files.items():
-        if tables[name] is None and file.is_file():
-            model = released if name == MODEL else models.load_model(file)
-            logger.info("measuring the robustness of %s", file.name)
-            tables[name] = _spoil(run, model, sample)
-            _write_robustness(run, tables, len(sample))
-        elif tables[name] is None:
-            logger.warning("there is no %s: its robustness is not measured", file)
-    measured = {name: _summed_up(found) for name, found in tables.items() if found is not None}
-    return {"pictures": len(sample), **measured}
+    networks = {RELEASED: released}
+    if fold_file(run.model, BASELINE).is_file():
+        networks[BASELINE] = models.load_model(fold_file(run.model, BASELINE))
+    images = read_images(run, sample["path"])
+    truth = pd.Index(CLASS_NAMES).get_indexer(sample["label"])
+    sections: dict[str, Any] = {name: {"images": len(sample)} for name in ("robustness", "margins")}
+    tables = []
+    for name, network in networks.items():
+        logger.info("measuring the robustness of %s", name)
+
+        def predict(shown: Iterable[np.ndarray], network: keras.Model = network) -> np.ndarray:
+            return inference.predict_pictures(network, shown)
+
+        table = corruptions.robustness(predict, images, truth, run.settings.seed)
+        tables.append(table.reset_index().assign(model=name, pictures=len(sample),
+                                                 seed=run.settings.seed))  # fmt: skip
+        kept = round(corruptions.accuracy_kept(table), 6)
+        sections["robustness"][name] = results.rounded(table) | {"accuracy_kept": kept}
+        sections["margins"][name] = _margins(predict, images, truth)
+    columns = ["model", "pictures", "seed", *table.reset_index().columns]
+    run.write_table(pd.concat(tables)[columns], "model/robustness")
+    return sections
+
+
+def _margins(predict: Any, images: list[np.ndarray], truth: np.ndarray) -> dict[str, Any]:
+    conditions = {"clean": np.asarray, **MARGINS}
+    accuracies = {
+        name: float((predict([change(image) for image in images]).argmax(axis=1) == truth).mean())
+        for name, change in conditions.items()
+    }
+    clean = accuracies["clean"] or np.nan
+    return {
+        name: {"accuracy": round(value, 6), "kept": round(value / clean, 6)}
+        for name, value in accuracies.items()
+    }
+
+
+def measure_sizes(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -> dict[str, Any]:
+    """Measure how often the same head gets the same class in its file's size and enlarged.
+
+    Returns
+    -------
+    dict
+        `same_class`, as `share` gives it, and the `size` of the longer side, pixels.
+    """
+    images = read_images(run, sample["path"])
+    answers = [
+        inference.predict_pictures(released, shown).argmax(axis=1)
+        for shown in (images, [_enlarged(image) for image in images])
+    ]
+    same = share(run, answers[0] == answers[1], sample["group"])
+    return {"size": LARGE_SIZE, "same_class": same}
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    factor = LARGE_SIZE / max(image.shape)
+    height, width = (round(factor * side) for side in image.shape)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
 
 
 def measure_other_scanner(run: runs.Run, released: keras.Model) -> dict[str, Any]:
-    """Classify a healthy scan of another scanner, slice by slice.
+    """Classify a healthy scan of another scanner, slice by slice, without any rejection.
 
     Returns
     -------
     dict
-        `called_notumor`, the share of the slices; `slices`, their number; `unreadable`, how many
-        could not be read and do not count; `called_<class>`, the numbers of other answers; the name
-        of the `scan`; and `model_sha256`, of the model file that answered.
+        `called_notumor`, the share of the slices; `slices`, their number, `unreadable` ones not
+        counted; the name of the `scan`; and `model_sha256`, of the file that answered.
 
     Raises
     ------
     ReleaseError
         Where no slice can be read.
     """
-    place = run.settings.healthy_scan
-    file = run.model / f"{MODEL}.keras"
-    # without the gate: what the network itself makes of another scanner
+    place, file = run.settings.healthy_scan, list_files(run.model)[RELEASED]
     network = inference.Classifier(released.predict_on_batch, file, "keras")
     answers = inference.classify(network, imaging.open_scans(place))
     read = answers[answers["error"] == ""]
     if read.empty:
         raise ReleaseError(f"no slice of {place} can be read: {answers['error'].iloc[0]}")
-    counts = read["class"].value_counts()
-    others = {f"called_{name}": int(counts[name]) for name in CLASS_NAMES
-              if name != "notumor" and name in counts}  # fmt: skip
     return {
         "called_notumor": round(float((read["class"] == "notumor").mean()), 6),
         "slices": len(read),
-        **others,
         "unreadable": len(answers) - len(read),
         "scan": paths.resolve(place).name,
         "model_sha256": file_hash(file),
     }
 
 
-def _known_robustness(run: runs.Run, name: str, file: Path, pictures: int) -> pd.DataFrame | None:
-    """Return what was measured of a model, where it is still right."""
-    path = run.model / "robustness.csv"
-    if not is_current(path, file):
-        return None
-    table = pd.read_csv(path)
-    wanted = pd.Series([name, pictures, run.settings.seed], _OF_A_MODEL)
-    found = table[(table[_OF_A_MODEL] == wanted).all(axis="columns")]
-    return None if found.empty else found.drop(columns=_OF_A_MODEL).set_index("corruption")
-
-
-def _write_robustness(run: runs.Run, tables: dict[str, pd.DataFrame | None], pictures: int) -> None:
-    parts = [
-        found.reset_index().assign(model=name, pictures=pictures, seed=run.settings.seed)
-        for name, found in tables.items()
-        if found is not None
-    ]
-    joined = pd.concat(parts, ignore_index=True)
-    ordered = [*_OF_A_MODEL, *joined.columns.drop(_OF_A_MODEL)]
-    run.write_table(joined[ordered], "model/robustness")
-
-
-def _spoil(run: runs.Run, model: keras.Model, sample: pd.DataFrame) -> pd.DataFrame:
-    pictures = [imaging.read_picture(run.collection.root / path) for path in sample["path"]]
-    truth = pd.Index(CLASS_NAMES).get_indexer(sample["label"])
-    return corruptions.robustness(
-        lambda spoilt: inference.predict_pictures(model, spoilt),
-        pictures,
-        truth,
+def share(run: runs.Run, values: Iterable[bool], groups: Iterable) -> dict[str, Any]:
+    """Return a share with its interval over groups; without limits where there is one group."""
+    found = mean_with_interval(
+        np.asarray(list(values), bool), np.asarray(list(groups), str), run.settings.resamples,
         run.settings.seed,
-    )
-
-
-def _summed_up(table: pd.DataFrame) -> dict[str, Any]:
-    kept = corruptions.accuracy_kept(table)
-    known = {"accuracy_kept": round(kept, 6)} if np.isfinite(kept) else {}
-    return results.rounded(table) | known
+    )  # fmt: skip
+    names = ("value", "low", "high", "pictures", "groups")
+    return {
+        name: round(float(number), 6) if name in names[:3] else int(number)
+        for name, number in zip(names, found, strict=True)
+        if np.isfinite(number)
+    }

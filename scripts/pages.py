@@ -1,0 +1,148 @@
+"""Numbers of README, model card and datasheet, filled in from `model/metrics.json`.
+
+A page that has a template in `scripts/templates` is written by it: the model card as a whole, the
+others between markers `<!-- name:start -->` and `<!-- name:end -->`, each by the template's block
+of that name. `make pages` writes them; a test fails where a page differs.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from brainlib import CLASS_NAMES, paths
+from brainlib.evaluation import results
+from brainlib.notebook import runs
+from scripts import command
+
+PAGES = {
+    "README.md": "readme.md.jinja",
+    "docs/model_card.md": "model_card.md.jinja",
+    "docs/datasheet.md": "datasheet.md.jinja",
+}
+"""Each page, and its template."""
+
+ABSENT = "–"  # noqa: RUF001
+"""What stands for a number that was not measured."""
+
+BASELINES = {
+    "hog_svm": "HOG + SVM, tuned",
+    "nearest_neighbor": "nearest neighbour, 32 × 32 thumbnails",  # noqa: RUF001
+    "border_pixels": "image border only",
+    "intensity_statistics": "twelve intensity statistics",
+    "masked_head": "head masked out",
+    "file_properties": "file size, mode and dimensions",
+    "mirror_flag": "mirrored or not",
+}
+"""Classical baseline, memory and shortcuts, in the order of the tables."""
+
+
+def write_pages() -> None:
+    """Write the numbers of `model/metrics.json` into every page."""
+    for page in PAGES:
+        text = expected_text(page)
+        with paths.atomic_write(paths.project_root() / page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def expected_text(page: str, document: dict[str, Any] | None = None) -> str:
+    """Return a page with its numbers filled in.
+
+    Parameters
+    ----------
+    page : str
+        A key of `PAGES`.
+    document : dict, optional
+        The content of `metrics.json`; that of the project by default.
+    """
+    root = paths.project_root()
+    template = _environment().get_template(PAGES[page])
+    context = page_context(document or results.read_metrics(root), root / "model")
+    if not template.blocks:
+        return template.render(context)
+    text = (root / page).read_text(encoding="utf-8")
+    for name, block in template.blocks.items():
+        filled = "".join(block(template.new_context(context))).strip()
+        marker = f"<!-- {name}:{{}} -->"
+        pattern = f"({marker.format('start')}).*({marker.format('end')})"
+        text = re.sub(pattern, lambda m, new=filled: f"{m[1]}\n{new}\n{m[2]}", text, flags=re.S)
+    return text
+
+
+def page_context(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what the templates read: metrics, names and titles of models, training records."""
+    released, starting, *_ = document["results"]
+    titles = {released: "**released network**", starting: "starting network", **BASELINES}
+    files = sorted(folder.glob(f"{released}_*.run.json"))
+    return {
+        "metrics": document,
+        "released": released,
+        "starting": starting,
+        "titles": {name: title for name, title in titles.items() if name in document["results"]},
+        "classes": CLASS_NAMES,
+        "records": {file.name.removesuffix(".run.json"): runs.read_record(file) for file in files},
+    }
+
+
+def interval(metric: Any, value: str = "value", digits: int = 3) -> str:
+    """Return a metric as `value (low to high)`, as far as these are known.
+
+    Examples
+    --------
+    >>> interval({"value": 0.9, "low": 0.85, "high": 0.93125}), interval({"value": 0.9})
+    ('0.900 (0.850 to 0.931)', '0.900')
+    """
+    if isinstance(metric, (int, float)):
+        metric = {"value": metric}
+    if not metric or value not in metric:
+        return ABSENT
+    shown = f"{metric[value]:.{digits}f}"
+    if not {"low", "high"} <= metric.keys():
+        return shown
+    return f"{shown} ({metric['low']:.{digits}f} to {metric['high']:.{digits}f})"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """Return a share in per cent.
+
+    Examples
+    --------
+    >>> percent(0.9483), percent({"value": 0.5})
+    ('94.8 %', '50.0 %')
+    """
+    share = value.get("value") if isinstance(value, dict) else value
+    return f"{100 * share:.{digits}f} %" if isinstance(share, (int, float)) else ABSENT
+
+
+def count(value: Any) -> str:
+    """Return a whole number with thousands separators; of a metric, the number of its images."""
+    if isinstance(value, dict):
+        value = value.get("images", value.get("pictures"))
+    return f"{value:,.0f}" if isinstance(value, (int, float)) else ABSENT
+
+
+def p_value(value: float) -> str:
+    """Return a p-value as papers print it."""
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=jinja2.ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {
+        "interval": interval, "percent": percent, "count": count, "p_value": p_value,
+        "words": lambda name: str(name).replace("_", " "),
+    }  # fmt: skip
+    return environment
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(write_pages))

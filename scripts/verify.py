@@ -1,0 +1,104 @@
+"""Released files against `metrics.json`, evaluated again from the data.
+
+Three things are checked: the hash of the network, its probabilities on the test images of the fold
+that it was not trained on (Keras and ONNX), and every metric, computed again from the prediction
+tables. `python -m scripts.verify` ends with status 2 where one differs.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainlib import CLASS_NAMES, evaluation, inference, models
+from brainlib.evaluation import results
+from brainlib.models import engines
+from brainlib.notebook import runs
+from brainlib.paths import BrainlibError, resolve
+from scripts import command
+from scripts.release.files import FOLD, RELEASED, file_hash, list_files, read_images
+
+TOLERANCE = 1e-3
+"""How far probabilities may be apart: machines round differently."""
+
+METRIC_TOLERANCE = 2e-6
+"""How far metrics may be apart: `metrics.json` has six digits."""
+
+
+class VerificationError(BrainlibError):
+    """Released files that are not what `metrics.json` says."""
+
+
+def verify(source: str = "kaggle", output: str = ".", seed: int = 0) -> list[str]:
+    """Check the release and return what was checked, a line each.
+
+    Raises
+    ------
+    VerificationError
+        Naming everything that differs.
+    """
+    folder = resolve(output) / "model"
+    document = results.read_metrics(folder.parent)
+    run = runs.Run("verify", runs.Settings(source, output, seed), folder.parent, smoke=False)
+    run.open_collection()
+    checked, differing = [], []
+    for line, is_same in [
+        check_hash(document, folder), *check_metrics(document, folder),
+        *check_probabilities(document, run),
+    ]:  # fmt: skip
+        (checked if is_same else differing).append(line)
+    if differing:
+        raise VerificationError("not what metrics.json says: " + "; ".join(differing))
+    return checked
+
+
+def check_hash(document: dict[str, Any], folder: Any) -> tuple[str, bool]:
+    """Compare the hash of the released network."""
+    file = list_files(folder)[RELEASED]
+    return f"hash of {file.name}", file_hash(file) == document["release"][RELEASED]["sha256"]
+
+
+def check_metrics(document: dict[str, Any], folder: Any) -> list[tuple[str, bool]]:
+    """Compute every metric again from the prediction tables."""
+    found = []
+    for model, by_protocol in results.read_tables(folder / "predictions").items():
+        for protocol, table in by_protocol.items():
+            published = document["results"][model][protocol]
+            again = evaluation.point_metrics(table)
+            same = [abs(again[name] - metric["value"]) <= METRIC_TOLERANCE
+                    for name, metric in published.items() if isinstance(metric, dict)]  # fmt: skip
+            found.append((f"{len(same)} metrics of {model}, {protocol}", all(same)))
+    return found
+
+
+def check_probabilities(document: dict[str, Any], run: runs.Run) -> list[tuple[str, bool]]:
+    """Classify the test images of the fold again, with Keras and with ONNX Runtime."""
+    name = runs.run_name(RELEASED, "patient", FOLD)
+    table = evaluation.read_predictions(run.model / "predictions" / f"{name}.test.csv")
+    temperature = document["release"].get("temperature")
+    if temperature:
+        table = evaluation.apply_temperature(table, temperature)
+    expected = table[list(CLASS_NAMES)].to_numpy()
+    images = read_images(run, table["path"])
+    files = list_files(run.model)
+    found = []
+    for engine, model in (
+        ("Keras", models.load_model(files[RELEASED])), ("ONNX", engines.open_onnx(files["onnx"])),
+    ):  # fmt: skip
+        given = inference.predict_pictures(model, images)
+        accuracy = float((given.argmax(axis=1) == pd.Index(CLASS_NAMES).get_indexer(
+            table["label"])).mean())  # fmt: skip
+        difference = float(np.abs(given - expected).max())
+        line = f"{len(images)} images with {engine}, accuracy {accuracy:.4f}, {difference:.1e} off"
+        found.append((line, difference <= TOLERANCE))
+    return found
+
+
+def main() -> None:
+    """Verify the release and print what was checked."""
+    print("\n".join(verify(**vars(command.parser(__doc__).parse_args()))))
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
