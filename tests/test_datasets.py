@@ -1,50 +1,50 @@
-"""Sources: what is found and named, and what is refused with a way on."""
+"""Image tables: listed and described correctly, or refused with advice."""
 
+import json
 import os
-import shutil
 
 import kagglehub
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from brainlib import CLASS_NAMES, paths
-from brainlib.data import datasets, open_collection
+from brainlib.data import SOURCES, datasets, kaggle, open_collection, phantom
+from brainlib.paths import BrainlibError
 
 TRAINING, TESTING = datasets.SPLIT_NAMES
 
 
-def draw(path, size=(2, 2), level=0):
+def draw(path, level=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", size, level).save(path, format="PNG")
-
-
-def write_details(folder, **columns):
-    pd.DataFrame(columns).to_csv(folder / "images.csv", index=False)
+    Image.new("L", (2, 2), level).save(path, format="PNG")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Draw two pictures of each class, one in each split."""
+    """Draw two images of each class, one in each split."""
     for label in CLASS_NAMES:
         for split in datasets.SPLIT_NAMES:
             draw(tmp_path / "mine" / split / label / "1.png")
     return tmp_path / "mine"
 
 
-@pytest.fixture(scope="module")
-def provenance():
-    return datasets.read_provenance()
+@pytest.fixture
+def names(folder):
+    return datasets.open_folder(folder).table["path"].tolist()
+
+
+def write_details(folder, **columns):
+    pd.DataFrame(columns).to_csv(folder / "images.csv", index=False)
 
 
 @pytest.fixture(scope="module")
-def kaggle_folder(provenance, tmp_path_factory):
-    """Make files with the names of version 1, and nothing in them."""
+def kaggle_folder(tmp_path_factory):
+    """Make empty files with the names of version 1."""
     root = tmp_path_factory.mktemp("kaggle")
-    for split in datasets.SPLIT_NAMES:
-        for label in CLASS_NAMES:
-            (root / split / label).mkdir(parents=True)
-    for path in provenance["path"]:
+    for path in kaggle.read_provenance()["path"]:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
     return root
 
@@ -59,101 +59,100 @@ def downloaded(kaggle_folder, monkeypatch):
     return asked
 
 
-def test_version_1_is_asked_for_by_name_and_complete(downloaded):
+@pytest.fixture
+def offline(monkeypatch):
+    def fail(handle):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", fail)
+
+
+def test_kaggle_version_1_is_requested_and_described(downloaded, monkeypatch, tmp_path):
+    monkeypatch.setenv("KAGGLEHUB_CACHE", "downloads")
+    monkeypatch.chdir(tmp_path)
     collection = open_collection("kaggle")
+    table = collection.table
     assert downloaded == ["masoudnickparvar/brain-tumor-mri-dataset/versions/1"]
+    assert os.environ["KAGGLEHUB_CACHE"] == str(paths.project_root() / "downloads")
     assert collection.title == "kaggle version 1" and not collection.is_synthetic
     assert collection.counts().loc[TRAINING].tolist() == [1321, 1339, 1595, 1457]
-    assert collection.counts().loc[TESTING].tolist() == [300, 306, 405, 300]
-    assert tuple(collection.table.columns[:6]) == datasets.COLUMNS
-    assert collection.table["path"].is_unique and (collection.table["group"] != "").all()
-
-
-def test_the_four_mislabelled_files_are_marked(downloaded):
-    table = open_collection("kaggle").table
+    assert tuple(table.columns[:6]) == datasets.COLUMNS and (table["group"] != "").all()
     assert set(table.loc[table["mislabelled"], "path"]) == {
         "Training/pituitary/Tr-pi_0043.jpg",
         "Training/pituitary/Tr-pi_0515.jpg",
         "Training/pituitary/Tr-pi_0520.jpg",
         "Testing/pituitary/Te-piTr_0002.jpg",
     }
+    origins = datasets.count_origins(table)
+    assert origins["files"].tolist() == [1621, 1645, 2000, 1757]
+    assert origins.loc["notumor", "known patients"] == 0
+    slices = datasets.patient_across_splits(table, count=8)
+    assert slices["patient"].nunique() == 1 and slices["source_image"].is_unique
+    assert slices["split"].tolist() == [TRAINING] * 4 + [TESTING] * 4
 
 
-def test_a_lost_and_a_foreign_picture_are_counted(downloaded, kaggle_folder):
-    lost = kaggle_folder / "Training" / "glioma" / "Tr-gl_0010.jpg"
-    extra = kaggle_folder / "pituitary" / "mine.jpg"
-    lost.unlink()
-    extra.parent.mkdir()
-    extra.touch()
+def test_outlines_follow_mirrored_images(downloaded):
+    table = open_collection("kaggle").table
+    outlined = table[table["outline"] != ""]
+    assert (outlined["source_image"].nunique(), len(outlined)) == (3064, 4750)
+    for _, pair in outlined[outlined["source_image"].duplicated(keep=False)].groupby(
+        "source_image"
+    ):
+        plain, mirrored = (
+            np.array(json.loads(pair.loc[pair["mirrored"] == flag, "outline"].iloc[0]))
+            for flag in (False, True)
+        )
+        np.testing.assert_allclose(mirrored, [512, 0] + plain * [-1, 1], atol=0.11)
+
+
+@pytest.mark.parametrize(
+    ("lost", "added", "message"),
+    [
+        ("Training/glioma/Tr-gl_0010.jpg", "pituitary/mine.jpg",
+         "1 instead of 0 in pituitary, 1320 instead of 1321 in Training/glioma"),
+        ("Testing/glioma/Te-gl_0010.jpg", "Testing/glioma/mine.jpg", "Testing/glioma/mine.jpg"),
+    ],
+)  # fmt: skip
+def test_lost_and_added_kaggle_files_are_named(downloaded, kaggle_folder, lost, added, message):
+    (kaggle_folder / lost).unlink()
+    (kaggle_folder / added).parent.mkdir(exist_ok=True)
+    (kaggle_folder / added).touch()
     try:
-        with pytest.raises(datasets.DatasetError, match="not version 1") as refused:
+        with pytest.raises(BrainlibError, match=f"not version 1 .*{message}.* Delete that folder"):
             open_collection("kaggle")
     finally:
-        lost.touch()
-        shutil.rmtree(extra.parent)
-    message = str(refused.value)
-    assert "'Training/glioma': (1320, 1321)" in message and "(1, 0)" in message
-    assert str(kaggle_folder) in message and "Delete that folder" in message
-    assert "meningioma" not in message
+        (kaggle_folder / lost).touch()
+        (kaggle_folder / added).unlink()
 
 
-def test_without_network_one_error_names_the_three_ways_on(monkeypatch):
-    def fail(handle):
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(kagglehub, "dataset_download", fail)
-    with pytest.raises(datasets.DatasetError) as refused:
+def test_without_network_the_alternatives_are_named(offline):
+    with pytest.raises(BrainlibError, match=r"no route.*KAGGLEHUB_CACHE.*'phantom'.*path/to"):
         open_collection("kaggle")
-    for way in ("KAGGLEHUB_CACHE", "source='phantom'", "source='path/to/a/folder'", "no route"):
-        assert way in str(refused.value)
 
 
-def test_a_relative_cache_means_the_same_in_every_folder(downloaded, tmp_path, monkeypatch):
-    monkeypatch.setenv("KAGGLEHUB_CACHE", "downloads")
-    monkeypatch.chdir(tmp_path)
-    seen = []
-    ask = kagglehub.dataset_download
-    monkeypatch.setattr(
-        kagglehub,
-        "dataset_download",
-        lambda handle: seen.append(os.environ["KAGGLEHUB_CACHE"]) or ask(handle),
-    )
-    open_collection("kaggle")
-    assert seen == [str(paths.project_root() / "downloads")]
+@pytest.mark.parametrize("has_marker", [True, False])
+def test_a_cache_moved_without_its_marker_is_named(offline, monkeypatch, tmp_path, has_marker):
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    dataset = tmp_path / "datasets" / "masoudnickparvar" / "brain-tumor-mri-dataset"
+    (dataset / "versions" / "1").mkdir(parents=True)
+    if has_marker:
+        (dataset / "1.complete").touch()
+    with pytest.raises(BrainlibError) as caught:
+        open_collection("kaggle")
+    assert (f"marker {dataset / '1.complete'} is missing" in str(caught.value)) != has_marker
 
 
-def test_the_provenance_of_every_file_is_known(provenance):
-    assert len(provenance) == 7023 and provenance["path"].is_unique
+def test_every_figshare_slice_has_one_patient_and_one_label():
+    provenance = kaggle.read_provenance()
     assert provenance["source"].value_counts().to_dict() == {
         "figshare": 4750, "br35h_no": 1751, "sartaj": 522,
     }  # fmt: skip
-    assert provenance["source_image"].nunique() == 4855
-    assert (provenance["mirrored"] == "1").sum() == 3064
-    assert not (provenance[["source_image", "group"]] == "").any().any()
-
-
-def test_every_figshare_slice_has_its_patient_and_one_label(provenance):
     figshare = provenance[provenance["source"] == "figshare"]
     slices = figshare[figshare["figshare_slice"] != ""].drop_duplicates("figshare_slice")
     # 233 ids are published; ids that differ in a trailing letter only are one patient
     assert len(slices) == 3064 and slices["patient"].nunique() == 209
-    assert not slices["patient"].str.contains("[A-Za-z]$").any()
     assert (slices.groupby("patient")["figshare_label"].nunique() == 1).all()
     assert (figshare["group"] == "fig_" + figshare["patient"]).all()
-    assert (provenance.loc[provenance["source"] != "figshare", "patient"] == "").all()
-
-
-def test_origins_count_files_pictures_and_patients(downloaded):
-    origins = datasets.count_origins(open_collection("kaggle").table)
-    assert origins["files"].tolist() == [1621, 1645, 2000, 1757]
-    assert origins["mislabelled files"].tolist() == [0, 0, 0, 4]
-    assert origins.loc["notumor", "known patients"] == 0
-
-
-def test_a_patient_is_shown_on_both_sides_of_the_official_split(downloaded):
-    slices = datasets.patient_across_splits(open_collection("kaggle").table, count=8)
-    assert slices["patient"].nunique() == 1 and slices["source_image"].is_unique
-    assert slices["split"].tolist() == [TRAINING] * 4 + [TESTING] * 4
 
 
 def test_a_folder_of_classes_in_splits(folder):
@@ -166,149 +165,114 @@ def test_a_folder_of_classes_in_splits(folder):
     assert datasets.patient_across_splits(collection.table).empty
 
 
-def test_a_folder_of_classes_alone_counts_only_pictures(tmp_path):
+def test_a_folder_of_classes_alone_lists_images_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path.parent)
     for label in ("glioma", "notumor"):
         draw(tmp_path / label / "deeper" / "1.PNG")
-        (tmp_path / label / "notes.txt").write_text("no picture", encoding="utf-8")
-    table = datasets.open_folder(tmp_path).table
+        (tmp_path / label / "notes.txt").write_text("no image", encoding="utf-8")
+    table = open_collection(tmp_path.name).table
     assert table["path"].tolist() == ["glioma/deeper/1.PNG", "notumor/deeper/1.PNG"]
     assert table["label"].tolist() == ["glioma", "notumor"] and set(table["split"]) == {""}
 
 
-def test_a_relative_folder_starts_at_the_project(monkeypatch, tmp_path, folder):
-    monkeypatch.setattr(paths, "project_root", lambda: folder.parent)
-    assert open_collection("mine").root == folder.resolve()
-
-
-def test_details_name_patients_and_groups(folder):
-    names = datasets.open_folder(folder).table["path"].tolist()
+def test_images_csv_names_patients_and_groups_but_not_labels(folder, names):
     write_details(
-        folder, path=names, patient=["007", "NA", *[""] * 6], mirrored=[1, *[0] * 7],
-        mislabelled=["True", *["False"] * 7],
+        folder, path=names[::-1], label="glioma", patient=[*[""] * 5, "9", "NA", "007"],
+        group=[*[""] * 7, "family"], mirrored=[*[0] * 7, 1], mislabelled=[*["False"] * 7, "True"],
     )  # fmt: skip
     collection = datasets.open_folder(folder)
+    table = collection.table
     assert collection.groups_from == "images.csv"
-    table = collection.table.set_index("path").loc[names]
-    assert table["patient"].tolist()[:3] == ["007", "NA", ""]
-    assert table["group"].tolist() == ["007", "NA", *names[2:]]
+    assert collection.counts().to_numpy().tolist() == [[1] * 4] * 2
+    assert table["patient"].tolist()[:4] == ["007", "NA", "9", ""]
+    assert table["group"].tolist() == ["family", "NA", "9", *names[3:]]
     for column in ("mirrored", "mislabelled"):
         assert table[column].tolist() == [True] + [False] * 7
 
 
-def test_numbers_of_patients_are_names(folder):
-    names = datasets.open_folder(folder).table["path"].tolist()
-    write_details(folder, path=names, patient=[f"{number:03d}" for number in range(8)])
-    found = datasets.open_folder(folder).table.set_index("path")["patient"]
-    assert found[names].tolist() == [f"{number:03d}" for number in range(8)]
-
-
-def test_details_do_not_change_labels(folder):
-    names = datasets.open_folder(folder).table["path"].tolist()
-    write_details(folder, path=names, label="glioma", split="Training", patient="p")
-    assert datasets.open_folder(folder).counts().to_numpy().tolist() == [[1] * 4] * 2
-
-
-def drop_one(names):
-    return {"path": names[1:]}
-
-
-def repeat_one(names):
-    return {"path": [*names, names[0]]}
-
-
-def name_none(names):
-    return {"file": names}
-
-
-def flag_oddly(names):
-    return {"path": names, "mirrored": ["maybe", *[0] * 7]}
+def test_images_csv_without_patients_leaves_the_groups_to_the_audit(folder, names):
+    write_details(folder, path=names, patient=" ")
+    assert datasets.open_folder(folder).groups_from == "nothing"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("change", "message"),
     [
-        (drop_one, "no row for 1 pictures, for instance Training/glioma/1.png"),
-        (repeat_one, "names each picture once"),
-        (name_none, "must have a column `path`"),
-        (flag_oddly, "'maybe' for Training/glioma/1.png: write 1 or 0"),
+        (lambda names: {"path": names[1:]}, "no row for 1 images, .* Training/glioma/1.png"),
+        (lambda names: {"path": [*names, "absent.png"]}, "not in .*: 1 images, .* absent.png"),
+        (lambda names: {"path": [*names, names[0]]}, "names each image once"),
+        (lambda names: {"file": names}, "must have a column `path`"),
+        (lambda names: {"path": names, "Patient": "p"}, "unknown columns Patient"),
+        (lambda names: {"path": names, "mirrored": "maybe"}, "'maybe' for Training/glioma/1.png"),
     ],
 )
-def test_details_that_do_not_match_are_refused(folder, spoil, message):
-    names = datasets.open_folder(folder).table["path"].tolist()
-    write_details(folder, **spoil(names))
-    with pytest.raises(datasets.DatasetError, match=message):
+def test_images_csv_that_does_not_match_is_refused(folder, names, change, message):
+    write_details(folder, **change(names))
+    with pytest.raises(BrainlibError, match=message):
         datasets.open_folder(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b'path,patient\n"a', "path\nä".encode("latin-1")])
-def test_details_that_are_no_table_are_named(folder, content):
+def test_images_csv_that_is_no_table_is_named(folder, content):
     (folder / "images.csv").write_bytes(content)
-    with pytest.raises(datasets.DatasetError, match=r"images\.csv cannot be read as UTF-8 CSV"):
+    with pytest.raises(BrainlibError, match=r"images\.csv cannot be read as UTF-8 CSV"):
         datasets.open_folder(folder)
 
 
-def test_a_missing_folder_names_the_other_sources(tmp_path):
-    with pytest.raises(datasets.DatasetError, match=r"'kaggle', .*'phantom', or a"):
-        open_collection(str(tmp_path / "absent"))
-
-
-def test_a_misnamed_class_is_not_left_out_in_silence(folder):
+def test_a_misnamed_class_is_refused(folder, tmp_path):
     draw(folder / "Training" / "no_tumor" / "a.png")
-    with pytest.raises(datasets.DatasetError, match="no_tumor holds pictures and is no class"):
+    with pytest.raises(BrainlibError, match="no_tumor holds images but is not a class"):
         datasets.open_folder(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BrainlibError, match="glioma, meningioma, notumor, pituitary"):
+        datasets.open_folder(tmp_path / "empty")
 
 
-def test_a_misspelt_column_of_details_is_refused(folder):
-    write_details(folder, path=["a.png"], Patient=["p"])
-    with pytest.raises(datasets.DatasetError, match="columns Patient, which mean nothing"):
-        datasets.open_folder(folder)
+def test_a_source_is_added_in_a_line_and_named_in_errors(folder, monkeypatch):
+    monkeypatch.setitem(SOURCES, "clinic", lambda seed: datasets.open_folder(folder))
+    assert open_collection("clinic").root == folder
+    with pytest.raises(BrainlibError, match="'kaggle', 'figshare', 'phantom', 'clinic', or a fold"):
+        open_collection("no/such/folder")
 
 
-def test_details_that_name_no_patient_leave_the_groups_to_the_audit(folder):
-    paths = datasets.open_folder(folder).table["path"]
-    write_details(folder, path=paths, patient=" ")
-    assert datasets.open_folder(folder).groups_from == "nothing"
+def test_the_file_hash_changes_with_names_and_sizes(folder):
+    hashes = [datasets.open_folder(folder).file_hash for _ in range(2)]
+    assert hashes[0] == hashes[1] and len(hashes[0]) == 64
+    first = folder / "Training" / "glioma" / "1.png"
+    first.write_bytes(first.read_bytes() + b" ")
+    hashes.append(datasets.open_folder(folder).file_hash)
+    first.rename(first.with_name("2.png"))
+    hashes.append(datasets.open_folder(folder).file_hash)
+    assert len(set(hashes)) == 3
 
 
-def test_a_folder_without_classes_names_them(tmp_path):
-    draw(tmp_path / "Glioblastoma" / "1.png")
-    with pytest.raises(datasets.DatasetError, match="glioma, meningioma, notumor, pituitary"):
-        datasets.open_folder(tmp_path)
-
-
-def test_the_file_hash_changes_with_names_sizes_and_number(folder):
-    first = datasets.open_folder(folder).file_hash
-    assert first == datasets.open_folder(folder).file_hash and len(first) == 64
-    hashes = {first}
-    draw(folder / "Training" / "glioma" / "1.png", size=(90, 90), level=3)
-    hashes.add(datasets.open_folder(folder).file_hash)
-    (folder / "Training" / "glioma" / "1.png").rename(folder / "Training" / "glioma" / "2.png")
-    hashes.add(datasets.open_folder(folder).file_hash)
-    draw(folder / "Training" / "pituitary" / "3.png")
-    hashes.add(datasets.open_folder(folder).file_hash)
-    assert len(hashes) == 4
-
-
-def test_the_phantom_is_made_once_for_each_seed(tmp_path, monkeypatch):
-    from brainlib.data import phantom
-
+@pytest.fixture
+def small_phantom(monkeypatch, tmp_path):
+    """Make phantoms small, and list the seeds of those that are written."""
     monkeypatch.setenv("BRAINLIB_CACHE", str(tmp_path))
-    write, made = phantom.write_phantom, []
+    write, written = phantom.write_phantom, []
 
-    def write_little(folder, seed):
-        made.append(seed)
+    def write_small(folder, seed):
+        written.append(seed)
         return write(folder, patients=4, slices=4, size=64, seed=seed)
 
-    monkeypatch.setattr(phantom, "write_phantom", write_little)
+    monkeypatch.setattr(phantom.collection, "write_phantom", write_small)
+    return written
+
+
+def test_a_phantom_is_written_once_per_seed(small_phantom):
     collections = [open_collection("phantom", seed) for seed in (0, 0, 1)]
-    assert made == [0, 1]
-    assert all(found.is_synthetic and found.groups_from == "images.csv" for found in collections)
+    assert small_phantom == [0, 1]
     assert collections[0].title == f"phantom version {phantom.PHANTOM_VERSION}"
     assert collections[0].file_hash == collections[1].file_hash != collections[2].file_hash
+    assert datasets.open_folder(collections[0].root).title.startswith("phantom (phantom-v")
 
 
-def test_a_phantom_in_a_folder_of_ones_own_still_says_so(tmp_path):
-    from brainlib.data import phantom
-
-    folder = phantom.write_phantom(tmp_path / "scans", patients=4, slices=4, size=64)
-    assert datasets.open_folder(folder).title == "phantom (scans)"
+@pytest.mark.parametrize("damage", ["image", "images.csv"])
+def test_a_damaged_phantom_is_written_again(small_phantom, damage):
+    first = open_collection("phantom")
+    lost = first.table["path"].iloc[3] if damage == "image" else damage
+    (first.root / lost).unlink()
+    again = open_collection("phantom")
+    assert small_phantom == [0, 0] and again.file_hash == first.file_hash
+    assert list(first.root.parent.iterdir()) == [first.root]

@@ -1,4 +1,4 @@
-"""Sources of images by name, the image table, and how it is split: `open_collection` first."""
+"""Image tables from named sources, and their splits: `open_collection` is the entry point."""
 
 from brainlib.data.sources import SOURCES, open_collection
 

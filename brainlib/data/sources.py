@@ -1,17 +1,18 @@
-"""The sources of images by name: `kaggle`, `figshare`, `phantom`, or a folder.
+"""Registry of image sources. Nothing heavy is imported until a source is opened."""
 
-A further source is a further entry of `SOURCES`. No source stands in for another.
-"""
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from brainlib import paths
-from brainlib.data.datasets import Collection, DatasetError, open_folder, open_kaggle
-from brainlib.data.figshare import open_figshare
+
+if TYPE_CHECKING:
+    from brainlib.data.datasets import Collection
 
 
 def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
-    """Find a source and list its pictures.
+    """Open a source and list its images.
 
     Parameters
     ----------
@@ -19,12 +20,12 @@ def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
         A key of `SOURCES`, or a folder laid out `<class>/…` or `<split>/<class>/…`, relative to
         the project's root.
     seed : int
-        Seed of the phantom; other sources have none.
+        Seed of the phantom; the other sources ignore it.
 
     Raises
     ------
-    DatasetError
-        Where the source cannot be reached or holds no pictures in class folders.
+    BrainlibError
+        If the source cannot be reached or holds no images in class folders.
 
     Examples
     --------
@@ -32,30 +33,40 @@ def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
     """
     if source in SOURCES:
         return SOURCES[source](seed)
+    from brainlib.data.datasets import open_folder
+
     folder = paths.resolve(source)
     if not folder.is_dir():
-        raise DatasetError(
-            f"{folder} is not a folder. A source is {', '.join(map(repr, SOURCES))}, or a folder "
-            "laid out <class>/… or <split>/<class>/…"
-        )
+        raise paths.BrainlibError(f"{folder} is not a folder. A source is {describe_sources()}")
     return open_folder(folder)
 
 
-def open_phantom(seed: int = 0) -> Collection:
-    """Open the synthetic collection of a seed, written into the cache folder the first time."""
-    from brainlib.data import phantom  # here, because it loads SciPy
+def describe_sources() -> str:
+    """Return the names that a source can have, for help texts and error messages."""
+    return f"{', '.join(map(repr, SOURCES))}, or a folder laid out <class>/… or <split>/<class>/…"
 
-    name = f"phantom-v{phantom.PHANTOM_VERSION}-seed{seed}"
-    root = paths.cache_folder() / name
-    if not (root / "images.csv").is_file():  # written last, so a folder that has it is whole
-        phantom.write_phantom(root, seed=seed)
-    found = open_folder(root)
-    return Collection("phantom", phantom.PHANTOM_VERSION, root, found.table, found.groups_from)
+
+def _open_kaggle(seed: int) -> Collection:
+    from brainlib.data.kaggle import open_kaggle
+
+    return open_kaggle()
+
+
+def _open_figshare(seed: int) -> Collection:
+    from brainlib.data.figshare import open_figshare
+
+    return open_figshare()
+
+
+def _open_phantom(seed: int) -> Collection:
+    from brainlib.data.phantom import open_phantom
+
+    return open_phantom(seed)
 
 
 SOURCES: dict[str, Callable[[int], Collection]] = {
-    "kaggle": lambda seed: open_kaggle(),
-    "figshare": lambda seed: open_figshare(),
-    "phantom": open_phantom,
+    "kaggle": _open_kaggle,
+    "figshare": _open_figshare,
+    "phantom": _open_phantom,
 }
-"""What opens each source, from a seed, which only the phantom heeds."""
+"""Opens each source, given a seed. To add one: `SOURCES["mine"] = lambda seed: open_folder(…)`."""

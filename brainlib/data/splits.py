@@ -1,33 +1,32 @@
-"""From the image table and a protocol to training, validation and test rows, and the proof.
+"""Train, validation and test rows of an image table under three protocols, with proof.
 
 Protocols: `patient` (five folds that cut no group; the default everywhere), `official` (train on
-Training, test on Testing, as everyone does) and `deduplicated` (official, without the test
-pictures that also stand in Training).
+Training, test on Testing, as everyone does) and `deduplicated` (official, without the test images
+that are also in Training).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from brainlib.data.datasets import COLUMNS, KAGGLE_SOURCES, read_provenance
+from brainlib.data.datasets import SPLIT_NAMES
+from brainlib.data.kaggle import KAGGLE_ORIGINS, read_provenance
 from brainlib.paths import BrainlibError
 
 PROTOCOLS = ("patient", "official", "deduplicated")
 FOLDS = 5
 VALIDATION_FRACTION = 0.2
-
-
-class SplitError(BrainlibError):
-    """A split that cannot be made, or one that leaks."""
+_KEYS = ("patient", "group", "source_image")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of an image table, by their position.
+    """Rows of an image table, by position.
 
     Attributes
     ----------
@@ -45,22 +44,26 @@ class Split:
     test: np.ndarray
 
     @property
+    def subsets(self) -> dict[str, np.ndarray]:
+        """The rows of `train`, `validation` and `test`, by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
     def held_out(self) -> tuple[str, ...]:
-        """The parts that are predicted: `validation`, where there is one, and `test`."""
+        """The subsets to predict: `validation`, unless it is empty, and `test`."""
         return ("validation", "test") if len(self.validation) else ("test",)
 
     def counts(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return pictures, groups and the pictures of each class, a row for each part."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        rows = {
+        """Return images, groups and the images of each class, one row per subset."""
+        counts = {
             name: {
                 "pictures": len(rows),
                 "groups": table["group"].iloc[rows].nunique(),
                 **table["label"].iloc[rows].value_counts().sort_index(),
             }
-            for name, rows in parts.items()
+            for name, rows in self.subsets.items()
         }
-        return pd.DataFrame(rows).T.fillna(0).astype(int)
+        return pd.DataFrame(counts).T.fillna(0).astype(int)
 
 
 def make_split(
@@ -73,13 +76,13 @@ def make_split(
     """Split an image table by one of the three protocols.
 
     Under `patient` the test rows are one of five folds and the validation rows whole groups of the
-    rest. Under `official` and `deduplicated` a random fifth of Training is held out for validation,
-    patient or not, as the starting project did: those two are there to be compared with.
+    rest. Under `official` and `deduplicated` a random fifth of Training is held out for validation
+    regardless of patients, as the starting project did: these two exist for comparison.
 
     Parameters
     ----------
     table : DataFrame
-        The image table, with `source_image` and `mislabelled`.
+        The image table.
     protocol : str
         One of `PROTOCOLS`.
     fold : int
@@ -87,18 +90,22 @@ def make_split(
     seed : int
         Seed of the choice of validation rows; the folds do not depend on it.
     hold_out : float
-        About this share of the rest becomes validation rows; with 0 all of it is trained on.
+        Approximate share of the rest that becomes validation rows; 0 trains on all of it.
 
     Raises
     ------
-    SplitError
-        For an unknown protocol or fold, or a table that does not allow it: fewer than two classes,
-        and under `patient` a row without a group, a patient with two kinds of tumour, one source
-        picture under two labels, too few groups, or a part that would lack a class.
+    BrainlibError
+        For an unknown protocol or fold, or an unsuitable table: fewer than two classes, and under
+        `patient` a row without a group, a patient with two kinds of tumour, one source image with
+        two labels, too few groups, or a subset that would lack a class.
     """
     if protocol not in PROTOCOLS:
-        raise SplitError(f"no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-    _require_classes(table)
+        raise BrainlibError(f"no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    if table["label"].nunique() < 2:
+        raise BrainlibError(
+            f"a split needs images of at least two classes, and the table has "
+            f"{', '.join(table['label'].unique()) or 'none'}: add the folders of the other classes"
+        )
     if protocol == "patient":
         return _split_by_patient(table, fold, seed, hold_out)
     return _split_as_published(table, protocol, seed, hold_out)
@@ -107,16 +114,16 @@ def make_split(
 def assign_folds(table: pd.DataFrame) -> np.ndarray:
     """Return the test fold of each row, -1 for rows that protocol `patient` leaves out.
 
-    Left out are the mislabelled files and all but one file of each source picture. Version 1 of
-    the Kaggle collection has its folds in a published file, which never changes; for any other
-    table they are drawn by `StratifiedGroupKFold`.
+    Mislabelled files and all but one file of each source image are left out. The folds of the
+    Kaggle collection, version 1, are a published file that never changes; those of any other table
+    are drawn by `StratifiedGroupKFold`.
 
     Returns
     -------
     int array of shape (n,)
     """
     published = read_published_folds()
-    if table["source"].isin(KAGGLE_SOURCES).all() and table["path"].isin(published.index).all():
+    if table["source"].isin(KAGGLE_ORIGINS).all() and table["path"].isin(published.index).all():
         return published.reindex(table["path"]).to_numpy()
     return _draw_folds(table)
 
@@ -129,12 +136,12 @@ def read_published_folds() -> pd.Series:
 
 
 def benchmark() -> pd.DataFrame:
-    """Return what a prediction table on the published patient folds is scored against.
+    """Return the reference that prediction tables on the published patient folds are scored with.
 
     Returns
     -------
     DataFrame
-        `path, label, patient, group, source, fold` of the pictures of the five folds.
+        `path, label, patient, group, source, fold` of the images of the five folds.
     """
     table = read_provenance()
     folds = read_published_folds().reindex(table["path"]).to_numpy()
@@ -144,28 +151,41 @@ def benchmark() -> pd.DataFrame:
 
 
 def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
-    """Count what training, validation and test share, and refuse a `patient` split that shares any.
+    """Count what train, validation and test share; refuse a `patient` split that shares anything.
 
-    The other two protocols leak by their nature: their counts are there to be read.
+    The other two protocols leak by design: their counts are for reading.
 
     Returns
     -------
     DataFrame
-        The number of shared patients, groups and source pictures for each pair of parts.
+        The number of shared patients, groups and source images of each pair of subsets.
 
     Raises
     ------
-    SplitError
-        Where protocol `patient` shares a patient, a group or a source picture.
+    BrainlibError
+        If protocol `patient` shares a patient, a group or a source image.
     """
-    shared = count_shared(table, split)
+    values = {
+        name: [set(table[key].iloc[rows]) - {""} for key in _KEYS]
+        for name, rows in split.subsets.items()
+    }
+    shared = pd.DataFrame(
+        {
+            f"{first} and {second}": [
+                len(ours & theirs)
+                for ours, theirs in zip(values[first], values[second], strict=True)
+            ]
+            for first, second in combinations(values, 2)
+        },
+        index=[f"shared {key}s".replace("_", " ") for key in _KEYS],
+    ).T
     if split.protocol == "patient" and shared.to_numpy().any():
-        raise SplitError(f"the split leaks; shared by each pair of parts:\n{shared.to_string()}")
+        raise BrainlibError(f"the split leaks; shared by each pair of subsets:\n{shared}")
     return shared
 
 
-def part(table: pd.DataFrame, split: Split, name: str) -> pd.DataFrame:
-    """Return the image table of one part, with the column `twin_in_training`.
+def subset(table: pd.DataFrame, split: Split, name: str) -> pd.DataFrame:
+    """Return the image table of one subset, with the column `twin_in_training`.
 
     Parameters
     ----------
@@ -176,112 +196,64 @@ def part(table: pd.DataFrame, split: Split, name: str) -> pd.DataFrame:
         `train`, `validation` or `test`.
     """
     seen = table["source_image"].iloc[np.concatenate([split.train, split.validation])]
-    rows = table.iloc[getattr(split, name)]
+    rows = table.iloc[split.subsets[name]]
     return rows.assign(twin_in_training=rows["source_image"].isin(seen)).reset_index(drop=True)
 
 
-def count_shared(table: pd.DataFrame, split: Split) -> pd.DataFrame:
-    """Return how many patients, groups and source pictures each pair of parts has in common."""
-    pairs = {
-        "train and validation": (split.train, split.validation),
-        "train and test": (split.train, split.test),
-        "validation and test": (split.validation, split.test),
-    }
-    return pd.DataFrame(
-        {
-            name: {
-                column: len(_keys(table, column, first) & _keys(table, column, second))
-                for column in ("patient", "group", "source_image")
-            }
-            for name, (first, second) in pairs.items()
-        }
-    ).T.rename(columns=lambda column: f"shared {column}s".replace("_", " "))
-
-
 def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each protocol, how many test pictures are tied to the pictures trained on.
+    """Return, for each protocol, how many test images are tied to the images trained on.
 
     Returns
     -------
     DataFrame
         A row for each protocol that the table allows (`patient` summed over its folds):
-        `test pictures`, those `with a twin in training` (the same source picture), those `with
-        their patient or group in training`, and those `free of any tie`.
+        `test images`, those `with a twin in training` (the same source image), those `with their
+        patient or group in training`, and those `free of any tie`.
     """
     rows = {}
-    for protocol in PROTOCOLS:
-        if protocol != "patient" and not {"Training", "Testing"} <= set(table["split"]):
-            continue
-        folds = range(FOLDS if protocol == "patient" else 1)
-        ties = sum(_count_ties(table, make_split(table, protocol, fold)) for fold in folds)
-        names = ("test pictures", "with a twin in training")
-        names += ("with their patient or group in training", "free of any tie")
-        rows[protocol] = dict(zip(names, ties, strict=True))
-    return pd.DataFrame(rows).T.astype(int)
+    for protocol in PROTOCOLS if _has_splits(table) else PROTOCOLS[:1]:
+        for fold in range(FOLDS if protocol == "patient" else 1):
+            split = make_split(table, protocol, fold)
+            seen = table.iloc[np.concatenate([split.train, split.validation])]
+            test = table.iloc[split.test]
+            patient, group, twin = (test[key].isin(set(seen[key]) - {""}) for key in _KEYS)
+            rows[protocol, fold] = {
+                "test images": len(test),
+                "with a twin in training": twin.sum(),
+                "with their patient or group in training": (patient | group).sum(),
+                "free of any tie": (~twin & ~patient & ~group).sum(),
+            }
+    return pd.DataFrame(rows).T.groupby(level=0, sort=False).sum()
 
 
-def _count_ties(table: pd.DataFrame, split: Split) -> np.ndarray:
-    seen = np.concatenate([split.train, split.validation])
-    tested = table.iloc[split.test]
-    twin, patient, group = (
-        tested[column].isin(_keys(table, column, seen))
-        for column in ("source_image", "patient", "group")
-    )
-    related = patient | group
-    return np.array([len(tested), twin.sum(), related.sum(), (~twin & ~related).sum()])
+def _has_splits(table: pd.DataFrame) -> bool:
+    return set(table["split"]) >= set(SPLIT_NAMES)
 
 
-def _keys(table: pd.DataFrame, column: str, rows: np.ndarray) -> set[str]:
-    return set(table[column].iloc[rows]) - {""}
+def _check_patients(table: pd.DataFrame) -> None:
+    """Refuse images without a group, and images or patients with contradictory labels.
 
-
-def _require_classes(table: pd.DataFrame) -> None:
-    absent = [name for name in (*COLUMNS, "source_image", "mirrored", "mislabelled")
-              if name not in table]  # fmt: skip
-    if absent:
-        raise SplitError(
-            f"the image table has no column {', '.join(absent)}: make it with "
-            "data.open_collection or datasets.open_folder"
-        )
-    labels = table["label"].unique()
-    if len(labels) < 2:
-        raise SplitError(
-            f"a split needs pictures of at least two classes, and the table has "
-            f"{', '.join(labels) or 'none'} only: add the folders of the other classes"
-        )
-
-
-def _require_groups(table: pd.DataFrame) -> None:
+    A group may hold several labels, since it joins images for many reasons, and a patient may have
+    slices with tumour and without: both stay whole, which is all that a split needs.
+    """
     lacking = table.loc[table["group"].isna() | (table["group"] == ""), "path"]
     if len(lacking):
-        raise SplitError(
-            f"{len(lacking)} pictures have no group, for instance {lacking.iloc[0]}: name their "
+        raise BrainlibError(
+            f"{len(lacking)} images have no group, for instance {lacking.iloc[0]}: name their "
             "patient or group in images.csv, or take the groups of audit.group_from_audit"
         )
-
-
-def _require_one_label(table: pd.DataFrame) -> None:
-    """Refuse what cannot be: one picture under two labels, or a patient with two kinds of tumour.
-
-    A group may hold several labels, since it joins pictures for many reasons, and a patient may
-    have slices with tumour and without: both are kept whole, which is all that a split needs.
-    """
     used = table[~table["mislabelled"]]
     tumors = used[(used["label"] != "notumor") & (used["patient"] != "")]
-    for rows, column, name in ((used, "source_image", "source picture"),
-                               (tumors, "patient", "patient")):  # fmt: skip
+    for rows, column in ((used, "source_image"), (tumors, "patient")):
         labels = rows.groupby(column)["label"].unique()
         labels = labels[labels.map(len) > 1]
         if len(labels):
-            raise SplitError(
-                f"{name} {labels.index[0]!r} has the labels {' and '.join(sorted(labels.iloc[0]))}"
-                f" ({len(labels)} such in all): correct the folder of the wrong pictures, or put "
-                "1 into the column mislabelled of their rows in images.csv, which leaves them out"
+            raise BrainlibError(
+                f"{column.replace('_', ' ')} {labels.index[0]!r} has the labels "
+                f"{' and '.join(sorted(labels.iloc[0]))} ({len(labels)} such in all): correct the "
+                "folder of the wrong images, or put 1 into the column mislabelled of their rows "
+                "in images.csv, which leaves them out"
             )
-
-
-def _lacks_a_class(table: pd.DataFrame, rows: np.ndarray, classes: set[str]) -> bool:
-    return set(table["label"].iloc[rows]) != classes
 
 
 def _draw_folds(table: pd.DataFrame) -> np.ndarray:
@@ -289,17 +261,17 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
     labels, groups = table["label"].iloc[rows], table["group"].iloc[rows]
     fewest = groups.groupby(labels).nunique().min()
     if fewest < FOLDS:
-        raise SplitError(
+        raise BrainlibError(
             f"protocol 'patient' needs at least {FOLDS} groups of each class, and one class has "
-            f"{fewest}: add pictures of more patients"
+            f"{fewest}: add images of more patients"
         )
     folds = np.full(len(table), -1)
     for fold, (_, test) in enumerate(_group_folds(labels, groups, FOLDS, seed=0)):
-        if _lacks_a_class(table, rows[test], set(labels)):
-            absent = ", ".join(sorted(set(labels) - set(labels.iloc[test])))
-            raise SplitError(
-                f"fold {fold} of protocol 'patient' would have no picture of {absent}, because "
-                "too few groups hold most of its pictures: add pictures of more patients"
+        absent = sorted(set(labels) - set(labels.iloc[test]))
+        if absent:
+            raise BrainlibError(
+                f"fold {fold} of protocol 'patient' would have no image of {', '.join(absent)}, "
+                "because too few groups hold most of its images: add images of more patients"
             )
         folds[rows[test]] = fold
     return folds
@@ -308,10 +280,10 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
 def _group_folds(
     labels: pd.Series, groups: pd.Series, count: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the rest and the rows of each fold; folds cut no group and have alike class shares.
+    """Yield the rest and the rows of each fold; folds cut no group and balance the classes.
 
-    Groups are shuffled here: `shuffle=True` does not keep the class shares before scikit-learn 1.8,
-    and a seed shall give the same folds under all versions.
+    Groups are shuffled here: `shuffle=True` does not balance the classes before scikit-learn 1.8,
+    and a seed must give the same folds under all versions.
     """
     codes = pd.factorize(groups, sort=True)[0]
     shuffled = np.random.default_rng(seed).permutation(codes.max() + 1)[codes]
@@ -319,54 +291,48 @@ def _group_folds(
 
 
 def _is_repeated(table: pd.DataFrame) -> pd.Series:
-    """Return whether a file shows a source picture that an earlier row, unmirrored first, shows."""
+    """Return whether an earlier row, unmirrored first, shows the same source image."""
     order = table.assign(row=range(len(table))).sort_values(["mislabelled", "mirrored", "row"])
     return order["source_image"].duplicated().reindex(table.index)
 
 
 def _split_by_patient(table: pd.DataFrame, fold: int, seed: int, hold_out: float) -> Split:
     if fold not in range(FOLDS):
-        raise SplitError(f"no fold {fold!r}: choose one of 0 to {FOLDS - 1}")
-    _require_groups(table)
-    _require_one_label(table)
+        raise BrainlibError(f"no fold {fold!r}: choose one of 0 to {FOLDS - 1}")
+    _check_patients(table)
     folds = assign_folds(table)
-    test = np.flatnonzero(folds == fold)
     rest = np.flatnonzero((folds >= 0) & (folds != fold))
     train, validation = _hold_out_groups(table.iloc[rest], seed, hold_out)
-    split = Split("patient", fold, rest[train], rest[validation], test)
+    split = Split("patient", fold, rest[train], rest[validation], np.flatnonzero(folds == fold))
     prove_disjoint(table, split)
     return split
 
 
 def _hold_out_groups(table: pd.DataFrame, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return training and validation rows that share no group and hold every class, both."""
+    """Return training and validation rows that share no group and both hold every class."""
     if not share:
         return np.arange(len(table)), np.arange(0)
     labels, groups = table["label"], table["group"]
     fewest = int(groups.groupby(labels).nunique().min())
-    parts = max(2, min(round(1 / share), fewest))
-    for train, validation in _group_folds(labels, groups, parts, seed):
-        if not any(_lacks_a_class(table, rows, set(labels)) for rows in (train, validation)):
+    count = max(2, min(round(1 / share), fewest))
+    for train, validation in _group_folds(labels, groups, count, seed):
+        if all(labels.iloc[rows].nunique() == labels.nunique() for rows in (train, validation)):
             return train, validation
-    raise SplitError(
-        "no part of the pictures can be held out for validation that has every class: "
-        "add pictures of more patients"
+    raise BrainlibError(
+        "no validation set that has every class can be held out: add images of more patients"
     )
 
 
 def _split_as_published(table: pd.DataFrame, protocol: str, seed: int, hold_out: float) -> Split:
-    training = np.flatnonzero(table["split"] == "Training")
-    test = np.flatnonzero(table["split"] == "Testing")
-    if not len(training) or not len(test):
-        raise SplitError(
+    if not _has_splits(table):
+        raise BrainlibError(
             f"protocol {protocol!r} needs folders Training and Testing: use protocol 'patient'"
         )
+    training, test = (np.flatnonzero(table["split"] == name) for name in SPLIT_NAMES)
     if protocol == "deduplicated":
-        twins = table["source_image"].isin(table["source_image"].iloc[training])
-        test = test[~twins.iloc[test].to_numpy()]
+        images = table["source_image"]
+        test = test[~images.iloc[test].isin(images.iloc[training]).to_numpy()]
     if not hold_out:
         return Split(protocol, 0, training, np.arange(0), test)
-    train, validation = train_test_split(
-        training, test_size=hold_out, random_state=seed, shuffle=True
-    )
+    train, validation = train_test_split(training, test_size=hold_out, random_state=seed)
     return Split(protocol, 0, np.sort(train), np.sort(validation), test)

@@ -1,0 +1,124 @@
+"""Version 1 of Kaggle's Brain Tumor MRI Dataset, joined to the provenance of every file."""
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+
+from brainlib import CLASS_NAMES, paths
+from brainlib.data.datasets import SPLIT_NAMES, Collection, complete_table, list_images
+from brainlib.paths import BrainlibError
+
+KAGGLE_HANDLE = "masoudnickparvar/brain-tumor-mri-dataset/versions/1"
+KAGGLE_COUNTS = pd.DataFrame(
+    [[1321, 1339, 1595, 1457], [300, 306, 405, 300]], list(SPLIT_NAMES), list(CLASS_NAMES)
+)
+KAGGLE_ORIGINS = ("figshare", "sartaj", "br35h_no")
+OUTLINE_FRAME = 512
+"""Width and height, in pixels, of the slices that the outlines refer to."""
+
+
+def open_kaggle() -> Collection:
+    """Open version 1 of the Brain Tumor MRI Dataset through Kaggle Hub.
+
+    Raises
+    ------
+    BrainlibError
+        If Kaggle Hub cannot provide it, or its files are not those of version 1.
+    """
+    root = _download()
+    table = list_images(root).merge(read_provenance(), "left", "path")
+    _check_files(table, root)
+    published = table["figshare_label"]
+    table["mislabelled"] = (published != "") & (published != table["label"])
+    table["outline"] = _orient_outlines(table)
+    table["outline_frame"] = OUTLINE_FRAME
+    return Collection("kaggle", "1", root, complete_table(table), "provenance")
+
+
+def read_provenance() -> pd.DataFrame:
+    """Return the provenance of each of the 7,023 files of version 1, one row per `path`.
+
+    Columns: `source` (`figshare`, `sartaj`, `br35h_no`), `source_image`, `mirrored` ("1" if the
+    file is its source's mirror image), `figshare_slice`, `figshare_label`, `patient`, `group`; all
+    text, empty where unknown. Established by matching pixels against the collections that this one
+    was assembled from: J. Cheng, figshare, doi 10.6084/m9.figshare.1512427 (CC BY 4.0); S. Bhuvaji
+    et al., Brain Tumor Classification (MRI); A. Hamada, Br35H.
+    """
+    return _read_table("kaggle_v1_provenance.csv.gz")
+
+
+def read_outlines() -> pd.Series:
+    """Return the radiologists' outline of each figshare slice, indexed by its number as text.
+
+    A JSON list of [x, y], in pixels of the 512 by 512 slice. J. Cheng, figshare, doi
+    10.6084/m9.figshare.1512427 (CC BY 4.0).
+    """
+    return _read_table("figshare_outlines.csv.gz").set_index("figshare_slice")["outline"]
+
+
+def _read_table(name: str) -> pd.DataFrame:
+    with resources.as_file(resources.files("brainlib") / "data" / name) as path:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _orient_outlines(table: pd.DataFrame) -> list[str]:
+    """Return the outline of each image, mirrored if the image is."""
+    outlines = table["figshare_slice"].map(read_outlines()).fillna("")
+    rows = zip(outlines, table["mirrored"] == "1", strict=True)
+    return [mirror_outline(outline) if outline and flip else outline for outline, flip in rows]
+
+
+def mirror_outline(outline: str) -> str:
+    """Return the outline of the mirror image of a 512 by 512 slice."""
+    return json.dumps([[round(OUTLINE_FRAME - x, 1), y] for x, y in json.loads(outline)])
+
+
+def _download() -> Path:
+    cache = os.environ.get("KAGGLEHUB_CACHE")
+    if cache:  # a relative path means the same in a notebook's folder and in the project's
+        os.environ["KAGGLEHUB_CACHE"] = str(paths.resolve(cache))
+    import kagglehub
+
+    try:
+        return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+    except Exception as error:  # whatever the network, the server or the disk raised
+        raise BrainlibError(
+            f"Kaggle Hub could not provide {KAGGLE_HANDLE} ({type(error).__name__}: {error}). "
+            f"{_missing_marker()}Connect to the internet; or set the environment variable "
+            "KAGGLEHUB_CACHE to a folder that already holds this version; or choose another "
+            "source: source='phantom' needs no download, and source='path/to/a/folder' reads "
+            "images laid out <class>/… or <split>/<class>/…"
+        ) from error
+
+
+def _missing_marker() -> str:
+    """Return advice for a copied cache that lacks the file by which Kaggle Hub recognises it."""
+    from kagglehub.config import get_cache_folder
+
+    name, version = KAGGLE_HANDLE.split("/versions/")
+    folder = Path(get_cache_folder()) / "datasets" / name
+    marker = folder / f"{version}.complete"
+    if marker.exists() or not (folder / "versions" / version).is_dir():
+        return ""
+    return (
+        f"The files are in {folder / 'versions' / version}, but the marker {marker} is missing: "
+        "create it as an empty file if the copy is complete. Otherwise: "
+    )
+
+
+def _check_files(table: pd.DataFrame, root: Path) -> None:
+    counts = {"found": table.groupby(["split", "label"]).size(), "expected": KAGGLE_COUNTS.stack()}
+    counts = pd.DataFrame(counts).fillna(0).astype(int).query("found != expected")
+    wrong = [
+        f"{row.found} instead of {row.expected} in {'/'.join(filter(None, row.Index))}"
+        for row in counts.itertuples()
+    ]
+    wrong = wrong or table.loc[table["group"].isna(), "path"].head(1).tolist()
+    if wrong:
+        raise BrainlibError(
+            f"{root} is not version 1 of the collection: it holds {', '.join(wrong)}. "
+            "Delete that folder so that Kaggle Hub downloads it again."
+        )
