@@ -5,6 +5,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 try:
@@ -27,7 +28,7 @@ class BrainlibError(Exception):
     ...     open_collection("no/such/folder")
     ... except BrainlibError as error:
     ...     print(type(error).__name__)
-    DatasetError
+    BrainlibError
     """
 
 
@@ -97,10 +98,11 @@ _locked: set[Path] = set()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Own a folder until the block ends; the operating system ends the lock of a killed process.
 
-    A block inside another one of the same process and folder changes nothing.
+    A block inside another one of the same process and folder changes nothing. Locks of different
+    names in a folder do not exclude each other.
 
     Raises
     ------
@@ -112,21 +114,21 @@ def locked(folder: Path) -> Iterator[None]:
     >>> with locked(Path(tempfile.mkdtemp())):
     ...     pass
     """
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None or folder in _locked:
+    file = folder.resolve() / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or file in _locked:
         yield
         return
-    file = folder / ".lock"
     with _flocked(file) as stream:
         stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        started = datetime.now().astimezone().isoformat(" ", "seconds")
+        stream.write(f"process {os.getpid()} on {socket.gethostname()} since {started}")
         stream.flush()
-        _locked.add(folder)
+        _locked.add(file)
         try:
             yield
         finally:
-            _locked.discard(folder)
+            _locked.discard(file)
             file.unlink(missing_ok=True)
 
 
@@ -149,7 +151,8 @@ def _flocked(file: Path) -> Iterator:
                 return
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed runs of `atomic_write` left; hold the lock for it."""
-    for file in folder.glob(".*-????????.*"):
-        file.unlink(missing_ok=True)
+def remove_leftovers(*files: Path) -> None:
+    """Delete what killed runs of `atomic_write` left beside files; hold the lock for it."""
+    for file in files:
+        for temporary in file.parent.glob(f".{file.stem}-????????{file.suffix}"):
+            temporary.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, explain, imaging, inference, models, paths
 from brainlib.data import splits
-from brainlib.evaluation.intervals import mean_with_interval, resampled_weights
+from brainlib.evaluation.bootstrap import mean_with_interval, resampled_weights
 from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
@@ -372,9 +372,8 @@ def summarise_unknown(
 
 def _mean(rows: pd.DataFrame, resamples: int, seed: int) -> dict[str, float]:
     values, groups = rows["certainty"].to_numpy(float), rows["group"].to_numpy(object)
-    limits = mean_with_interval(values, groups, resamples, seed)[:3]
-    return {name: round(number, 6) for name, number in
-            zip(("value", "low", "high"), limits, strict=True)}  # fmt: skip
+    interval = mean_with_interval(values, groups, resamples, seed)
+    return {name: interval[name] for name in ("value", "low", "high")}
 
 
 def main() -> None:

@@ -12,8 +12,7 @@ from typing import Any
 
 import jinja2
 
-from brainlib import CLASS_NAMES, paths
-from brainlib.evaluation import results
+from brainlib import CLASS_NAMES, evaluation, paths
 from brainlib.notebook import runs
 from scripts import command
 
@@ -59,7 +58,7 @@ def expected_text(page: str, document: dict[str, Any] | None = None) -> str:
     """
     root = paths.project_root()
     template = _environment().get_template(PAGES[page])
-    context = page_context(document or results.read_metrics(root), root / "model")
+    context = page_context(document or evaluation.read_metrics(root), root / "model")
     if not template.blocks:
         return template.render(context)
     text = (root / page).read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES, evaluation, inference, models
-from brainlib.evaluation import results
 from brainlib.models import engines
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError, resolve
@@ -39,7 +38,7 @@ def verify(source: str = "kaggle", output: str = ".", seed: int = 0) -> list[str
         Naming everything that differs.
     """
     folder = resolve(output) / "model"
-    document = results.read_metrics(folder.parent)
+    document = evaluation.read_metrics(folder.parent)
     run = runs.Run("verify", runs.Settings(source, output, seed), folder.parent, smoke=False)
     run.open_collection()
     checked, differing = [], []
@@ -62,7 +61,7 @@ def check_hash(document: dict[str, Any], folder: Any) -> tuple[str, bool]:
 def check_metrics(document: dict[str, Any], folder: Any) -> list[tuple[str, bool]]:
     """Compute every metric again from the prediction tables."""
     found = []
-    for model, by_protocol in results.read_tables(folder / "predictions").items():
+    for model, by_protocol in evaluation.read_tables(folder / "predictions").items():
         for protocol, table in by_protocol.items():
             published = document["results"][model][protocol]
             again = evaluation.point_metrics(table)

@@ -5,13 +5,12 @@ import json
 import re
 
 import pytest
+from scripts.markdown import interval
 
-from brainlib import CLASS_NAMES, models, paths
-from brainlib.data import datasets, splits
-from brainlib.evaluation import results
+from brainlib import CLASS_NAMES, evaluation, models, paths
+from brainlib.data import kaggle, splits
 from brainlib.notebook import runs
 from scripts import card, readme
-from scripts.markdown import interval
 
 ROOT = paths.project_root()
 PAGES = ("MODEL_CARD.md", "CLAIM.md")
@@ -35,7 +34,7 @@ def prose():
 @pytest.fixture
 def document():
     """Return metrics.json as it will be, the starting network's results under the new name."""
-    metrics = copy.deepcopy(results.read_metrics(ROOT))
+    metrics = copy.deepcopy(evaluation.read_metrics(ROOT))
     for part in ("results", "tumor_type", "by_patient", "tumor_type_by_patient"):
         metrics[part]["brain_tumor"] = copy.deepcopy(metrics[part]["seed_cnn"])
     metrics["comparisons"] |= {"seed_cnn": metrics["comparisons"]["hog_svm"]}
@@ -60,7 +59,7 @@ def rows(text):
 
 
 def test_the_numbers_of_the_card_are_those_of_metrics_json():
-    if "brain_tumor" not in results.read_metrics(ROOT)["results"]:
+    if "brain_tumor" not in evaluation.read_metrics(ROOT)["results"]:
         pytest.skip("metrics.json has no results of brain_tumor")
     assert readme.written_section("MODEL_CARD.md") == readme.expected_section("MODEL_CARD.md")
     assert "### New patients" in readme.written_section("MODEL_CARD.md")
@@ -80,7 +79,7 @@ def test_the_page_is_written_and_a_number_that_differs_is_seen(document, tmp_pat
     (tmp_path / "model").mkdir()
     for name in readme.SECTIONS:
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    write = (tmp_path / results.METRICS_FILE).write_text
+    write = (tmp_path / evaluation.METRICS_FILE).write_text
     write(json.dumps(document), encoding="utf-8")
     readme.write_results()
     assert "### New patients" in readme.written_section("MODEL_CARD.md")
@@ -207,7 +206,7 @@ def test_records_are_read_by_name(tmp_path):
 
 
 def test_every_number_of_the_prose_is_counted_or_quoted():
-    table, benchmark = datasets.read_provenance(), splits.benchmark()
+    table, benchmark = kaggle.read_provenance(), splits.benchmark()
     labels, testing = table["path"].str.split("/").str[1], table["path"].str.startswith("Testing")
     training, known = table[~testing], table["patient"].ne("")
     tumors = labels.ne("notumor")
@@ -240,7 +239,7 @@ def test_the_citation_is_that_of_the_citation_file():
 @pytest.mark.parametrize("name", PAGES)
 def test_every_file_that_a_page_names_is_there(name):
     text = page(name)
-    released = "brain_tumor" in results.read_metrics(ROOT)["results"]
+    released = "brain_tumor" in evaluation.read_metrics(ROOT)["results"]
     named = re.findall(r"\]\((?!https)([^)]+)\)", text)
     named += re.findall(r"`((?:brainlib|model|notebooks|figures)/[\w./]*)`", text)
     for file in named:

@@ -8,9 +8,8 @@ from importlib import metadata
 
 import pytest
 
-from brainlib import CLASS_NAMES, paths
+from brainlib import CLASS_NAMES, evaluation, paths
 from brainlib.data import splits
-from brainlib.evaluation import results
 from brainlib.notebook import runs
 from scripts import readme
 
@@ -100,15 +99,15 @@ def test_the_numbers_of_the_pages_are_those_of_metrics_json(page):
 
 
 def test_the_released_results_are_of_the_real_data():
-    metrics = results.read_metrics(ROOT)
+    metrics = evaluation.read_metrics(ROOT)
     assert metrics["source"] == "kaggle version 1" and not metrics["synthetic"]
     record = runs.read_record(ROOT / "model" / "seed_cnn_official.run.json")
     assert record["source"]["version"] == "1" and record["profile"] == "full"
 
 
 def test_metrics_json_is_made_from_the_released_predictions():
-    tables = results.read_tables("model/predictions")
-    published = results.read_metrics(ROOT)["results"]
+    tables = evaluation.read_tables("model/predictions")
+    published = evaluation.read_metrics(ROOT)["results"]
     for model, by_protocol in tables.items():
         for protocol, table in by_protocol.items():
             accuracy = published[model][protocol]["accuracy"]["value"]

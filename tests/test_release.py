@@ -13,7 +13,7 @@ import pytest
 
 from brainlib import CLASS_NAMES, evaluation, explain, imaging, inference, models, paths
 from brainlib.data import phantom
-from brainlib.evaluation import corruptions, results
+from brainlib.evaluation import corruptions
 from brainlib.models import brain_tumor, engines
 from brainlib.notebook import runs
 from scripts import release
@@ -117,7 +117,7 @@ def test_the_released_model_is_that_of_fold_0_softened(document, released, model
 
 def test_the_temperature_comes_from_other_pictures_than_those_tested(settings, document):
     folder = paths.resolve(settings.output) / "model"
-    tables = results.read_tables(folder / "predictions")["brain_tumor"]["patient"]
+    tables = evaluation.read_tables(folder / "predictions")["brain_tumor"]["patient"]
     others = tables[tables["fold"] == 1]
     expected = evaluation.fit_temperature(others)
     assert document["release"]["temperature"] == pytest.approx(expected, abs=1e-4)
@@ -364,7 +364,7 @@ def test_another_scanner_is_forgotten_with_the_model_that_saw_it(fresh, document
     assert same["other_scanners"] == document["other_scanners"]
     other = {"brain_tumor": {"sha256": "0" * 64}}
     assert "other_scanners" not in release.write_sections(run, {"release": other})
-    assert "other_scanners" not in results.read_metrics(run.output)
+    assert "other_scanners" not in evaluation.read_metrics(run.output)
 
 
 # --- samples

@@ -52,7 +52,7 @@ def test_parameters_of_the_notebook_are_taken_and_other_variables_left():
 
 @pytest.mark.parametrize("name", runs.SETTINGS)
 def test_an_unknown_parameter_from_papermill_names_the_known_ones(name):
-    with pytest.raises(runs.ParameterError, match="no parameter 'sauce'") as refused:
+    with pytest.raises(runs.NotebookError, match="no parameter 'sauce'") as refused:
         runs.start(name, injected("seed = 1\nsauce = 'phantom'"))
     for parameter in runs.SETTINGS[name].__dataclass_fields__:
         assert parameter in str(refused.value)
@@ -84,7 +84,7 @@ def test_known_parameters_from_papermill_are_taken():
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(parameter, value, message):
-    with pytest.raises(runs.ParameterError) as refused:
+    with pytest.raises(runs.NotebookError) as refused:
         runs.start("02_train", {parameter: value})
     assert str(refused.value).startswith(f"{parameter} = {value!r}")
     assert message in str(refused.value)
@@ -126,14 +126,14 @@ def test_the_smoke_profile_is_a_small_phantom_and_says_so(monkeypatch, tmp_path)
 
 def test_parameters_are_checked_under_the_smoke_profile_too(monkeypatch):
     monkeypatch.setenv("BRAINLIB_PROFILE", "smoke")
-    with pytest.raises(runs.ParameterError, match="it can be 0 to 1000"):
+    with pytest.raises(runs.NotebookError, match="it can be 0 to 1000"):
         runs.start("02_train", {"epochs": -1})
 
 
 @pytest.mark.parametrize("profile", ["", "quick", "Smoke"])
 def test_an_unknown_profile_is_refused(monkeypatch, profile):
     monkeypatch.setenv("BRAINLIB_PROFILE", profile)
-    with pytest.raises(runs.ParameterError, match="it can be 'full' or 'smoke'"):
+    with pytest.raises(runs.NotebookError, match="it can be 'full' or 'smoke'"):
         runs.start("01_explore", {})
 
 
@@ -150,7 +150,7 @@ def test_the_record_says_what_was_run_on_what_and_where(run, folder):
     assert source["name"] == "small" and source["synthetic"]
     assert source["groups_from"] == "images.csv"
     assert source["file_hash"] == collection.file_hash
-    counted = sum(count for split in source["pictures"].values() for count in split.values())
+    counted = sum(count for split in source["images"].values() for count in split.values())
     assert counted == len(collection.table)
     assert record["versions"]["keras"] == keras.__version__
     assert record["versions"]["brainlib"] == brainlib.__version__
@@ -174,7 +174,7 @@ def test_the_backend_of_a_record_is_the_one_that_is_asked_for(run, monkeypatch):
 def test_a_result_that_is_no_number_is_not_written(run):
     with pytest.raises(ValueError, match="JSON"):
         run.write_json({"accuracy": float("nan")}, "metrics")
-    assert not list(run.output.iterdir())
+    assert not list(run.output.glob("*.json"))
 
 
 def test_names_of_a_run_lie_below_its_output(run):

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, models, training
-from brainlib.evaluation import results
+from brainlib import CLASS_NAMES, evaluation, models, training
 from brainlib.models import brain_tumor
 
 # A fit of three epochs in a process of its own, so that it can be killed for real.
@@ -22,7 +21,7 @@ PROGRAM = """
 import sys, numpy, keras
 from pathlib import Path
 from brainlib import training
-from brainlib.evaluation import results
+from brainlib import evaluation
 folder = Path(sys.argv[1])
 keras.utils.set_random_seed(1)
 model = keras.Sequential([
@@ -172,7 +171,7 @@ def test_forgetting_a_state_twice_is_no_error(tmp_path):
 def test_histories_are_found_by_protocol(tmp_path):
     for name in ("seed_cnn_official", "seed_cnn_patient0", "seed_cnn_patient1"):
         pd.DataFrame({"epoch": [1]}).to_csv(tmp_path / f"{name}.history.csv", index=False)
-    found = results.read_histories(tmp_path)
+    found = evaluation.read_histories(tmp_path)
     assert {protocol: list(runs) for protocol, runs in found.items()} == {
         "official": ["seed_cnn_official"],
         "patient": ["seed_cnn_patient0", "seed_cnn_patient1"],

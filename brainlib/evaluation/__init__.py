@@ -1,61 +1,50 @@
-"""From prediction tables to metrics with intervals, calibration, conformal sets and comparisons.
+"""Prediction tables to metrics with intervals, calibration, conformal sets and comparisons.
 
-Everything here reads a **prediction table** and nothing else, so neither model nor accelerator is
-needed: one row a picture, `path, patient, group, label, fold`, and one probability column for each
-of `CLASS_NAMES`. Columns `source` and `plane` are used for breakdowns where they are present.
-
-Every interval resamples groups, not pictures: neighbouring slices of one patient are near copies,
-and counting them as independent makes a result look more certain than it is.
+Everything here reads prediction tables and nothing else, see `tables`; a metric is a further entry
+of `METRICS`. Every interval resamples groups, not images: neighbouring slices of a patient are near
+copies, and counting them as independent makes a result look more certain than it is.
 """
 
-from brainlib.evaluation.calibration import (
-    apply_temperature,
-    area_under_risk_coverage,
-    fit_temperature,
-    reliability,
-    risk_coverage,
+# ruff: noqa: F401
+
+from brainlib.evaluation.bootstrap import breakdown, mean_with_interval, metrics_with_intervals
+from brainlib.evaluation.calibration import apply_temperature, reliability, risk_coverage
+from brainlib.evaluation.comparison import compare, compare_with_others
+from brainlib.evaluation.conformal import (
+    COVERAGE,
+    conformal_sets,
+    cross_conformal,
+    describe_sets,
+    fit_conformal,
 )
-from brainlib.evaluation.comparison import compare
-from brainlib.evaluation.conformal import conformal_sets, describe_sets, fit_conformal
-from brainlib.evaluation.intervals import breakdown, metrics_with_intervals
-from brainlib.evaluation.maps import summarise_maps
 from brainlib.evaluation.metrics import METRICS, point_metrics
 from brainlib.evaluation.reports import class_report, confusion, most_confused
+from brainlib.evaluation.scores import (
+    METRICS_FILE,
+    Scores,
+    break_down,
+    headline,
+    last_epochs,
+    patient_tables,
+    preferred_protocol,
+    read_histories,
+    read_metrics,
+    read_robustness,
+    rounded,
+    score_maps,
+    score_tables,
+    tumor_type_tables,
+    without_look_alikes,
+)
 from brainlib.evaluation.tables import (
     EvaluationError,
+    Tables,
     check_predictions,
-    join_reference,
+    is_correct,
+    label_codes,
     per_patient,
     probabilities,
     read_predictions,
+    read_tables,
     restrict_to_tumors,
-    true_classes,
 )
-
-__all__ = [
-    "METRICS",
-    "EvaluationError",
-    "apply_temperature",
-    "area_under_risk_coverage",
-    "breakdown",
-    "check_predictions",
-    "class_report",
-    "compare",
-    "conformal_sets",
-    "confusion",
-    "describe_sets",
-    "fit_conformal",
-    "fit_temperature",
-    "join_reference",
-    "metrics_with_intervals",
-    "most_confused",
-    "per_patient",
-    "point_metrics",
-    "probabilities",
-    "read_predictions",
-    "reliability",
-    "restrict_to_tumors",
-    "risk_coverage",
-    "summarise_maps",
-    "true_classes",
-]

@@ -1,17 +1,12 @@
-"""Two prediction tables on the same pictures."""
+"""Paired comparison of models on the same images."""
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from brainlib.evaluation.intervals import percentile_interval, resampled_weights
-from brainlib.evaluation.metrics import check_metrics, weighted_metrics
-from brainlib.evaluation.tables import (
-    group_codes,
-    probabilities,
-    require_same_pictures,
-    true_classes,
-)
+from brainlib.evaluation.bootstrap import percentile_interval, resampled_weights
+from brainlib.evaluation.metrics import metric_names, point_metrics, weighted_metrics
+from brainlib.evaluation.tables import Tables, group_codes, is_correct, require_same_images
 
 
 def compare(
@@ -20,35 +15,29 @@ def compare(
     metric: str = "accuracy",
     resamples: int = 1000,
     seed: int = 0,
-    confidence_level: float = 0.95,
-) -> dict[str, str | float | int]:
-    """Compare two models on the same pictures, picture by picture.
+) -> dict[str, float | int]:
+    """Compare two models on the same images, pair by pair.
 
     Parameters
     ----------
     first, second : DataFrame
-        Prediction tables of the same pictures, in any order. The groups are those of `first`.
+        Prediction tables of the same images, in any order. The groups are those of `first`.
     metric : str
         A name from `METRICS`.
-    resamples, seed, confidence_level
-        As for `metrics_with_intervals`; both tables see the same resamples.
+    resamples, seed : int
+        Both tables see the same resamples.
 
     Returns
     -------
     dict
-        `metric`; `first` and `second`, its values; `difference`, first minus second, with its
+        `first` and `second`, the metric of each; `difference`, first minus second, with its 95 %
         interval `low`, `high` over resampled groups; `only_first_right` and `only_second_right`,
-        the pictures that one model alone has right, and `p_value`, the exact test of McNemar
-        (1947) on them; `groups_first_better`, `groups_second_better` and `p_value_groups`, the
-        sign test on the groups in which one has more right; `pictures` and `groups`.
+        the images that only one model classifies correctly, and `p_value`, McNemar's exact test
+        (1947) on them; `p_value_groups`, the sign test on the groups in which one has more right;
+        `images` and `groups`.
 
-        McNemar's test takes pictures as independent and is too optimistic where a patient has
+        McNemar's test takes images as independent and is too optimistic where a patient has
         many slices; the interval and the sign test do not.
-
-    Raises
-    ------
-    EvaluationError
-        Where the pictures or their labels differ, or for an unknown metric.
 
     Examples
     --------
@@ -58,51 +47,52 @@ def compare(
     >>> compare(first, second)["difference"]
     0.5
     """
-    [metric] = check_metrics([metric])
-    require_same_pictures(first, second)
+    [metric] = metric_names([metric])
+    require_same_images(first, second)
     second = second.set_index("path").loc[first["path"]].reset_index()
     groups = group_codes(first)
-    plain = np.ones((1, len(first)))
-    values = [float(weighted_metrics(table, plain, [metric])[0, 0]) for table in (first, second)]
-    draws = resampled_weights(groups, resamples, seed)
+    values = [point_metrics(table, [metric])[metric] for table in (first, second)]
     differences = [
-        weighted_metrics(first, weights, [metric]) - weighted_metrics(second, weights, [metric])
-        for weights in draws
+        np.subtract(*(weighted_metrics(table, weights, [metric]) for table in (first, second)))
+        for weights in resampled_weights(groups, resamples, seed)
     ]
-    low, high = percentile_interval(np.concatenate(differences), confidence_level)
+    low, high = percentile_interval(np.concatenate(differences))
+    lead = is_correct(first).astype(int) - is_correct(second)
+    group_lead = np.bincount(groups, lead)
     return {
-        "metric": metric,
         "first": values[0],
         "second": values[1],
         "difference": values[0] - values[1],
         "low": low,
         "high": high,
-        **_tests(_is_right(first), _is_right(second), groups),
-        "pictures": len(first),
-        "groups": int(groups.max()) + 1,
+        "only_first_right": int((lead > 0).sum()),
+        "only_second_right": int((lead < 0).sum()),
+        "p_value": _sign_test(lead),
+        "p_value_groups": _sign_test(group_lead),
+        "images": len(first),
+        "groups": len(group_lead),
     }
 
 
-def _tests(
-    first_right: np.ndarray, second_right: np.ndarray, groups: np.ndarray
-) -> dict[str, float | int]:
-    only_first = int((first_right & ~second_right).sum())
-    only_second = int((second_right & ~first_right).sum())
-    lead = np.bincount(groups, first_right.astype(float) - second_right)
-    first_better, second_better = int((lead > 0).sum()), int((lead < 0).sum())
-    return {
-        "only_first_right": only_first,
-        "only_second_right": only_second,
-        "p_value": _sign_test(only_first, only_second),
-        "groups_first_better": first_better,
-        "groups_second_better": second_better,
-        "p_value_groups": _sign_test(first_better, second_better),
-    }
+def compare_with_others(tables: Tables, model: str, protocol: str = "patient") -> pd.DataFrame:
+    """Compare a model with every other on the same images, of the folds that the model has.
+
+    Returns
+    -------
+    DataFrame
+        A row for each other model, as `compare` gives it.
+    """
+    first = tables[model][protocol]
+    rows = {}
+    for other, by_protocol in tables.items():
+        if other != model and protocol in by_protocol:
+            second = by_protocol[protocol]
+            rows[other] = compare(first, second[second["fold"].isin(first["fold"])])
+    columns = ["difference", "low", "high", "p_value", "p_value_groups"]  # where there are no rows
+    table = pd.DataFrame.from_dict(rows, "index") if rows else pd.DataFrame(columns=columns)
+    return table.rename_axis(f"{model} against")
 
 
-def _sign_test(wins: int, losses: int) -> float:
+def _sign_test(leads: np.ndarray) -> float:
+    wins, losses = int((leads > 0).sum()), int((leads < 0).sum())
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-
-
-def _is_right(table: pd.DataFrame) -> np.ndarray:
-    return probabilities(table).argmax(axis=1) == true_classes(table)

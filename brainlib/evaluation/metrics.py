@@ -1,127 +1,162 @@
-"""Point estimates from a prediction table, for many weightings of its pictures at once.
+"""Metrics by name, each for one or for many weightings of the images.
 
-A resample of groups is a weight for each picture: how often its group was drawn. Each metric is
-written once, for weights of shape (resamples, pictures); the plain value is the one with all
-weights 1. That makes a thousand resamples take seconds where a loop over scikit-learn takes many
-minutes; the tests hold each metric equal to scikit-learn's with `sample_weight`.
+`METRICS` is the only list: a function `(labels, probabilities) -> float` that is added to it has
+its value, interval and paired difference wherever metrics are shown. A resample of the bootstrap
+is a weight for each image. Ours take all resamples at once, so that a thousand take seconds;
+any other function is called once a resample.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial, wraps
 
 import numpy as np
 import pandas as pd
 
-from brainlib.evaluation.tables import CLASSES, EvaluationError, probabilities, true_classes
+from brainlib.evaluation.tables import CLASSES, EvaluationError, label_codes, probabilities
 
 CALIBRATION_BINS = 15
 MINIMUM_PROBABILITY = 1e-12
 TUMOR_SPECIFICITY = 0.99
-_PREDICTIVE = ("positive_predictive_value", "negative_predictive_value")
-_NOTUMOR = CLASSES.index("notumor")
+NOTUMOR = CLASSES.index("notumor")
+
+Array = np.ndarray
+
+METRICS: dict[str, Callable[..., float]] = {}
+"""Metrics by name, in the order of the tables: functions of the labels, int array of shape (n,),
+and the probabilities, float array of shape (n, 4)."""
 
 
-@dataclass(frozen=True)
-class WeightedPictures:
-    """Predictions under several weightings of the pictures.
+def register(name: str, function: Callable[..., Array]) -> None:
+    """Add a metric that computes all resamples at once.
 
-    Attributes
+    Parameters
     ----------
-    truth : int array of shape (n,)
-    probabilities : float64 array of shape (n, 4)
-    weights : float64 array of shape (resamples, n)
+    name : str
+    function : callable
+        From labels (n,), probabilities (n, 4) and weights (resamples, n) to values (resamples,).
     """
 
-    truth: np.ndarray
-    probabilities: np.ndarray
-    weights: np.ndarray
+    @wraps(function)
+    def metric(labels: Array, probabilities: Array, weights: Array | None = None) -> Array | float:
+        if weights is None:
+            return float(function(labels, probabilities, np.ones((1, len(labels))))[0])
+        return function(labels, probabilities, weights)
 
-    @cached_property
-    def predicted(self) -> np.ndarray:
-        """The most probable class, the first of equals, int array of shape (n,)."""
-        return self.probabilities.argmax(axis=1)
-
-    @cached_property
-    def confusion(self) -> np.ndarray:
-        """Weight by true class and predicted class, shape (resamples, 4, 4)."""
-        size = len(CLASSES)
-        cells = np.eye(size * size)[self.truth * size + self.predicted]
-        return (self.weights @ cells).reshape(-1, size, size)
-
-    @cached_property
-    def hits(self) -> np.ndarray:
-        """Weight of the rightly predicted pictures of each class, shape (resamples, 4)."""
-        return np.diagonal(self.confusion, axis1=1, axis2=2)
-
-    @cached_property
-    def pictures(self) -> np.ndarray:
-        """Weight of the pictures of each true class, shape (resamples, 4)."""
-        return self.confusion.sum(axis=2)
-
-    @cached_property
-    def calls(self) -> np.ndarray:
-        """Weight of the pictures of each predicted class, shape (resamples, 4)."""
-        return self.confusion.sum(axis=1)
-
-    @cached_property
-    def total(self) -> np.ndarray:
-        """Weight of all pictures, shape (resamples,)."""
-        return self.weights.sum(axis=1)
-
-    def mean(self, values: np.ndarray) -> np.ndarray:
-        """Return the weighted mean of one value a picture, shape (resamples,)."""
-        return _ratio(self.weights @ values, self.total)
+    metric.takes_weights = True
+    METRICS[name] = metric
 
 
-def accuracy(data: WeightedPictures) -> np.ndarray:
-    """Return the share of right pictures."""
-    return _ratio(data.hits.sum(axis=1), data.total)
+def accuracy(labels: Array, probabilities: Array, weights: Array) -> Array:
+    """Return the share of correctly classified images."""
+    return _mean(probabilities.argmax(axis=1) == labels, weights)
 
 
-def balanced_accuracy(data: WeightedPictures) -> np.ndarray:
-    """Return the mean sensitivity of the classes that are there."""
-    return _mean_of_defined(sensitivity(data))
+def balanced_accuracy(labels: Array, probabilities: Array, weights: Array) -> Array:
+    """Return the mean sensitivity over the classes that occur."""
+    return _mean_of_defined(_rates(labels, probabilities, weights)["sensitivity"])
 
 
-def macro_f1(data: WeightedPictures) -> np.ndarray:
-    """Return the mean F1 of the classes that are there or were predicted."""
-    return _mean_of_defined(f1(data))
+def macro_f1(labels: Array, probabilities: Array, weights: Array) -> Array:
+    """Return the mean F1 over the classes that occur or were predicted."""
+    return _mean_of_defined(_rates(labels, probabilities, weights)["f1"])
 
 
-def log_loss(data: WeightedPictures) -> np.ndarray:
+def log_loss(labels: Array, probabilities: Array, weights: Array) -> Array:
     """Return the mean of -log(probability of the true class), probabilities at least 1e-12."""
-    right = data.probabilities[np.arange(len(data.truth)), data.truth]
-    return data.mean(-np.log(np.maximum(right, MINIMUM_PROBABILITY)))
+    true = probabilities[np.arange(len(labels)), labels]
+    return _mean(-np.log(np.maximum(true, MINIMUM_PROBABILITY)), weights)
 
 
-def brier_score(data: WeightedPictures) -> np.ndarray:
-    """Return the mean squared distance from the truth over all classes, 0 to 2 (Brier, 1950)."""
-    return data.mean(np.square(data.probabilities - np.eye(len(CLASSES))[data.truth]).sum(axis=1))
+def brier_score(labels: Array, probabilities: Array, weights: Array) -> Array:
+    """Return the mean of sum((p - one-hot label)²), 0 to 2 (Brier, 1950)."""
+    return _mean(np.square(probabilities - np.eye(len(CLASSES))[labels]).sum(axis=1), weights)
 
 
-def calibration_error(data: WeightedPictures, bins: int = CALIBRATION_BINS) -> np.ndarray:
+def calibration_error(labels: Array, probabilities: Array, weights: Array) -> Array:
     """Return the mean gap between confidence and accuracy (Naeini et al., 2015).
 
-    Confidence is the probability of the predicted class; the bins hold equal numbers of pictures
+    Confidence is the probability of the predicted class; the 15 bins hold equal numbers of images
     (Nguyen and O'Connor, 2015), see `equal_mass_bins`. Chance alone makes it positive: a perfectly
-    calibrated model of middling confidence has about 0.03 on 2,000 pictures.
+    calibrated model of middling confidence has about 0.03 on 2,000 images.
     """
-    confidence = data.probabilities.max(axis=1)
-    is_right = data.predicted == data.truth
-    bin_numbers = equal_mass_bins(confidence, data.weights, bins)
-    resamples = len(data.weights)
-    cells = (bin_numbers + bins * np.arange(resamples)[:, np.newaxis]).ravel()
-    gaps = np.bincount(
-        cells, (data.weights * (is_right - confidence)).ravel(), minlength=bins * resamples
+    confidence = probabilities.max(axis=1)
+    is_correct = probabilities.argmax(axis=1) == labels
+    bins, resamples = CALIBRATION_BINS, len(weights)
+    cells = equal_mass_bins(confidence, weights, bins) + bins * np.arange(resamples)[:, np.newaxis]
+    gaps = (weights * (is_correct - confidence)).ravel()
+    gaps = np.bincount(cells.ravel(), gaps, minlength=bins * resamples).reshape(resamples, bins)
+    return _ratio(np.abs(gaps).sum(axis=1), weights.sum(axis=1))
+
+
+def macro_auroc(labels: Array, probabilities: Array, weights: Array) -> Array:
+    """Return the mean AUROC, one class against the rest, over the classes that occur."""
+    areas = [_auroc(labels, probabilities, weights, index=i) for i in range(len(CLASSES))]
+    return _mean_of_defined(np.stack(areas, axis=1))
+
+
+def tumor_sensitivity_at_99_specificity(
+    labels: Array, probabilities: Array, weights: Array
+) -> Array:
+    """Return the sensitivity for any tumour where at most 1 % of `notumor` images are called one.
+
+    The threshold on the probability of `notumor` is chosen on these very images: this is a point
+    of the ROC curve, not the performance of a threshold fixed beforehand.
+    """
+    negatives, positives = _weights_by_score(  # ascending probability of notumor: tumours first
+        weights, probabilities[:, NOTUMOR], labels == NOTUMOR
     )
-    return _ratio(np.abs(gaps.reshape(resamples, bins)).sum(axis=1), data.total)
+    allowed = (1 - TUMOR_SPECIFICITY) * negatives.sum(axis=1, keepdims=True) + 1e-9
+    detected = np.where(negatives.cumsum(axis=1) <= allowed, positives.cumsum(axis=1), 0)
+    sensitivity = _ratio(detected.max(axis=1), positives.sum(axis=1))
+    return np.where(negatives.sum(axis=1) > 0, sensitivity, np.nan)
 
 
-def equal_mass_bins(confidence: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin of each picture: bins of equal weight, equal confidences in one bin.
+def _auroc(labels: Array, probabilities: Array, weights: Array, index: int) -> Array:
+    """Return the area under the ROC curve of one class against the rest (Hanley, McNeil, 1982)."""
+    positives, negatives = _weights_by_score(weights, probabilities[:, index], labels == index)
+    beaten = np.cumsum(negatives, axis=1) - negatives / 2
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    return _ratio((positives * beaten).sum(axis=1), pairs)
 
-    A picture lies in the bin that holds the middle of the weight of its confidence. No bin cuts
+
+def _rates(labels: Array, probabilities: Array, weights: Array) -> dict[str, Array]:
+    """Return the metrics of each class that are ratios of counts, each (resamples, classes)."""
+    size = len(CLASSES)
+    cells = np.eye(size * size)[labels * size + probabilities.argmax(axis=1)]
+    confusion = (weights @ cells).reshape(-1, size, size)
+    hits = np.diagonal(confusion, axis1=1, axis2=2)
+    actual, called = confusion.sum(axis=2), confusion.sum(axis=1)
+    total = actual.sum(axis=1, keepdims=True)
+    return {
+        "sensitivity": _ratio(hits, actual),
+        "specificity": _ratio(total - actual - called + hits, total - actual),
+        "positive_predictive_value": _ratio(hits, called),
+        "negative_predictive_value": _ratio(total - called - actual + hits, total - called),
+        "f1": _ratio(2 * hits, actual + called),
+    }
+
+
+def _rate(labels: Array, probabilities: Array, weights: Array, kind: str, index: int) -> Array:
+    return _rates(labels, probabilities, weights)[kind][:, index]
+
+
+RATES = ("sensitivity", "specificity", "positive_predictive_value", "negative_predictive_value")
+for _function in (
+    accuracy, balanced_accuracy, macro_f1, log_loss, brier_score, calibration_error, macro_auroc,
+    tumor_sensitivity_at_99_specificity,
+):  # fmt: skip
+    register(_function.__name__, _function)
+for _kind, (_index, _name) in itertools.product((*RATES, "f1"), enumerate(CLASSES)):
+    register(f"{_kind}_{_name}", partial(_rate, kind=_kind, index=_index))
+for _index, _name in enumerate(CLASSES):
+    register(f"auroc_{_name}", partial(_auroc, index=_index))
+
+
+def equal_mass_bins(confidence: Array, weights: Array, bins: int) -> Array:
+    """Return the bin of each image: bins of equal weight, equal confidences in the same bin.
+
+    An image lies in the bin that holds the middle of the weight of its confidence. No bin cuts
     a tie, so the order of the rows has no say; with many ties bins differ in size or stay empty.
 
     Parameters
@@ -139,182 +174,53 @@ def equal_mass_bins(confidence: np.ndarray, weights: np.ndarray, bins: int) -> n
     tied = np.add.reduceat(weights[:, order], starts, axis=1)
     middle = np.cumsum(tied, axis=1) - tied / 2
     share = middle / tied.sum(axis=1, keepdims=True).clip(min=MINIMUM_PROBABILITY)
-    of_tie = np.minimum((share * bins).astype(int), bins - 1)
-    tie_of_picture = np.empty(len(confidence), int)
-    tie_of_picture[order] = np.repeat(np.arange(len(starts)), np.diff([*starts, len(confidence)]))
-    return of_tie[:, tie_of_picture]
+    bin_of_tie = np.minimum((share * bins).astype(int), bins - 1)
+    tie_of_image = np.empty(len(confidence), int)
+    tie_of_image[order] = np.repeat(np.arange(len(starts)), np.diff([*starts, len(confidence)]))
+    return bin_of_tie[:, tie_of_image]
 
 
-def sensitivity(data: WeightedPictures) -> np.ndarray:
-    """Return, for each class, the share of its pictures that were found, shape (resamples, 4)."""
-    return _ratio(data.hits, data.pictures)
-
-
-def specificity(data: WeightedPictures) -> np.ndarray:
-    """Return, for each class, the share of other pictures that were not taken for it."""
-    others = data.total[:, np.newaxis] - data.pictures
-    return _ratio(others - (data.calls - data.hits), others)
-
-
-def positive_predictive_value(data: WeightedPictures) -> np.ndarray:
-    """Return, for each class, the share of its calls that are right."""
-    return _ratio(data.hits, data.calls)
-
-
-def negative_predictive_value(data: WeightedPictures) -> np.ndarray:
-    """Return, for each class, the share of pictures not called so that rightly were not."""
-    rest = data.total[:, np.newaxis] - data.calls
-    return _ratio(rest - (data.pictures - data.hits), rest)
-
-
-def f1(data: WeightedPictures) -> np.ndarray:
-    """Return, for each class, the harmonic mean of sensitivity and positive predictive value."""
-    return _ratio(2 * data.hits, data.pictures + data.calls)
-
-
-def auroc(data: WeightedPictures, number: int) -> np.ndarray:
-    """Return the area under the ROC curve of one class against the rest (Hanley, McNeil, 1982)."""
-    positives, negatives = _weights_by_score(
-        data.weights, data.probabilities[:, number], data.truth == number
-    )
-    beaten = np.cumsum(negatives, axis=1) - negatives / 2
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return _ratio((positives * beaten).sum(axis=1), pairs)
-
-
-def macro_auroc(data: WeightedPictures) -> np.ndarray:
-    """Return the mean AUROC, one class against the rest, of the classes that have one."""
-    areas = [auroc(data, number) for number in range(len(CLASSES))]
-    return _mean_of_defined(np.stack(areas, axis=1))
-
-
-def tumor_sensitivity(data: WeightedPictures) -> np.ndarray:
-    """Return the share of tumours found where at most 1 % of `notumor` pictures are called tumour.
-
-    The threshold on the probability of `notumor` is chosen on these very pictures: this is a
-    point of the ROC curve, not the performance of a threshold fixed beforehand.
-    """
-    negatives, positives = _weights_by_score(  # ascending probability of notumor: tumours first
-        data.weights, data.probabilities[:, _NOTUMOR], data.truth == _NOTUMOR
-    )
-    all_negatives, all_positives = negatives.sum(axis=1), positives.sum(axis=1)
-    allowed = (1 - TUMOR_SPECIFICITY) * all_negatives + 1e-9
-    is_allowed = np.cumsum(negatives, axis=1) <= allowed[:, np.newaxis]
-    found = np.where(is_allowed, np.cumsum(positives, axis=1), 0).max(axis=1)
-    return np.where(all_negatives > 0, _ratio(found, all_positives), np.nan)
-
-
-def _of_class(function: Callable, number: int, data: WeightedPictures) -> np.ndarray:
-    return function(data)[:, number]
-
-
-_CLASS_FUNCTIONS = (
-    sensitivity, specificity, positive_predictive_value, negative_predictive_value, f1,
-)  # fmt: skip
-_FUNCTIONS: dict[str, Callable[[WeightedPictures], np.ndarray]] = {
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "macro_f1": macro_f1,
-    "log_loss": log_loss,
-    "brier_score": brier_score,
-    "calibration_error": calibration_error,
-    "macro_auroc": macro_auroc,
-    "tumor_sensitivity_at_99_specificity": tumor_sensitivity,
-    **{
-        f"{function.__name__}_{name}": partial(_of_class, function, number)
-        for function in _CLASS_FUNCTIONS
-        for number, name in enumerate(CLASSES)
-    },
-    **{f"auroc_{name}": partial(auroc, number=number) for number, name in enumerate(CLASSES)},
-}
-
-METRICS = tuple(_FUNCTIONS)
-"""The names of all metrics, in the order in which tables show them."""
-
-
-def check_metrics(names: Iterable[str] | None) -> tuple[str, ...]:
-    """Return the names of the metrics asked for, all of them for None.
+def metric_names(names: Iterable[str] | None = None) -> list[str]:
+    """Return the metrics asked for, all of `METRICS` for None.
 
     Raises
     ------
     EvaluationError
-        For a name that is not in `METRICS`.
+        For an unknown name.
     """
-    names = METRICS if names is None else tuple(names)
-    unknown = [name for name in names if name not in _FUNCTIONS]
+    names = list(METRICS if names is None else names)
+    unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise EvaluationError(f"no metric {', '.join(unknown)}: choose from {', '.join(METRICS)}")
     return names
 
 
 def weighted_metrics(
-    table: pd.DataFrame, weights: np.ndarray, metrics: Iterable[str] | None = None
-) -> np.ndarray:
-    """Compute metrics for several weightings of the pictures at once.
+    table: pd.DataFrame, weights: Array, metrics: Iterable[str] | None = None
+) -> Array:
+    """Compute metrics for several weightings of the images.
 
     Parameters
     ----------
     table : DataFrame
         A prediction table of n rows.
-    weights : float array of shape (resamples, n)
-        Not negative.
+    weights : array of shape (resamples, n)
+        Not negative; whole numbers for a metric that takes no weights.
     metrics : iterable of str, optional
         Names from `METRICS`; all of them by default.
 
     Returns
     -------
-    float64 array of shape (resamples, number of metrics)
-        NaN where a metric is not defined, as the sensitivity to a class that is absent.
+    float array of shape (resamples, metrics)
+        NaN where a metric is not defined, as the sensitivity to a class that does not occur.
     """
-    names = check_metrics(metrics)
-    weights = np.asarray(weights, np.float64)
-    data = WeightedPictures(true_classes(table), probabilities(table), weights)
-    return np.stack([_FUNCTIONS[name](data) for name in names], axis=1)
-
-
-def pictures_counted(table: pd.DataFrame, metric: str) -> np.ndarray | None:
-    """Return the pictures that a metric is a share of, None where it is no share.
-
-    Accuracy is a share of all pictures, the sensitivity to a class one of its pictures, a
-    predictive value one of the pictures called so (or not).
-
-    Returns
-    -------
-    bool array of shape (n,), or None
-    """
-    if metric == "accuracy":
-        return np.ones(len(table), bool)
-    kind, _, name = metric.rpartition("_")
-    if kind not in ("sensitivity", "specificity", *_PREDICTIVE) or name not in CLASSES:
-        return None
-    if kind in _PREDICTIVE:
-        is_class = probabilities(table).argmax(axis=1) == CLASSES.index(name)
-    else:
-        is_class = true_classes(table) == CLASSES.index(name)
-    return is_class if kind in ("sensitivity", _PREDICTIVE[0]) else ~is_class
+    data = label_codes(table), probabilities(table)
+    weights = np.asarray(weights)
+    return np.stack([_resampled(METRICS[m], *data, weights) for m in metric_names(metrics)], axis=1)
 
 
 def point_metrics(table: pd.DataFrame, metrics: Iterable[str] | None = None) -> dict[str, float]:
     """Compute the metrics of a prediction table.
-
-    Parameters
-    ----------
-    table : DataFrame
-        A prediction table.
-    metrics : iterable of str, optional
-        Names from `METRICS`; all of them by default.
-
-    Returns
-    -------
-    dict of str to float
-        NaN where a metric is not defined: means over classes leave out those that are absent,
-        what needs an absent class is NaN. `brier_score` runs from 0 to 2; `calibration_error` is
-        over 15 bins of equal numbers of pictures by the probability of the predicted class.
-
-    Raises
-    ------
-    EvaluationError
-        For an unknown metric, label, or invalid probabilities.
 
     Examples
     --------
@@ -323,22 +229,25 @@ def point_metrics(table: pd.DataFrame, metrics: Iterable[str] | None = None) -> 
     >>> point_metrics(table)["accuracy"]
     1.0
     """
-    names = check_metrics(metrics)
-    values = weighted_metrics(table, np.ones((1, len(table))), names)[0]
-    return dict(zip(names, values.tolist(), strict=True))
+    data = label_codes(table), probabilities(table)
+    return {name: METRICS[name](*data) for name in metric_names(metrics)}
 
 
-def _order_with_ties(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _resampled(metric: Callable, labels: Array, probabilities: Array, weights: Array) -> Array:
+    if hasattr(metric, "takes_weights"):
+        return metric(labels, probabilities, weights.astype(float))
+    rows = (np.repeat(np.arange(len(labels)), counts.astype(int)) for counts in weights)
+    return np.array([metric(labels[drawn], probabilities[drawn]) for drawn in rows], float)
+
+
+def _order_with_ties(values: Array) -> tuple[Array, Array]:
     """Return the ascending order, and where in it each run of equal values starts."""
     order = np.argsort(values, kind="stable")
     ascending = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] > ascending[:-1]]))
-    return order, starts
+    return order, np.flatnonzero(np.concatenate([[True], ascending[1:] > ascending[:-1]]))
 
 
-def _weights_by_score(
-    weights: np.ndarray, scores: np.ndarray, is_positive: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _weights_by_score(weights: Array, scores: Array, is_positive: Array) -> tuple[Array, Array]:
     """Return the weight of positives and of negatives at each distinct score, ascending."""
     order, starts = _order_with_ties(scores)
     ordered, positive = weights[:, order], is_positive[order]
@@ -346,12 +255,16 @@ def _weights_by_score(
     return positives, np.add.reduceat(ordered * ~positive, starts, axis=1)
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+def _mean(values: Array, weights: Array) -> Array:
+    return _ratio(weights @ values, weights.sum(axis=1))
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
     """Divide, with NaN where there is nothing to divide by."""
     undefined = np.full(np.shape(numerator), np.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
-def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+def _mean_of_defined(values: Array) -> Array:
     is_defined = ~np.isnan(values)
     return _ratio(np.where(is_defined, values, 0).sum(axis=1), is_defined.sum(axis=1))

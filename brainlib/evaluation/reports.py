@@ -1,19 +1,14 @@
-"""What a model gets right and wrong, class by class and picture by picture."""
+"""Confusion matrix, metrics of each class, most confident errors."""
 
 import numpy as np
 import pandas as pd
 
 from brainlib.evaluation.metrics import point_metrics
-from brainlib.evaluation.tables import CLASSES, probabilities, true_classes
+from brainlib.evaluation.tables import CLASSES, label_codes, probabilities
 
 
 def confusion(table: pd.DataFrame) -> pd.DataFrame:
-    """Count the pictures by true class (rows) and predicted class (columns).
-
-    Returns
-    -------
-    DataFrame of int, shape (4, 4)
-        Both axes in `CLASS_NAMES` order. Of equal probabilities the first class is predicted.
+    """Count the images by true class (rows) and predicted class (columns).
 
     Examples
     --------
@@ -23,18 +18,12 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
     [1, 1, 0, 0]
     """
     counts = np.zeros((len(CLASSES), len(CLASSES)), int)
-    np.add.at(counts, (true_classes(table), probabilities(table).argmax(axis=1)), 1)
+    np.add.at(counts, (label_codes(table), probabilities(table).argmax(axis=1)), 1)
     return pd.DataFrame(counts, pd.Index(CLASSES, name="label"), CLASSES)
 
 
 def class_report(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the metrics of each class, one row a class.
-
-    Returns
-    -------
-    DataFrame
-        `sensitivity`, `specificity`, `positive_predictive_value`, `f1`, `auroc`, `pictures`;
-        NaN where not defined.
+    """Return the metrics of each class: a row a class, NaN where not defined.
 
     Examples
     --------
@@ -44,14 +33,14 @@ def class_report(table: pd.DataFrame) -> pd.DataFrame:
     0.5
     """
     columns = ("sensitivity", "specificity", "positive_predictive_value", "f1", "auroc")
-    values = point_metrics(table)
+    values = point_metrics(table, [f"{column}_{name}" for column in columns for name in CLASSES])
     report = {column: [values[f"{column}_{name}"] for name in CLASSES] for column in columns}
-    counts = np.bincount(true_classes(table), minlength=len(CLASSES))
-    return pd.DataFrame({**report, "pictures": counts}, index=pd.Index(CLASSES, name="label"))
+    counts = np.bincount(label_codes(table), minlength=len(CLASSES))
+    return pd.DataFrame({**report, "images": counts}, index=pd.Index(CLASSES, name="label"))
 
 
 def most_confused(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
-    """Return the wrongly classified pictures, the most confident mistake first.
+    """Return misclassified images, the most confident error first.
 
     Returns
     -------
@@ -67,7 +56,7 @@ def most_confused(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
     """
     values = probabilities(table)
     predicted = np.array(CLASSES, object)[values.argmax(axis=1)]
-    pictures = table[["path", "label"]].assign(predicted=predicted, probability=values.max(axis=1))
-    wrong = pictures[pictures["label"] != pictures["predicted"]]
-    order = wrong.sort_values(["probability", "path"], ascending=[False, True], ignore_index=True)
-    return order.head(count)
+    images = table[["path", "label"]].assign(predicted=predicted, probability=values.max(axis=1))
+    errors = images[images["label"] != images["predicted"]]
+    order = ["probability", "path"]
+    return errors.sort_values(order, ascending=[False, True], ignore_index=True).head(count)

@@ -1,12 +1,19 @@
-"""Prediction tables: read, checked, joined to a reference, averaged over patients."""
+"""Prediction tables: read, checked, joined to a reference, averaged over patients.
 
-from collections.abc import Callable, Iterable
+A prediction table has a row for each image: `path, patient, group, label, fold` and a probability
+for each class. Evaluation reads nothing else, so neither model nor accelerator is needed. Columns
+`source`, `plane` and `twin_in_training` are used where they are present.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES
+from brainlib import CLASS_NAMES, paths
+from brainlib.data import splits
 from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
@@ -14,11 +21,124 @@ TEXT_COLUMNS = ("path", "patient", "group", "label")
 COLUMNS = (*TEXT_COLUMNS, "fold")
 SUM_TOLERANCE = 2e-3  # four probabilities written with three digits
 ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
+PUBLISHED = "model/predictions"
+"""The predictions behind the released results, below the project's root."""
+
 _REFERENCE_COLUMNS = ("label", "patient", "group", "fold", "source", "plane", "twin_in_training")
+_FILE_NAME = re.compile(
+    r"(?P<model>.+?)(_official|(?P<patient>_patient\d?))\.(test|validation)\.csv"
+)
+
+Tables = dict[str, dict[str, pd.DataFrame]]
+"""Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
 
 
 class EvaluationError(BrainlibError):
-    """A prediction table, or a choice, from which no trustworthy number can be computed."""
+    """Predictions or parameters that do not allow a valid evaluation."""
+
+
+def read_tables(
+    source: Path | str,
+    part: str = "test",
+    images: pd.Series | None = None,
+    models: Sequence[str] = (),
+) -> Tables:
+    """Read prediction tables, the folds of a model joined.
+
+    Files are named `<model>_official.<part>.csv`, `<model>_patient<fold>.<part>.csv`, or
+    `<model>_patient.<part>.csv` for all folds.
+
+    Parameters
+    ----------
+    source : Path or str
+        A folder of prediction tables; or a single table on the published patient folds, made with
+        any framework, which needs only `path` and the four probabilities. It comes first, with the
+        published predictions of `models` to compare with.
+    part : str
+        `test` or `validation`.
+    images : Series of str, optional
+        The paths of the source that the predictions are about.
+    models : sequence of str
+        Models that come first where there are tables of them; others follow alphabetically.
+
+    Raises
+    ------
+    EvaluationError
+        Where there is no table of test predictions, or one is about other images.
+    """
+    source = paths.resolve(source)
+    if source.is_file():
+        tables = _read_single(source, models) if part == "test" else {}
+    elif source.is_dir():
+        tables = _read_folder(source, part)
+        order = dict.fromkeys([*(name for name in models if name in tables), *tables])
+        tables = {name: tables[name] for name in order}
+    else:
+        raise EvaluationError(
+            f"{source} does not exist: give a prediction table or a folder of them"
+        )
+    if images is not None:
+        _require_images(tables, images, source)
+    return tables
+
+
+def _read_folder(folder: Path, part: str, only: Sequence[str] = ()) -> Tables:
+    parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for file in sorted(folder.glob(f"*.{part}.csv")):
+        name = _FILE_NAME.fullmatch(file.name)
+        if name and (not only or name["model"] in only):
+            protocol = "patient" if name["patient"] else "official"
+            parts.setdefault((name["model"], protocol), []).append(read_predictions(file))
+    if not parts and part == "test" and not only:
+        raise EvaluationError(
+            f"{folder} holds no prediction table (<name>.test.csv): run notebooks/02_train.ipynb"
+        )
+    tables: Tables = {}
+    for (model, protocol), folds in parts.items():
+        joined = pd.concat(folds, ignore_index=True)
+        if part == "test":  # validation groups of one fold are trained on in another
+            check_predictions(joined, f"{model}, protocol {protocol}, in {folder}")
+        tables.setdefault(model, {})[protocol] = joined
+    return {name: _all_protocols(by_protocol) for name, by_protocol in tables.items()}
+
+
+def _read_single(file: Path, models: Sequence[str]) -> Tables:
+    """Read anyone's table; images of the benchmark are checked against its published folds."""
+    table = read_predictions(file, reference=_benchmark_for)
+    tables = {file.stem.removesuffix(".test"): {"patient": table}}
+    if models and table["path"].isin(splits.benchmark()["path"]).all():
+        for name, by_protocol in _read_folder(paths.resolve(PUBLISHED), "test", models).items():
+            title = f"{name} (published)" if name in tables else name
+            tables[title] = {"patient": by_protocol["patient"]}
+    return tables
+
+
+def _benchmark_for(table: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the published folds for a table that has images of them or no labels of its own."""
+    benchmark = splits.benchmark()
+    is_complete = {"label", "group", "fold"} <= set(table)
+    return None if is_complete and not table["path"].isin(benchmark["path"]).any() else benchmark
+
+
+def _all_protocols(by_protocol: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Add `deduplicated`: `official` without the images that have a twin in Training."""
+    if "twin_in_training" in by_protocol.get("official", ()):
+        official = by_protocol["official"]
+        unseen = official[~official["twin_in_training"].astype(bool)].reset_index(drop=True)
+        by_protocol = {**by_protocol, "deduplicated": unseen}
+    return {name: by_protocol[name] for name in splits.PROTOCOLS if name in by_protocol}
+
+
+def _require_images(tables: Tables, images: pd.Series, source: Path) -> None:
+    for model, by_protocol in tables.items():
+        for table in by_protocol.values():
+            others = table.loc[~table["path"].isin(images), "path"]
+            if len(others):
+                raise EvaluationError(
+                    f"{model} in {source} has predictions for {len(others)} images that the "
+                    f"source does not hold, for instance {others.iloc[0]}: name the source that "
+                    "they were made on, or give each source an output folder of its own"
+                )
 
 
 def read_predictions(
@@ -30,20 +150,15 @@ def read_predictions(
     Parameters
     ----------
     path : Path or str
-        UTF-8 CSV with `path, patient, group, label, fold` and a probability column for each class.
+        UTF-8 CSV.
     reference : DataFrame, or callable that takes the table as read and gives one, optional
-        A table that knows `label`, `patient`, `group` and `fold` of the same pictures. With it the
-        file needs only `path` and the four probabilities, as another framework would write it.
+        A table that knows `label`, `patient`, `group` and `fold` of the same images. With it the
+        file needs only `path` and the four probabilities.
 
     Returns
     -------
     DataFrame
         `path, patient, group, label` as text, `patient` empty where it is unknown.
-
-    Raises
-    ------
-    EvaluationError
-        Where the file is absent, is no CSV, or is no prediction table; see `check_predictions`.
 
     Examples
     --------
@@ -55,17 +170,14 @@ def read_predictions(
     >>> read_predictions(file)["patient"].item()
     '007'
     """
-    missing = {name: ["", "nan", "NaN"] for name in CLASSES}
+    missing = {name: ["", "nan", "NaN"] for name in CLASSES}  # a patient may be called "NA"
     types = dict.fromkeys(TEXT_COLUMNS, str)
     try:
-        # a patient may be called "NA": only empty probabilities are missing values
         table = pd.read_csv(
             path, dtype=types, na_values=missing, keep_default_na=False, encoding="utf-8"
         )
     except FileNotFoundError as error:
-        raise EvaluationError(
-            f"{path} does not exist: name a CSV of predictions, such as training writes them"
-        ) from error
+        raise EvaluationError(f"{path} does not exist: give a CSV of predictions") from error
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
     known = reference(table) if callable(reference) and "path" in table else reference
@@ -75,62 +187,25 @@ def read_predictions(
     return table
 
 
-def check_predictions(table: pd.DataFrame, name: str = "the prediction table") -> None:
-    """Refuse a table that is not a prediction table.
-
-    Parameters
-    ----------
-    table : DataFrame
-    name : str
-        What the message calls the table; the path of its file where it has one.
-
-    Raises
-    ------
-    EvaluationError
-        For missing columns, no rows, a picture named twice, an unknown label, an empty group, a
-        patient in two groups, and probabilities that are not numbers in [0, 1] summing to 1
-        within 0.002. The message names the table, the first rows concerned, and what to do.
-
-    Examples
-    --------
-    >>> check_predictions(pd.DataFrame({"path": ["a.jpg"]}), "mine.csv")
-    Traceback (most recent call last):
-    brainlib.evaluation.tables.EvaluationError: mine.csv has no column patient, group, ...
-    """
-    _require_columns(table, (*COLUMNS, *CLASSES), name)
-    _check_paths(table, name)
-    _check_labels(table, name)
-    _check_groups(table, name)
-    _check_folds(table, name)
-    _check_probabilities(table, name)
-
-
 def join_reference(
     table: pd.DataFrame, reference: pd.DataFrame, name: str = "the prediction table"
 ) -> pd.DataFrame:
-    """Join what is known of the pictures to predictions that have only `path` and probabilities.
+    """Join labels, groups and folds to predictions that have only `path` and probabilities.
 
     Parameters
     ----------
     table : DataFrame
         `path` and the four probability columns.
     reference : DataFrame
-        A prediction table or an image table of the same pictures. Of its columns `label`,
-        `patient`, `group`, `fold`, `source`, `plane` and `twin_in_training` are joined, and
-        replace those of `table`.
+        A prediction table or image table of the same images. Its `label`, `patient`, `group`,
+        `fold`, `source`, `plane` and `twin_in_training` replace those of `table`.
     name : str
-        What messages call the table.
-
-    Returns
-    -------
-    DataFrame
-        The rows of `table` in their order.
+        The name of the table in messages.
 
     Raises
     ------
     EvaluationError
-        Where a picture is in one table and not in the other, stands twice, or where the two
-        tables give a picture different labels.
+        Where an image is in one table only or twice, or the labels of the tables differ.
 
     Examples
     --------
@@ -141,35 +216,40 @@ def join_reference(
     >>> join_reference(bare, known)["label"].item()
     'glioma'
     """
-    _require_columns(table, ("path", *CLASSES), name)
-    _check_paths(table, name)
-    _check_paths(reference, "the reference")
-    _require_same_pictures(table["path"], reference["path"], name, "the published reference")
-    known = reference[["path", *(c for c in _REFERENCE_COLUMNS if c in reference)]]
-    joined = table.drop(columns=known.columns.drop("path"), errors="ignore").merge(
-        known, "left", "path"
-    )
-    if "label" in table and "label" in known:
-        differs = table["label"].to_numpy() != joined["label"].to_numpy()
-        _refuse(
-            table.loc[differs, "path"], f"{name} and the reference disagree on the label of",
-            "make sure that both describe the same collection",
-        )  # fmt: skip
-    return joined
+    check_predictions(table, name, ["path", *CLASSES])
+    columns = ["path", *(column for column in _REFERENCE_COLUMNS if column in reference)]
+    require_same_images(table, reference[columns], (name, "the published reference"))
+    rest = table.drop(columns=columns[1:], errors="ignore")
+    return rest.merge(reference[columns], "left", "path")
+
+
+def require_same_images(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    names: tuple[str, str] = ("the first table", "the second table"),
+) -> None:
+    """Refuse two tables that are not about the same images with the same labels."""
+    for table, name in zip((first, second), names, strict=True):
+        check_predictions(table, name, ["path"])
+    for table, other, name, of in ((first, second, *names), (second, first, *reversed(names))):
+        absent = other.loc[~other["path"].isin(table["path"]), "path"]
+        if len(absent):
+            raise EvaluationError(
+                f"{name} lacks {len(absent)} images of {of} ({_examples(absent)}): both must "
+                "have the same images"
+            )
+    if "label" in first and "label" in second:
+        labels = second.set_index("path")["label"].reindex(first["path"]).to_numpy()
+        differing = first.loc[first["label"].to_numpy() != labels, "path"]
+        if len(differing):
+            raise EvaluationError(
+                f"{names[0]} and {names[1]} disagree on the label of {len(differing)} images "
+                f"({_examples(differing)}): make sure that both describe the same collection"
+            )
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:
-    """Return the probabilities, each row divided by its sum.
-
-    Returns
-    -------
-    float64 array of shape (n, 4)
-        Columns in `CLASS_NAMES` order.
-
-    Raises
-    ------
-    EvaluationError
-        Where they are not numbers in [0, 1] that sum to 1 within 0.002.
+    """Return the probabilities, float64 array of shape (n, 4), each row divided by its sum.
 
     Examples
     --------
@@ -177,55 +257,45 @@ def probabilities(table: pd.DataFrame) -> np.ndarray:
     >>> probabilities(table).round(3).tolist()
     [[0.4, 0.3, 0.2, 0.1]]
     """
-    _check_probabilities(table, "the prediction table")
+    check_predictions(table, columns=CLASSES)
     values = table[CLASSES].to_numpy(np.float64).clip(0, 1)
     return values / values.sum(axis=1, keepdims=True)
 
 
-def true_classes(table: pd.DataFrame) -> np.ndarray:
+def label_codes(table: pd.DataFrame) -> np.ndarray:
     """Return the position of each label in `CLASS_NAMES`, int64 array of shape (n,).
-
-    Raises
-    ------
-    EvaluationError
-        For a label that is not one of `CLASS_NAMES`.
 
     Examples
     --------
-    >>> true_classes(pd.DataFrame({"label": ["pituitary", "glioma"]})).tolist()
+    >>> label_codes(pd.DataFrame({"label": ["pituitary", "glioma"]})).tolist()
     [3, 0]
     """
-    _check_labels(table, "the prediction table")
+    check_predictions(table, columns=["label"])
     return pd.Index(CLASSES).get_indexer(table["label"]).astype(np.int64)
 
 
 def group_codes(table: pd.DataFrame) -> np.ndarray:
-    """Return the number of each row's group, groups counted from 0 in order of their names.
-
-    Returns
-    -------
-    int array of shape (n,)
-
-    Raises
-    ------
-    EvaluationError
-        Where a row has no group.
-    """
-    _check_groups(table, "the prediction table")
+    """Return the groups as numbers from 0 in order of their names, int array of shape (n,)."""
+    check_predictions(table, columns=["group"])
     return np.unique(table["group"].astype(str).to_numpy(object), return_inverse=True)[1]
+
+
+def is_correct(table: pd.DataFrame) -> np.ndarray:
+    """Return whether the most probable class is the true one, bool array of shape (n,)."""
+    return probabilities(table).argmax(axis=1) == label_codes(table)
 
 
 def per_patient(table: pd.DataFrame) -> pd.DataFrame:
     """Average the probabilities over the slices of each patient.
 
-    A patient whose slices carry different labels has a row for each label, so that every row has
-    one right answer. Where the patient is unknown the group stands for it.
+    A patient whose slices carry different labels has a row for each label. Where the patient is
+    unknown the group stands for it.
 
     Returns
     -------
     DataFrame
-        A prediction table again, sorted by `path`, one row a patient. `path` is the patient (or
-        group), followed by `/<label>` where it has several labels; `pictures` counts its slices;
+        A prediction table, sorted by `path`, a row for each patient. `path` is the patient (or
+        group), followed by `/<label>` where it has several labels; `images` counts its slices;
         `group`, `fold`, `source` and `plane` are those of its first slice by `path`.
 
     Examples
@@ -238,40 +308,30 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
     """
     check_predictions(table)
     patient = _known_patients(table)
-    is_known = patient != ""
     # a patient and somebody else's group may share a name: known and unknown never mix
-    keyed = table.assign(patient=patient, key=patient.where(is_known, table["group"]))
+    keyed = table.assign(
+        patient=patient, key=patient.where(patient != "", table["group"]), is_known=patient != ""
+    )
     keyed[CLASSES] = probabilities(table)
-    keyed["is_known"] = is_known
     slices = keyed.sort_values("path").groupby(["is_known", "key", "label"], sort=True)
-    averaged = slices.first().assign(pictures=slices.size(), **slices[CLASSES].mean())
-    averaged = averaged.reset_index()
+    averaged = slices.first().assign(images=slices.size(), **slices[CLASSES].mean()).reset_index()
     repeated = averaged.duplicated("key", keep=False)
     averaged["path"] = averaged["key"].mask(repeated, averaged["key"] + "/" + averaged["label"])
-    columns = [column for column in table if column in averaged]
-    averaged = averaged[[*dict.fromkeys([*columns, "pictures"])]]
-    return averaged.sort_values("path", ignore_index=True)
+    columns = dict.fromkeys([*(column for column in table if column in averaged), "images"])
+    return averaged[list(columns)].sort_values("path", ignore_index=True)
 
 
 def restrict_to_tumors(table: pd.DataFrame, source: str = "figshare") -> pd.DataFrame:
-    """Keep the tumour pictures of one source, and ask only which tumour it is.
+    """Keep the tumour images of one source, and ask only which tumour it is.
 
-    Pictures with and without tumour come from different scanners, so telling them apart says
-    little about tumours; within one source the scanner gives nothing away. The probability of
-    `notumor` is set to 0 and the other three are divided by their sum, which is what the model
-    says given that there is a tumour; where it leaves them nothing, each gets a third.
-
-    Parameters
-    ----------
-    table : DataFrame
-        A prediction table with `source`.
-    source : str
-        The source whose rows are kept.
+    Images with and without tumour come from different scanners; within one source the scanner
+    gives nothing away. The probability of `notumor` is set to 0 and the other three are divided by
+    their sum, a third each where they are all 0.
 
     Raises
     ------
     EvaluationError
-        Where there is no column `source`, or no tumour picture of that source.
+        Where there is no column `source`, or no tumour image of that source.
 
     Examples
     --------
@@ -284,149 +344,101 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "figshare") -> pd.Data
         raise EvaluationError("the prediction table has no column source: join it by path")
     kept = table[(table["source"] == source) & (table["label"] != "notumor")].copy()
     if kept.empty:
-        found = ", ".join(sorted(table["source"].astype(str).unique()))
+        known = ", ".join(sorted(table["source"].astype(str).unique()))
         raise EvaluationError(
-            f"no tumour picture of source {source!r} among the predictions: choose one of {found}"
+            f"no tumour image of source {source!r} among the predictions: choose one of {known}"
         )
     values = probabilities(kept)
     values[:, CLASSES.index("notumor")] = 0
-    values[values.sum(axis=1) == 0] = [0 if name == "notumor" else 1 for name in CLASSES]
+    values[values.sum(axis=1) == 0] = [name != "notumor" for name in CLASSES]
     kept[CLASSES] = values / values.sum(axis=1, keepdims=True)
     return kept.reset_index(drop=True)
 
 
-def require_same_pictures(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    """Refuse two prediction tables that are not about the same pictures with the same labels.
+def check_predictions(
+    table: pd.DataFrame,
+    name: str = "the prediction table",
+    columns: Iterable[str] = (*COLUMNS, *CLASSES),
+) -> None:
+    """Refuse a table that is not a prediction table.
+
+    Parameters
+    ----------
+    table : DataFrame
+    name : str
+        The name of the table in messages.
+    columns : iterable of str
+        The columns that are needed, and checked.
 
     Raises
     ------
     EvaluationError
-        With the number of pictures that differ, and the first few.
+        For missing columns, no rows, an image named twice, an unknown label, an empty group, a
+        patient in two groups, and probabilities that are not numbers in [0, 1] summing to 1
+        within 0.002. The message names the table, the first rows concerned, and what to do.
+
+    Examples
+    --------
+    >>> check_predictions(pd.DataFrame({"path": ["a.jpg"]}), "mine.csv")
+    Traceback (most recent call last):
+    brainlib.evaluation.tables.EvaluationError: mine.csv has no column patient, group, ...
     """
-    names = ("the first table", "the second table")
-    for table, name in zip((first, second), names, strict=True):
-        _check_paths(table, name)
-    _require_same_pictures(first["path"], second["path"], *names)
-    labels = second.set_index("path")["label"].reindex(first["path"])
-    differs = first["label"].to_numpy() != labels.to_numpy()
-    _refuse(
-        first.loc[differs, "path"], "the two tables disagree on the label of",
-        "make sure that both describe the same collection",
-    )  # fmt: skip
-
-
-def _require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    columns = list(columns)
     absent = [column for column in columns if column not in table]
     if absent:
         raise EvaluationError(
             f"{name} has no column {', '.join(absent)}. A prediction table has the columns "
-            f"{', '.join((*COLUMNS, *CLASSES))}; for pictures of the published patient folds "
+            f"{', '.join((*COLUMNS, *CLASSES))}; for images of the published patient folds "
             "path and the four probabilities are enough"
         )
+    if table.empty and CLASSES[0] in columns:
+        raise EvaluationError(f"{name} has no rows: predict at least one image")
+    rows = table["path"] if "path" in table else table.index.to_series()
+    for is_affected, problem, advice in _problems(table, columns):
+        if is_affected.any():
+            raise EvaluationError(
+                f"{name} has {problem} for {int(is_affected.sum())} images "
+                f"({_examples(rows[is_affected])}): {advice}"
+            )
 
 
-def _check_paths(table: pd.DataFrame, name: str) -> None:
-    _require_columns(table, ["path"], name)
-    paths = table["path"]
-    if paths.isna().any() or (paths == "").any():
-        raise EvaluationError(f"{name} has rows without path: name each row's picture")
-    _refuse(
-        paths[paths.duplicated()], f"{name} has more than one row for",
-        "keep one prediction of each picture",
-    )  # fmt: skip
+def _problems(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[np.ndarray, str, str]]:
+    """Give for each rule the rows that break it, what is wrong with them, and what to do."""
+    if "path" in columns:
+        yield _is_empty(table["path"]), "no path", "give each row the path of its image"
+        yield table["path"].duplicated(), "more than one row", "keep one prediction of each image"
+    if "label" in columns:
+        advice = f"a label is one of {', '.join(CLASSES)}"
+        yield ~table["label"].isin(CLASSES), "an unknown label", advice
+    if "group" in columns:
+        advice = "give each image the group that no split may cut; its path where nothing is known"
+        yield _is_empty(table["group"]), "no group", advice
+        patient = _known_patients(table)
+        is_cut = (table["group"].groupby(patient).transform("nunique") > 1) & (patient != "")
+        yield is_cut, "patients in more than one group", "give all images of a patient one group"
+    if "fold" in columns:
+        fold = pd.to_numeric(table["fold"], errors="coerce")
+        yield ~(fold % 1 == 0) | (fold < 0), "no fold", "a fold is a whole number from 0"
+    if CLASSES[0] in columns:
+        values = table[CLASSES].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+        is_wrong = ~np.isfinite(values).all(axis=1)
+        yield is_wrong, "missing or infinite probabilities", "predict them again or leave them out"
+        is_wrong = (np.abs(values - 0.5) > 0.5 + ROUNDING).any(axis=1)
+        yield is_wrong, "probabilities outside 0 to 1", "write probabilities, not logits"
+        is_wrong = np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE
+        yield is_wrong, "probabilities that do not sum to 1", "write the softmax over four classes"
 
 
-def _check_labels(table: pd.DataFrame, name: str) -> None:
-    _require_columns(table, ["label"], name)
-    is_unknown = ~table["label"].isin(CLASSES)
-    labels = table.loc[is_unknown, "label"].astype(str).unique()
-    _refuse(
-        _names(table)[is_unknown],
-        f"{name} has unknown labels ({_first_few(labels)}) for",
-        f"a label is one of {', '.join(CLASSES)}",
-    )
-
-
-def _check_groups(table: pd.DataFrame, name: str) -> None:
-    _require_columns(table, ["group"], name)
-    is_empty = table["group"].isna() | (table["group"].astype(str) == "")
-    _refuse(
-        _names(table)[is_empty], f"{name} has no group for",
-        "give each picture the group that no split may cut; its own path where nothing is known",
-    )  # fmt: skip
-    patient = _known_patients(table) if "patient" in table else pd.Series("", index=table.index)
-    groups = table["group"][patient != ""].groupby(patient[patient != ""]).nunique()
-    cut = groups.index[groups > 1]
-    if len(cut):
-        raise EvaluationError(
-            f"{name} has {len(cut)} patients in more than one group, for instance "
-            f"{_first_few(cut)}: give all pictures of a patient one group, or intervals are "
-            "too narrow"
-        )
-
-
-def _check_folds(table: pd.DataFrame, name: str) -> None:
-    numbers = pd.to_numeric(table["fold"], errors="coerce")
-    _refuse(
-        table.loc[~(numbers >= 0) | (numbers % 1 != 0), "path"], f"{name} has no fold for",
-        "a fold is a whole number from 0; 0 everywhere where there are none",
-    )  # fmt: skip
-
-
-def _check_probabilities(table: pd.DataFrame, name: str) -> None:
-    _require_columns(table, CLASSES, name)
-    if table.empty:
-        raise EvaluationError(f"{name} has no rows: predict at least one picture")
-    try:
-        values = table[CLASSES].to_numpy(np.float64)
-    except (TypeError, ValueError) as error:
-        raise EvaluationError(f"{name} has probabilities that are no numbers: {error}") from error
-    paths = _names(table)
-    _refuse(
-        paths[~np.isfinite(values).all(axis=1)], f"{name} has missing or infinite probabilities of",
-        "predict these pictures again or leave them out",
-    )  # fmt: skip
-    _refuse(
-        paths[((values < -ROUNDING) | (values > 1 + ROUNDING)).any(axis=1)],
-        f"{name} has probabilities outside 0 to 1 for",
-        "write probabilities, not logits or per cent",
-    )
-    _refuse(
-        paths[np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE],
-        f"{name} has probabilities that do not sum to 1 for",
-        f"they must within {SUM_TOLERANCE}: write the output of a softmax over the four classes",
-    )
-
-
-def _require_same_pictures(
-    first: pd.Series, second: pd.Series, first_name: str, second_name: str
-) -> None:
-    lacking = [
-        f"{name} lacks {len(absent)} pictures of {other} ({_first_few(absent)})"
-        for absent, name, other in (
-            (second[~second.isin(first)], first_name, second_name),
-            (first[~first.isin(second)], second_name, first_name),
-        )
-        if len(absent)
-    ]
-    if lacking:
-        raise EvaluationError(f"{'; '.join(lacking)}. Both must have the same pictures")
-
-
-def _names(table: pd.DataFrame) -> pd.Series:
-    """Return what messages call the rows: their paths, their index where they have none."""
-    return table["path"] if "path" in table else table.index.to_series()
+def _is_empty(column: pd.Series) -> pd.Series:
+    return column.isna() | (column.astype(str) == "")
 
 
 def _known_patients(table: pd.DataFrame) -> pd.Series:
+    if "patient" not in table:
+        return pd.Series("", index=table.index)
     return table["patient"].astype(object).where(table["patient"].notna(), "").astype(str)
 
 
-def _refuse(paths: pd.Series, problem: str, advice: str) -> None:
-    if len(paths):
-        raise EvaluationError(f"{problem} {len(paths)} pictures ({_first_few(paths)}): {advice}")
-
-
-def _first_few(values: Iterable[object], count: int = 3) -> str:
+def _examples(values: Iterable[object], count: int = 3) -> str:
     values = [str(value) for value in values]
     return ", ".join(values[:count]) + (", …" if len(values) > count else "")

@@ -8,7 +8,6 @@ what is measured rests on all held-out patients, each answered by a network that
 """
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,8 @@ def fit_rules(
     Parameters
     ----------
     test, validation : DataFrame
-        Prediction tables of the model under protocol `patient`, before temperature; validation as
-        `results.calibrate` takes it, or None.
+        Prediction tables of the model under protocol `patient`; validation on the validation
+        groups of each fold, or None.
     metrics : mapping
         The content of `metrics.json`; of it `source`, `synthetic`, `release`, `results` and
         `studies` are used where they are there.
@@ -125,18 +124,12 @@ def fit_rules(
         `heat_peak_inside` where maps are known; and `limits_of_all` with the weakest source.
     """
     from brainlib import evaluation
-    from brainlib.evaluation import results
 
-    calibrated = results.calibrate(test, validation)
-    table, temperature = calibrated.table, calibrated.temperatures[fold]
-    others = test[test["fold"] != fold]
+    table, others = test, test[test["fold"] != fold]
     if validation is not None:
         others = validation[validation["fold"] == fold]
-    thresholds = evaluation.fit_conformal(
-        evaluation.apply_temperature(others, temperature), results.CONFORMAL_ALPHA
-    )
+    thresholds = evaluation.fit_conformal(others)
     unseen = test[test["fold"] != fold] if test["fold"].nunique() > 1 else test
-    unseen = evaluation.apply_temperature(unseen, temperature).reset_index(drop=True)
     released = metrics.get("release", {}).get("brain_tumor", {})
     return {
         "model": "brain_tumor",
@@ -147,10 +140,10 @@ def fit_rules(
         "fold": fold,
         "held_out": {"pictures": len(table), "groups": int(table["group"].nunique())},
         "conformal": {
-            "coverage": 1 - results.CONFORMAL_ALPHA,
+            "coverage": evaluation.COVERAGE,
             "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
         },
-        "study": studies.fit_study_rule(unseen),
+        "study": studies.fit_study_rule(unseen.reset_index(drop=True)),
         "reliability": measure_reliability(table, resamples),
         "study_reliability": metrics.get("studies", {}).get("reliability", []),
         "limits": {name: _limits_of(name, table, maps, resamples) for name in CLASS_NAMES},
@@ -164,7 +157,7 @@ def measure_reliability(table: pd.DataFrame, resamples: int = 1000) -> list[dict
     Parameters
     ----------
     table : DataFrame
-        A prediction table of held-out pictures, after temperature.
+        A prediction table of held-out pictures.
     resamples : int
 
     Returns
@@ -173,7 +166,7 @@ def measure_reliability(table: pd.DataFrame, resamples: int = 1000) -> list[dict
         See `fit_rules`. Bins of fewer than 30 pictures or 10 groups are joined with the next
         lower, the lowest with the next higher.
     """
-    from brainlib.evaluation.intervals import mean_with_interval
+    from brainlib.evaluation.bootstrap import mean_with_interval
 
     values = table[list(CLASS_NAMES)].to_numpy(float)
     answers, confidence = values.argmax(axis=1), values.max(axis=1)
@@ -185,11 +178,11 @@ def measure_reliability(table: pd.DataFrame, resamples: int = 1000) -> list[dict
         for low, high in _bins(confidence[of_class], groups[of_class]):
             is_in = of_class & (confidence >= low) & ((confidence < high) | (high >= 1))
             found = mean_with_interval(is_right[is_in], groups[is_in], resamples)
-            observed, lower, upper = (round(value, 6) for value in found[:3])
-            if np.isfinite([observed, lower, upper]).all():
+            if "low" in found:
                 rows.append({
-                    "class": name, "low": low, "high": high, "pictures": found[3],
-                    "groups": found[4], "observed": observed, "lower": lower, "upper": upper,
+                    "class": name, "low": low, "high": high, "pictures": found["images"],
+                    "groups": found["groups"], "observed": found["value"],
+                    "lower": found["low"], "upper": found["high"],
                 })  # fmt: skip
     return rows
 
@@ -253,13 +246,11 @@ def _limits_of(
 
 
 def _share(values: pd.Series, groups: pd.Series, resamples: int) -> dict[str, float] | None:
-    from brainlib.evaluation.intervals import mean_with_interval
+    from brainlib.evaluation.bootstrap import mean_with_interval
 
     of_values = groups.loc[values.index].astype(str).to_numpy(object)
-    found = mean_with_interval(values.to_numpy(float), of_values, resamples)[:3]
-    named = zip(("value", "low", "high"), found, strict=True)
-    known = {key: round(number, 6) for key, number in named if math.isfinite(number)}
-    return known or None
+    found = mean_with_interval(values.to_numpy(float), of_values, resamples)
+    return {key: found[key] for key in ("value", "low", "high") if key in found} or None
 
 
 def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:

@@ -1,16 +1,19 @@
-"""What frames a notebook: its parameters checked, its output folder, its run record.
+"""Run of a notebook: checked parameters, output folder, run record.
 
-`start("02_train", globals())` is the first thing each notebook calls. It is also the one place
-where the smoke profile is applied, in which `pytest --nbval` runs the notebooks on a small phantom.
+`start("02_train", globals())` is the first thing each notebook calls. It imports the modules named
+in `BRAINLIB_PLUGINS`, which add sources, models, metrics and baselines to their registries. It also
+applies the smoke profile, in which `pytest --nbval` runs the notebooks on a small phantom.
 """
 
 import ast
+import importlib
 import json
 import os
 import platform
 import subprocess
-import tempfile
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -19,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from brainlib import audit, paths
+from brainlib import audit, evaluation, paths
 from brainlib.data import open_collection, splits
 from brainlib.data.datasets import Collection
-from brainlib.evaluation import results
 from brainlib.imaging import PLANES, LoadedImages, load_images
 from brainlib.models.engines import SUFFIXES
 from brainlib.paths import BrainlibError
@@ -31,29 +33,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROFILE_VARIABLE = "BRAINLIB_PROFILE"
+PLUGINS_VARIABLE = "BRAINLIB_PLUGINS"
 SMOKE_OUTPUT = "runs/smoke"
 SMOKE_PATIENTS, SMOKE_SLICES = 24, 3
-MODEL_NAMES = ("brain_tumor", "seed_cnn")
-"""The project's networks, the released one first."""
 
 _PACKAGES = ("brainlib", "keras", "tensorflow", "numpy", "pandas", "scikit-learn", "matplotlib")
+_WRITTEN = (".png", ".csv", ".json", ".keras", ".html")
 
 
-class ParameterError(BrainlibError):
-    """A parameter that does not exist, or a value that it cannot have."""
+class NotebookError(BrainlibError):
+    """Parameters, plugins or notebooks that do not run."""
 
 
 def _number(default: float, least: float, most: float) -> Any:
     return field(default=default, metadata={"least": least, "most": most})
 
 
-def _choice(default: str, choices: tuple[str, ...]) -> Any:
+def _choice(default: str, *choices: str) -> Any:
     return field(default=default, metadata={"choices": choices})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Parameters that every notebook has."""
+    """Parameters of every notebook, and all of `01_explore`."""
 
     source: str = "kaggle"
     output: str = "runs/lab"
@@ -61,16 +63,11 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class ExploreSettings(Settings):
-    """Parameters of `01_explore`."""
-
-
-@dataclass(frozen=True)
 class TrainSettings(Settings):
     """Parameters of `02_train`."""
 
-    model: str = _choice("brain_tumor", MODEL_NAMES)
-    protocol: str = _choice("patient", splits.PROTOCOLS)
+    model: str = _choice("brain_tumor")
+    protocol: str = _choice("patient", *splits.PROTOCOLS)
     fold: int = _number(0, 0, splits.FOLDS - 1)
     hold_out: float = _number(splits.VALIDATION_FRACTION, 0.0, 0.5)
     epochs: int = _number(0, 0, 1000)
@@ -82,7 +79,7 @@ class TrainSettings(Settings):
 class EvaluateSettings(Settings):
     """Parameters of `03_evaluate`."""
 
-    predictions: str = "model/predictions"
+    predictions: str = evaluation.tables.PUBLISHED
     resamples: int = _number(1000, 100, 100_000)
 
 
@@ -91,19 +88,20 @@ class InferSettings(Settings):
     """Parameters of `04_infer`."""
 
     pictures: str = ""
-    plane: str = _choice("acquired", ("acquired", *PLANES))
+    plane: str = _choice("acquired", "acquired", *PLANES)
     model: str = "model/brain_tumor.keras"
-    engine: str = _choice("onnx", tuple(SUFFIXES))
+    engine: str = _choice("onnx", *SUFFIXES)
     scheduler: str = ""
     reports: int = _number(1, 0, 1000)
 
 
 SETTINGS: dict[str, type[Settings]] = {
-    "01_explore": ExploreSettings,
+    "01_explore": Settings,
     "02_train": TrainSettings,
     "03_evaluate": EvaluateSettings,
     "04_infer": InferSettings,
 }
+"""The parameters of each notebook, in the order in which they run."""
 
 
 @dataclass
@@ -129,6 +127,7 @@ class Run:
     collection: Collection | None = None
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     git_commit: str = field(default_factory=lambda: git_commit())
+    lock: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
     def figures(self) -> Path:
@@ -143,8 +142,7 @@ class Run:
     @property
     def model_name(self) -> str:
         """The name of the model that `02_train` makes."""
-        settings = self.settings
-        return run_name(settings.model, settings.protocol, settings.fold)
+        return run_name(self.settings.model, self.settings.protocol, self.settings.fold)
 
     @property
     def model_file(self) -> Path:
@@ -153,31 +151,30 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder that holds the state of an unfinished fit."""
+        """The folder of the state of an unfinished fit."""
         return self.model / "checkpoints" / self.model_name
 
-    def versions(self) -> pd.DataFrame:
-        """Return the versions that this run depends on, and the profile when it is not the real.
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The registered models, the released one first."""
+        return network_names()
 
-        The row `profile` says `smoke` where the run is a test of the notebook on a small phantom.
-        """
+    def versions(self) -> pd.DataFrame:
+        """Return the versions that this run depends on, and its profile, `full` or `smoke`."""
         rows = {"python": platform.python_version()}
         rows |= {name: metadata.version(name) for name in _PACKAGES}
         rows["profile"] = "smoke: a small phantom, not a result" if self.smoke else "full"
         return pd.DataFrame({"version": rows})
 
     def open_collection(self) -> Collection:
-        """Find the source of this run; its title is stamped on what the run writes."""
+        """Open the source of this run; its title is stamped on what the run writes."""
         self.collection = open_collection(self.settings.source, self.settings.seed)
         return self.collection
 
     def load_images(self, size: int = 150) -> LoadedImages:
-        """Load the pixels of the source; where it names no patients, groups come from the audit.
+        """Load the images of the source, `size` pixels high and wide.
 
-        Parameters
-        ----------
-        size : int
-            Height and width of the pictures in the array, pixels.
+        Where the source names no patients, groups come from the audit of the pixels.
         """
         collection = self.collection or self.open_collection()
         loaded = load_images(collection, size)
@@ -187,8 +184,15 @@ class Run:
         self.collection = replace(collection, groups_from="audit")
         return replace(loaded, table=loaded.table.assign(group=group))
 
+    def score(self, tables: evaluation.Tables) -> evaluation.Scores:
+        """Score prediction tables: all metrics of the first model and networks, few of others."""
+        detailed = {*list(tables)[:1], *self.networks}
+        return evaluation.score_tables(
+            tables, self.settings.resamples, self.settings.seed, detailed
+        )
+
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
-        """Write a figure to `figures/<name>.png`, stamped where its pictures are synthetic."""
+        """Write a figure to `figures/<name>.png`, stamped where its images are synthetic."""
         if self.collection is not None and self.collection.is_synthetic:
             figure.text(0.995, 0.005, "phantom", ha="right", va="bottom", color="0.5", fontsize=8)
         with paths.atomic_write(self.figures / f"{name}.png") as temporary:
@@ -206,74 +210,67 @@ class Run:
         """Write a mapping to `<output>/<name>.json` and return its path."""
         path = self.output / f"{name}.json"
         with paths.atomic_write(path) as temporary:
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(f"{to_json(content)}\n", encoding="utf-8")
         return path
 
     def write_record(self, name: str, **results: Any) -> Path:
-        """Write the run record to `<output>/<name>.run.json`: what was run, on what, where.
+        """Write the run record to `<output>/<name>.run.json`, which ends the run.
 
         Parameters
         ----------
         name : str
             Path of the result that the record lies beside, without its ending.
         **results
-            Further entries, such as the count of unreadable pictures.
+            Further entries, such as the count of unreadable images.
         """
         now = datetime.now(timezone.utc)
-        return self.write_json(
-            {
-                "notebook": self.notebook,
-                "profile": "smoke" if self.smoke else "full",
-                "parameters": asdict(self.settings),
-                "source": _describe(self.collection),
-                **results,
-                "versions": self.versions()["version"].drop("profile").to_dict(),
-                "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
-                "git_commit": self.git_commit,
-                "started": self.started.isoformat(timespec="seconds"),
-                "duration_seconds": round((now - self.started).total_seconds(), 1),
-                "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            },
-            f"{name}.run",
-        )
+        record = {
+            "notebook": self.notebook,
+            "profile": "smoke" if self.smoke else "full",
+            "parameters": asdict(self.settings),
+            "source": _describe(self.collection) if self.collection else {},
+            **results,
+            "versions": self.versions()["version"].drop("profile").to_dict(),
+            "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+            "git_commit": self.git_commit,
+            "started": self.started.isoformat(timespec="seconds"),
+            "duration_seconds": round((now - self.started).total_seconds(), 1),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        }
+        path = self.write_json(record, f"{name}.run")
+        self.lock.close()
+        return path
 
     def update_metrics(self, **sections: Any) -> dict[str, Any]:
         """Put sections into `metrics.json` beside those of the same source, and return all."""
-        found = self.collection
-        source = {"source": found.title, "synthetic": found.is_synthetic} if found else {}
-        file = self.output / results.METRICS_FILE
-        before = results.read_metrics(self.output) if file.is_file() else {}
-        same = before.get("source") == source.get("source")
-        document = (before if same else {}) | source | sections
+        source = {}
+        if self.collection:
+            source = {"source": self.collection.title, "synthetic": self.collection.is_synthetic}
+        is_file = (self.output / evaluation.METRICS_FILE).is_file()
+        before = evaluation.read_metrics(self.output) if is_file else {}
+        kept = before if before.get("source") == source.get("source") else {}
+        document = kept | source | sections
         self.write_json(document, "model/metrics")
         return document
 
     def written(self) -> pd.DataFrame:
         """Return the files that this run wrote below its output folder, with their sizes."""
+        folders = (self.figures, self.model, self.output / "reports")
+        files = {*self.output.glob("*"), *(file for f in folders for file in f.rglob("*"))}
         since = self.started.timestamp() - 1
-        found = [
-            path
-            for folder in (
-                self.output.glob("*"),
-                *(
-                    place.rglob("*")
-                    for place in (self.figures, self.model, self.output / "reports")
-                ),
-            )
-            for path in folder
-            if path.is_file() and path.suffix in (".png", ".csv", ".json", ".keras", ".html")
-        ]
         rows = {
-            path.relative_to(self.output).as_posix(): f"{path.stat().st_size / 1000:,.0f} kB"
-            for path in sorted(found)
-            if path.stat().st_mtime >= since
+            file.relative_to(self.output).as_posix(): f"{file.stat().st_size / 1000:,.0f} kB"
+            for file in sorted(files)
+            if file.suffix in _WRITTEN and file.is_file() and file.stat().st_mtime >= since
         }
         return pd.DataFrame({"size": rows}, dtype=str).rename_axis("file").reset_index()
 
 
 def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     """Check a notebook's parameters and open its run.
+
+    Until the run record is written, no other process can run this notebook, or train this model,
+    into the same output folder.
 
     Parameters
     ----------
@@ -284,15 +281,18 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
 
     Raises
     ------
-    ParameterError
+    NotebookError
         For a parameter that papermill passed and the notebook does not have, a value of the wrong
         type, or one out of range. The message names what is allowed.
+    BrainlibError
+        Where another process has the output folder.
     """
+    load_plugins()
     kind = SETTINGS[notebook]
     names = [parameter.name for parameter in fields(kind)]
     for name in _injected_names(variables):
         if name not in names:
-            raise ParameterError(
+            raise NotebookError(
                 f"{notebook} has no parameter {name!r}; its parameters are {', '.join(names)}"
             )
     settings = kind(**{name: variables[name] for name in names if name in variables})
@@ -300,31 +300,46 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     smoke = is_smoke()
     if smoke:
         settings = _smoke_settings(settings)
-    _require_folder(paths.resolve(settings.output))
-    return Run(notebook, settings, paths.resolve(settings.output), smoke)
-
-
-def _require_folder(output: Path) -> None:
+    run = Run(notebook, settings, paths.resolve(settings.output), smoke)
+    name = run.model_name if notebook == "02_train" else notebook
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
+        run.lock.enter_context(paths.locked(run.output, f".{name}.lock"))
     except OSError as error:
-        raise ParameterError(
-            f"output = {str(output)!r} is no folder that can be written to ({error}): name another"
+        raise NotebookError(
+            f"output = {str(run.output)!r} is no folder that can be written to ({error}): name "
+            "another"
         ) from error
+    return run
+
+
+def load_plugins() -> None:
+    """Import the modules that `BRAINLIB_PLUGINS` names, separated by commas.
+
+    A plugin adds to the registries: `data.SOURCES`, `models.MODELS`, `evaluation.METRICS` and
+    `audit.BASELINES`. It is found on `PYTHONPATH` or below the project's root.
+    """
+    names = [name for name in os.environ.get(PLUGINS_VARIABLE, "").split(",") if name]
+    if names and str(paths.project_root()) not in sys.path:
+        sys.path.append(str(paths.project_root()))
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise NotebookError(f"{PLUGINS_VARIABLE} names {name!r}: {error}") from error
+
+
+def network_names() -> tuple[str, ...]:
+    """Return the registered models, the released one first."""
+    from brainlib.models import MODELS  # here, because it loads Keras
+
+    return tuple(MODELS)
 
 
 def is_smoke() -> bool:
-    """Return whether the smoke profile is on.
-
-    Raises
-    ------
-    ParameterError
-        Where the environment variable names a profile that does not exist.
-    """
+    """Return whether the environment chooses the smoke profile."""
     profile = os.environ.get(PROFILE_VARIABLE, "full")
     if profile not in ("full", "smoke"):
-        raise ParameterError(f"{PROFILE_VARIABLE} is {profile!r}: it can be 'full' or 'smoke'")
+        raise NotebookError(f"{PROFILE_VARIABLE} is {profile!r}: it can be 'full' or 'smoke'")
     return profile == "smoke"
 
 
@@ -341,35 +356,50 @@ def read_record(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def to_json(content: Any, indent: str = "") -> str:
+    """Return content as JSON, a line for each mapping that holds no other.
+
+    Examples
+    --------
+    >>> print(to_json({"accuracy": {"value": 0.9, "low": 0.8}}))
+    {
+      "accuracy": {"value": 0.9, "low": 0.8}
+    }
+    """
+    nested = content.values() if isinstance(content, Mapping) else ()
+    if not indent or any(isinstance(value, (Mapping, list)) for value in nested):
+        inner = indent + "  "
+        lines = [f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {to_json(value, inner)}"
+                 for key, value in content.items()]  # fmt: skip
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}" if lines else "{}"
+    if isinstance(content, list) and any(isinstance(value, Mapping) for value in content):
+        rows = [f"{indent}  {to_json(value, indent + '  ')}" for value in content]
+        return "[\n" + ",\n".join(rows) + f"\n{indent}]"
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
 def _injected_names(variables: Mapping[str, Any]) -> list[str]:
     """Return the names that papermill's injected cell assigns, which it does not check itself."""
     cells = [cell for cell in variables.get("In", []) if cell.startswith("# Parameters\n")]
     statements = [statement for cell in cells for statement in ast.parse(cell).body]
-    return [
-        target.id
-        for statement in statements
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
+    return [s.targets[0].id for s in statements if isinstance(s, ast.Assign)]
 
 
 def _checked(parameter: Any, settings: Settings) -> Any:
-    value = getattr(settings, parameter.name)
+    value, limits = getattr(settings, parameter.name), parameter.metadata
     kind = {"str": str, "int": int, "float": float}.get(parameter.type, parameter.type)
     if kind is float and type(value) is int:  # True is an int too, and no number
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ParameterError(
+        raise NotebookError(
             f"{parameter.name} = {value!r} is {type(value).__name__}; it must be {kind.__name__} "
             "(papermill takes a number as text with -r)"
         )
-    limits = parameter.metadata
-    if "choices" in limits and value not in limits["choices"]:
-        allowed = ", ".join(limits["choices"])
-        raise ParameterError(f"{parameter.name} = {value!r}: choose one of {allowed}")
+    choices = limits.get("choices", (value,)) or network_names()
+    if value not in choices:
+        raise NotebookError(f"{parameter.name} = {value!r}: choose one of {', '.join(choices)}")
     if "least" in limits and not limits["least"] <= value <= limits["most"]:
-        raise ParameterError(
+        raise NotebookError(
             f"{parameter.name} = {value!r}: it can be {limits['least']} to {limits['most']}"
         )
     return value
@@ -378,30 +408,27 @@ def _checked(parameter: Any, settings: Settings) -> Any:
 def _smoke_settings(settings: Settings) -> Settings:
     from brainlib.data import phantom
 
-    name = f"phantom-v{phantom.PHANTOM_VERSION}-smoke"
-    folder = paths.cache_folder() / name
+    folder = paths.cache_folder() / f"phantom-v{phantom.PHANTOM_VERSION}-smoke"
     if not (folder / "images.csv").is_file():
         phantom.write_phantom(folder, patients=SMOKE_PATIENTS, slices=SMOKE_SLICES)
     small: dict[str, Any] = {"source": str(folder), "output": SMOKE_OUTPUT}
     if isinstance(settings, TrainSettings):
         small |= {"epochs": 1}
     if isinstance(settings, EvaluateSettings):
-        small |= {"predictions": f"{SMOKE_OUTPUT}/model/predictions", "resamples": 100}
+        small |= {"predictions": f"{SMOKE_OUTPUT}/{evaluation.tables.PUBLISHED}", "resamples": 100}
     if isinstance(settings, InferSettings):
-        name = run_name(MODEL_NAMES[0], "patient", 0)
+        name = run_name(network_names()[0], "patient", 0)
         small |= {"model": f"{SMOKE_OUTPUT}/model/{name}.keras", "engine": "keras"}
     return replace(settings, **small)
 
 
-def _describe(collection: Collection | None) -> dict[str, Any]:
-    if collection is None:
-        return {}
+def _describe(collection: Collection) -> dict[str, Any]:
     return {
         "name": collection.name,
         "version": collection.version,
         "synthetic": collection.is_synthetic,
         "groups_from": collection.groups_from,
-        "pictures": collection.counts().to_dict("index"),
+        "images": collection.counts().to_dict("index"),
         "file_hash": collection.file_hash,
     }
 

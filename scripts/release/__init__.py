@@ -8,8 +8,9 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from brainlib import paths
-from brainlib.evaluation import results
+import pandas as pd
+
+from brainlib import evaluation, paths
 from brainlib.inference import studies
 from brainlib.notebook import runs
 from scripts import command
@@ -96,8 +97,8 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
     return document
 
 
-def read_predictions(run: runs.Run) -> results.Calibrated:
-    """Return the test predictions of the released network on the patient folds, calibrated.
+def read_predictions(run: runs.Run) -> pd.DataFrame:
+    """Return the test predictions of the released network on the patient folds.
 
     Raises
     ------
@@ -105,25 +106,22 @@ def read_predictions(run: runs.Run) -> results.Calibrated:
         Where there are none of fold 0.
     """
     place = run.model / "predictions"
-    test, validation = (
-        results.read_tables(place, part).get(RELEASED, {}).get("patient")
-        for part in ("test", "validation")
-    )
+    test = evaluation.read_tables(place).get(RELEASED, {}).get("patient")
     if test is None or not (test["fold"] == FOLD).any():
         raise ReleaseError(
             f"{place} holds no test predictions of {RELEASED} on fold {FOLD}: run "
             "notebooks/02_train.ipynb for every fold, or `make reproduce`"
         )
-    return results.calibrate(test, validation)
+    return test
 
 
-def measure_studies(predictions: results.Calibrated) -> dict[str, Any]:
+def measure_studies(predictions: pd.DataFrame) -> dict[str, Any]:
     """Measure the rule from slices to studies: a dict of `studies`, empty for too few folds."""
-    if predictions.table["fold"].nunique() < LEAST_FOLDS:
+    if predictions["fold"].nunique() < LEAST_FOLDS:
         logger.warning("the rule for studies is not measured: that takes %d folds", LEAST_FOLDS)
         return {}
     logger.info("measuring the rule from slices to studies")
-    return {"studies": studies.measure_studies(predictions.table)}
+    return {"studies": studies.measure_studies(predictions)}
 
 
 def _write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:

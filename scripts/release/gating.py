@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from brainlib import imaging, models, paths
+from brainlib import evaluation, imaging, models, paths
 from brainlib.data import phantom, splits
-from brainlib.evaluation import results
 from brainlib.inference import gate
 from brainlib.inference.gate.wrong_inputs import (
     REASONS,
@@ -205,8 +204,8 @@ def _measure_heads(run: runs.Run, one: gate.Gate) -> dict[str, Any]:
 
 def _known_scanner(run: runs.Run, digest: str) -> dict[str, Any]:
     """Return what the very same gate made of another scanner before."""
-    file = run.output / results.METRICS_FILE
-    before = results.read_metrics(run.output).get("gate", {}) if file.is_file() else {}
+    file = run.output / evaluation.METRICS_FILE
+    before = evaluation.read_metrics(run.output).get("gate", {}) if file.is_file() else {}
     is_same = before.get("sha256") == digest and "other_scanner" in before
     return {"other_scanner": before["other_scanner"]} if is_same else {}
 

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from brainlib import explain
-from brainlib.evaluation import results
+from brainlib import evaluation, explain
 from brainlib.inference import rules
 
 
@@ -28,7 +27,7 @@ def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
     """
     place = folder / "predictions"
     test, validation = (
-        results.read_tables(place, part).get(model, {}).get("patient")
+        evaluation.read_tables(place, part).get(model, {}).get("patient")
         for part in ("test", "validation")
     )
     if test is None:
@@ -38,6 +37,9 @@ def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
         )
     file = folder / "metrics.json"
     metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    # a file released before this version divides its logits by a temperature
+    temperature = metrics.get("release", {}).get("temperature", 1.0)
+    test = evaluation.apply_temperature(test, temperature)
     fitted = rules.fit_rules(test, validation, metrics, explain.read_maps(place, model), fold)
     rules.write_rules(fitted, folder / f"{model}.rules.json")
     return fitted

@@ -11,8 +11,8 @@ from PIL import Image
 
 from brainlib import CLASS_NAMES, evaluation, explain, imaging, inference, models, paths
 from brainlib.data import splits
-from brainlib.evaluation import corruptions, results
-from brainlib.evaluation.intervals import mean_with_interval
+from brainlib.evaluation import corruptions
+from brainlib.evaluation.bootstrap import mean_with_interval
 from brainlib.notebook import runs
 from scripts.release.files import (
     BASELINE,
@@ -36,7 +36,7 @@ def tested_images(run: runs.Run) -> dict[int, pd.DataFrame]:
     """Return the image table of the test images of each patient fold, as `02_train` has them."""
     table = run.load_images(models.TRAINING_SIZES[RELEASED]).table
     return {
-        fold: splits.part(
+        fold: splits.subset(
             table, splits.make_split(table, "patient", fold, run.settings.seed, 0.0), "test"
         )
         for fold in range(splits.FOLDS)
@@ -60,7 +60,7 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
     Returns
     -------
     dict
-        As `evaluation.summarise_maps` gives it, with the number of `folds`.
+        As `evaluation.score_maps` gives it, with the number of `folds`.
     """
     scored = []
     for fold, table in tested.items():
@@ -75,7 +75,7 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
         else:
             logger.warning("there is no %s: maps of fold %d are not scored", model_file, fold)
     joined = pd.concat(scored, ignore_index=True)
-    summary = evaluation.summarise_maps(joined, run.settings.resamples, run.settings.seed)
+    summary = evaluation.score_maps(joined, run.settings.resamples, run.settings.seed)
     return {"folds": len(scored), **summary}
 
 
@@ -109,7 +109,7 @@ def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -
         tables.append(table.reset_index().assign(model=name, pictures=len(sample),
                                                  seed=run.settings.seed))  # fmt: skip
         kept = round(corruptions.accuracy_kept(table), 6)
-        sections["robustness"][name] = results.rounded(table) | {"accuracy_kept": kept}
+        sections["robustness"][name] = evaluation.rounded(table) | {"accuracy_kept": kept}
         sections["margins"][name] = _margins(predict, images, truth)
     columns = ["model", "pictures", "seed", *table.reset_index().columns]
     run.write_table(pd.concat(tables)[columns], "model/robustness")
@@ -184,13 +184,5 @@ def measure_other_scanner(run: runs.Run, released: keras.Model) -> dict[str, Any
 
 def share(run: runs.Run, values: Iterable[bool], groups: Iterable) -> dict[str, Any]:
     """Return a share with its interval over groups; without limits where there is one group."""
-    found = mean_with_interval(
-        np.asarray(list(values), bool), np.asarray(list(groups), str), run.settings.resamples,
-        run.settings.seed,
-    )  # fmt: skip
-    names = ("value", "low", "high", "pictures", "groups")
-    return {
-        name: round(float(number), 6) if name in names[:3] else int(number)
-        for name, number in zip(names, found, strict=True)
-        if np.isfinite(number)
-    }
+    values, groups = np.asarray(list(values), bool), np.asarray(list(groups), str)
+    return mean_with_interval(values, groups, run.settings.resamples, run.settings.seed)

@@ -70,8 +70,7 @@ def fit_study_rule(predictions: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     Parameters
     ----------
     predictions : DataFrame
-        A prediction table of held-out pictures, with the temperature of the released model:
-        `results.calibrate(...).table`.
+        A prediction table of held-out pictures.
     seed : int
 
     Returns
@@ -173,7 +172,7 @@ def _fit(values: np.ndarray, simulation: Simulation, parts: list[Part]) -> dict[
     truth = _truth(simulation.studies)
     temperature, offsets = _fit_scaling(scores, truth)
     answers = _table(np.exp(held_out[best]), simulation.studies)
-    thresholds = evaluation.fit_conformal(answers, CONFORMAL_ALPHA)
+    thresholds = evaluation.fit_conformal(answers, 1 - CONFORMAL_ALPHA)
     rule = {
         "name": best,
         "pooling": CANDIDATES[best],

@@ -1,0 +1,205 @@
+"""Bootstrap confidence intervals over groups (Davison and Hinkley, 1997).
+
+Slices of a patient are right or wrong together. So whole groups are drawn with replacement, as
+many as there are, and a 95 % interval runs between the percentiles of the resamples. Where a share
+is exactly 0 or 1 all resamples are equal, which proves nothing; there the limits are those of
+Clopper and Pearson (1934) with the groups as trials.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from brainlib.evaluation.metrics import RATES, metric_names, weighted_metrics
+from brainlib.evaluation.tables import (
+    CLASSES,
+    EvaluationError,
+    group_codes,
+    is_correct,
+    label_codes,
+    probabilities,
+)
+
+TAIL = 0.025
+"""The share of resamples beyond either limit of an interval."""
+
+_CHUNK = 100  # resamples at once: a few tens of megabytes for some thousand images
+
+
+def metrics_with_intervals(
+    table: pd.DataFrame,
+    resamples: int = 1000,
+    seed: int = 0,
+    metrics: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """Compute metrics with 95 % intervals over resampled groups.
+
+    Resamples in which a metric is not defined do not count for it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A prediction table.
+    resamples, seed : int
+    metrics : iterable of str, optional
+        Names from `METRICS`; all of them by default.
+
+    Returns
+    -------
+    DataFrame
+        A row for each metric: `value`, `low`, `high`. The limits are NaN where fewer than two
+        groups bear on the metric.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"path": list("abcd"), "group": list("aabc"), "label": "glioma",
+    ...     "glioma": [0.9, 0.8, 0.3, 0.8], "meningioma": 0.0, "notumor": 0.0,
+    ...     "pituitary": [0.1, 0.2, 0.7, 0.2]})
+    >>> metrics_with_intervals(table, metrics=["accuracy"]).round(2).loc["accuracy"].tolist()
+    [0.75, 0.0, 1.0]
+    """
+    names = metric_names(metrics)
+    groups = group_codes(table)
+    values = weighted_metrics(table, np.ones((1, len(table))), names)[0]
+    draws = resampled_weights(groups, resamples, seed)
+    replicates = np.concatenate([weighted_metrics(table, weights, names) for weights in draws])
+    rows = []
+    for name, value, column in zip(names, values, replicates.T, strict=True):
+        counted = _denominator(table, name)
+        low, high = _limits(value, column, groups, counted)
+        if name == "calibration_error":  # biased upwards: a basic interval, not a percentile one
+            low, high = np.maximum(0, 2 * value - high), np.maximum(value, 2 * value - low)
+        rows.append((value, low, high))
+    return pd.DataFrame(rows, pd.Index(names, name="metric"), ["value", "low", "high"], dtype=float)
+
+
+def mean_with_interval(
+    values: np.ndarray, groups: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> dict[str, float | int]:
+    """Return the mean of a value per image with its 95 % interval, as `metrics.json` holds it.
+
+    Parameters
+    ----------
+    values : bool or float array of shape (n,)
+    groups : array of shape (n,)
+
+    Returns
+    -------
+    dict
+        `value`, `low`, `high`, rounded to 6 digits, `images` and `groups`. The value is absent
+        without images, the limits with fewer than two groups.
+
+    Examples
+    --------
+    >>> mean_with_interval(np.array([True, False]), np.array(["a", "a"]))
+    {'value': 0.5, 'images': 2, 'groups': 1}
+    """
+    counts = {"images": len(values), "groups": 0}
+    if not len(values):
+        return counts
+    groups = np.unique(groups, return_inverse=True)[1]
+    sums, sizes = np.bincount(groups, values), np.bincount(groups)
+    draws = resampled_weights(np.arange(len(sizes)), resamples, seed)
+    replicates = np.concatenate([(drawn @ sums) / (drawn @ sizes) for drawn in draws])
+    value = float(np.mean(values))
+    limits = _limits(value, replicates, groups, np.ones(len(values), bool))
+    named = zip(("value", "low", "high"), (value, *limits), strict=True)
+    interval = {name: round(float(number), 6) for name, number in named if np.isfinite(number)}
+    return interval | counts | {"groups": len(sizes)}
+
+
+def breakdown(
+    table: pd.DataFrame, column: str, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Return the accuracy for each value of a column, such as `source`, `plane` or `label`.
+
+    Returns
+    -------
+    DataFrame
+        A row for each value, sorted, `unknown` where there is none: `accuracy`, `low`, `high`,
+        `images`, `groups`.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"group": list("abc"), "plane": ["axial", "axial", "sagittal"],
+    ...     "label": "glioma", "glioma": [0.9, 0.1, 0.8], "meningioma": 0.0, "notumor": 0.0,
+    ...     "pituitary": [0.1, 0.9, 0.2]})
+    >>> breakdown(table, "plane")["accuracy"].to_dict()
+    {'axial': 0.5, 'sagittal': 1.0}
+    """
+    if column not in table:
+        raise EvaluationError(
+            f"the prediction table has no column {column!r}: choose one of {', '.join(table)}"
+        )
+    values = table[column].astype(object).where(table[column].notna(), "").astype(str)
+    values = values.mask(values == "", "unknown").to_numpy(object)
+    correct, groups = is_correct(table), group_codes(table)
+    rows = {
+        value: mean_with_interval(
+            correct[values == value], groups[values == value], resamples, seed
+        )
+        for value in sorted(set(values))
+    }
+    columns = ["value", "low", "high", "images", "groups"]
+    result = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns)
+    return result.rename(columns={"value": "accuracy"}).rename_axis(column)
+
+
+def resampled_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Draw groups with replacement, and give how often each image's group was drawn.
+
+    Parameters
+    ----------
+    groups : int array of shape (n,)
+        Numbers from 0 without gaps, as `group_codes` gives them.
+
+    Yields
+    ------
+    int arrays of shape (at most 100, n)
+
+    Examples
+    --------
+    >>> [weights] = resampled_weights(np.array([0, 0, 1]), resamples=5, seed=0)
+    >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())
+    ((5, 3), True)
+    """
+    if resamples < 1:
+        raise EvaluationError(f"resamples = {resamples}: it must be at least 1")
+    generator = np.random.default_rng(seed)
+    count = groups.max() + 1
+    for start in range(0, resamples, _CHUNK):
+        size = min(_CHUNK, resamples - start)
+        yield generator.multinomial(count, np.full(count, 1 / count), size=size)[:, groups]
+
+
+def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
+    """Return the percentiles that enclose 95 % of the defined replicates, NaN if there are none."""
+    defined = replicates[~np.isnan(replicates)]
+    low, high = np.quantile(defined, [TAIL, 1 - TAIL]) if len(defined) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def _limits(
+    value: float, replicates: np.ndarray, groups: np.ndarray, counted: np.ndarray | None
+) -> tuple[float, float]:
+    trials = len(np.unique(groups if counted is None else groups[counted]))
+    if trials < 2:
+        return np.nan, np.nan
+    if counted is None or value not in (0, 1):
+        return percentile_interval(replicates)
+    margin = 1 - TAIL ** (1 / trials)
+    return (0.0, margin) if value == 0 else (1 - margin, 1.0)
+
+
+def _denominator(table: pd.DataFrame, metric: str) -> np.ndarray | None:
+    """Return the images that a metric is a share of, bool array (n,); None where it is no share."""
+    if metric == "accuracy":
+        return np.ones(len(table), bool)
+    kind, _, name = metric.rpartition("_")
+    if kind not in RATES or name not in CLASSES:
+        return None
+    index = CLASSES.index(name)
+    is_class = label_codes(table) == index
+    is_called = probabilities(table).argmax(axis=1) == index
+    return dict(zip(RATES, (is_class, ~is_class, is_called, ~is_called), strict=True))[kind]

@@ -1,0 +1,218 @@
+"""Scores of all models under all protocols, as `metrics.json` holds them."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from brainlib import CLASS_NAMES, paths
+from brainlib.data import splits
+from brainlib.evaluation.bootstrap import breakdown, mean_with_interval, metrics_with_intervals
+from brainlib.evaluation.tables import Tables, per_patient, restrict_to_tumors
+
+METRICS_FILE = "model/metrics.json"
+HEADLINE = ("accuracy", "macro_f1", "log_loss")
+
+Scores = dict[str, dict[str, dict[str, Any]]]
+"""By model, then by protocol: `images`, `groups`, and for each metric `value`, `low`, `high`."""
+
+
+def score_tables(
+    tables: Tables, resamples: int, seed: int = 0, detailed: Collection[str] | None = None
+) -> Scores:
+    """Compute the metrics of all tables, with intervals.
+
+    Parameters
+    ----------
+    tables : Tables
+    resamples, seed : int
+    detailed : collection of str, optional
+        Models with all of `METRICS`, all by default; the others have those of `HEADLINE`.
+    """
+    scores: Scores = {}
+    for model, by_protocol in tables.items():
+        names = None if detailed is None or model in detailed else HEADLINE
+        for protocol, table in by_protocol.items():
+            metrics = metrics_with_intervals(table, resamples, seed, names).dropna()
+            counts = {"images": len(table), "groups": int(table["group"].nunique())}
+            scores.setdefault(model, {})[protocol] = counts | rounded(metrics)
+    return scores
+
+
+def headline(scores: Scores, metrics: tuple[str, ...] = HEADLINE) -> pd.DataFrame:
+    """Return the most read metrics as text, `value (low to high)`, a row for each protocol."""
+    text = "{value:.3f} ({low:.3f} to {high:.3f})"
+    rows = {}
+    for model, by_protocol in scores.items():
+        for protocol, values in by_protocol.items():
+            known = {name: text.format(**values[name]) for name in metrics if name in values}
+            cells = {name.replace("_", " "): cell for name, cell in known.items()}
+            rows[model, protocol] = {"test images": values["images"], **cells}
+    return pd.DataFrame(rows).T.rename_axis(["model", "protocol"]) if rows else pd.DataFrame()
+
+
+def preferred_protocol(by_protocol: dict[str, Any]) -> str:
+    """Return `patient`, or the next best protocol that there is a table of."""
+    return next(name for name in splits.PROTOCOLS if name in by_protocol)
+
+
+def tumor_type_tables(tables: Tables) -> Tables:
+    """Restrict every table to the tumours of the source that most of its tumours come from.
+
+    In the Kaggle collection that is figshare. Tables that do not know their sources are left out.
+    """
+    restricted: Tables = {}
+    for model, by_protocol in tables.items():
+        for protocol, table in by_protocol.items():
+            if "source" in table:
+                main_source = table.loc[table["label"] != "notumor", "source"].mode().iloc[0]
+                tumors = restrict_to_tumors(table, str(main_source))
+                restricted.setdefault(model, {})[protocol] = tumors
+    return restricted
+
+
+def patient_tables(tables: Tables) -> Tables:
+    """Average the slices of each patient under protocol `patient`, for every model."""
+    return {
+        model: {"patient": per_patient(by_protocol["patient"])}
+        for model, by_protocol in tables.items()
+        if "patient" in by_protocol
+    }
+
+
+def break_down(
+    table: pd.DataFrame, columns: tuple[str, ...] = ("source", "plane", "fold")
+) -> pd.DataFrame:
+    """Return the accuracy for each value of each column, rows named `<column> <value>`."""
+    known = [name for name in columns if name in table and (table[name].fillna("") != "").any()]
+    parts = [breakdown(table, name).rename(index=f"{name} {{}}".format) for name in known]
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.DataFrame:
+    """Leave out images that look like one in another fold: `look_alikes.csv`, where there is one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Prediction table under protocol `patient`.
+    predictions : Path or str
+        The folder of prediction tables; `01_explore` writes the list beside it.
+    """
+    file = paths.resolve(predictions).parent / "look_alikes.csv"
+    if not file.is_file():
+        return table
+    pairs = pd.read_csv(file)
+    return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
+
+
+def score_maps(
+    scored: pd.DataFrame, resamples: int = 1000, seed: int = 0
+) -> dict[str, int | dict[str, float | int]]:
+    """Average how well heat maps and outlines hit the tumour, with intervals over groups.
+
+    Parameters
+    ----------
+    scored : DataFrame
+        As `explain.score_maps` gives it.
+
+    Returns
+    -------
+    dict
+        Counts: `images`, `groups`, `correct` (the right class predicted), `without_outline`. Then
+        by name an interval: `dice`, `dice_<label>`, `dice_correct`; `heat_peak_inside` and
+        `outline_peak_inside` among correct images, the same with `_all` among all. What has no
+        image is left out.
+
+    Examples
+    --------
+    >>> scored = pd.DataFrame({"label": "glioma", "answer": "glioma", "group": list("ab"),
+    ...     "dice": [0.6, 0.8], "heat_peak_inside": True, "outline_peak_inside": True,
+    ...     "outline": "[]"})
+    >>> score_maps(scored)["dice"]["value"]
+    0.7
+    """
+    correct = scored[scored["answer"] == scored["label"]]
+    means = {"dice": (scored, "dice"), "dice_correct": (correct, "dice")}
+    means |= {f"dice_{name}": (scored[scored["label"] == name], "dice") for name in CLASS_NAMES}
+    for column in ("heat_peak_inside", "outline_peak_inside"):
+        means |= {column: (correct, column), f"{column}_all": (scored, column)}
+    return {
+        "images": len(scored),
+        "groups": int(scored["group"].nunique()),
+        "correct": len(correct),
+        "without_outline": int((scored["outline"] == "").sum()),
+        **{
+            name: interval_of(part, column, resamples, seed)
+            for name, (part, column) in means.items()
+            if len(part)
+        },
+    }
+
+
+def interval_of(
+    table: pd.DataFrame, column: str, resamples: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """Return `value`, `low` and `high` of the mean of a column, over the groups of a table."""
+    values, groups = table[column].to_numpy(float), table["group"].astype(str).to_numpy(object)
+    interval = mean_with_interval(values, groups, resamples, seed)
+    return {name: interval[name] for name in ("value", "low", "high") if name in interval}
+
+
+def read_robustness(predictions: Path | str) -> dict[str, pd.DataFrame]:
+    """Return the accuracy on corrupted images by model, from beside a folder of predictions.
+
+    Returns
+    -------
+    dict of model to DataFrame
+        As `corruptions.robustness` gives them; empty where it was not measured.
+    """
+    file = paths.resolve(predictions).parent / "robustness.csv"
+    if not file.is_file():
+        return {}
+    tables = pd.read_csv(file).groupby("model", sort=False)
+    counts = ["model", "images", "pictures", "seed"]
+    return {
+        str(model): table.drop(columns=counts, errors="ignore").set_index("corruption")
+        for model, table in tables
+    }
+
+
+def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.DataFrame]]:
+    """Return the training histories in a model folder, by protocol, then by run."""
+    histories: dict[str, dict[str, pd.DataFrame]] = {}
+    for file in sorted(folder.glob(f"{model}*.history.csv")):
+        name = file.name.removesuffix(".history.csv")
+        protocol = "patient" if "_patient" in name else "official"
+        histories.setdefault(protocol, {})[name] = pd.read_csv(file)
+    return histories
+
+
+def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict[str, float]]:
+    """Return the last row of every history, by the name of the run, rounded to four digits."""
+    return {
+        name: rounded(table.tail(1), digits=4)[str(table.index[-1])]
+        for by_run in histories.values()
+        for name, table in by_run.items()
+    }
+
+
+def rounded(table: pd.DataFrame, digits: int = 6) -> dict[str, dict[str, float]]:
+    """Return the numbers of a table by row and column, without missing ones.
+
+    Examples
+    --------
+    >>> rounded(pd.DataFrame({"value": [0.5], "low": [float("nan")]}, index=["accuracy"]))
+    {'accuracy': {'value': 0.5}}
+    """
+    return {
+        str(row): {name: round(float(value), digits) for name, value in values.dropna().items()}
+        for row, values in table.select_dtypes("number").astype(float).iterrows()
+    }
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the content of `metrics.json` below a project or output folder."""
+    return json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
