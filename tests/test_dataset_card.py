@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from brainlib import CLASS_NAMES, paths
-from brainlib.data import datasets, splits
+from brainlib.data import datasets, kaggle, splits
 
 SOURCES = ("figshare", "sartaj", "br35h_no")
 QUOTED = {"1", "2", "4", "233", "2005", "2010", "2020", "2021", "64", "12"}
@@ -20,7 +20,7 @@ def text():
 
 @pytest.fixture(scope="module")
 def table():
-    table = datasets.read_provenance()
+    table = kaggle.read_provenance()
     folders = table["path"].str.split("/", expand=True)
     folds = splits.read_published_folds().reindex(table["path"]).to_numpy()
     return table.assign(split=folders[0], label=folders[1], fold=folds)

@@ -165,7 +165,7 @@ def test_predictions_of_a_fold_are_a_prediction_table(by_brightness, tmp_path):
     draw(tmp_path, names)
     table = runs.open_collection(str(tmp_path)).table
     split = splits.make_split(table, "patient", fold=3)
-    tested = splits.part(table, split, "test")
+    tested = splits.subset(table, split, "test")
     predictions = inference.predict_table(by_brightness, tested, tmp_path, fold=3)
     evaluation.check_predictions(predictions)
     assert predictions["path"].tolist() == tested["path"].tolist()
