@@ -1,130 +1,217 @@
-"""The commands `python -m brainlib run`, `classify`, `app` and `sweep`.
+"""The commands `brainlib classify`, `app`, `run` and `sweep`.
 
-What a command needs is imported when it runs: `classify` answers in about a second.
+What a command needs is imported when it runs: `classify` answers in about a second. Relative paths
+are taken from the working directory.
 """
 
-import argparse
 import ast
+import json
 import logging
 import sys
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from brainlib.paths import BrainlibError
 
+if TYPE_CHECKING:
+    from brainlib import imaging
+    from brainlib.report import Answer, Model
+
+MISTAKE, UNREADABLE = 2, 3
+"""Exit statuses: something that the user can mend, and an input that could not be read."""
+
+app = typer.Typer(
+    help="Brain MRI to tumour class, with its uncertainty. Research only, no medical device.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ModelOption = Annotated[str, typer.Option(help="Model file; the released one by default.")]
+EngineOption = Annotated[str, typer.Option(help="onnx or keras.")]
+PlaneOption = Annotated[str, typer.Option(help="acquired, axial, coronal or sagittal.")]
+SourceOption = Annotated[str, typer.Option(help="kaggle, phantom, or a folder.")]
+OutputOption = Annotated[str, typer.Option(help="Folder of everything that is written.")]
+SchedulerOption = Annotated[str, typer.Option(help="Address of a running dask cluster.")]
+
 
 def main() -> int:
-    """Parse the command line and run a command; what a user can mend is said in one line."""
-    chosen = _parser().parse_args()
+    """Run a command; what a user can mend is said in one line. Return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
-        return COMMANDS[chosen.command](chosen)
+        return app(standalone_mode=False) or 0
     except BrainlibError as error:
-        print(error, file=sys.stderr)
-        return 2
+        from brainlib.imaging.errors import one_line
+
+        print(one_line(str(error)), file=sys.stderr)
+        return MISTAKE
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of the command line itself
+            raise
+        error.show()
+        return MISTAKE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m brainlib", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="the four notebooks on any source, in some minutes")
-    run.add_argument("--source", default="phantom", help="kaggle, phantom, or a folder")
-    run.add_argument("--output", default="runs/demo", help="folder of all that is written")
-    run.add_argument("--protocol", default="patient", help="patient, official or deduplicated")
-    run.add_argument("--epochs", type=int, default=5, help="0: as the recipe says")
-    run.add_argument("--seed", type=int, default=0)
-    classify = commands.add_parser("classify", help="scans of your own, without a notebook")
-    classify.add_argument("scans", help="a picture, DICOM, NIfTI, or a folder of them")
-    classify.add_argument("--output", default="", help="folder of predictions.csv and studies.csv")
-    classify.add_argument("--model", default="model/brain_tumor.keras")
-    classify.add_argument("--engine", default="onnx", help="onnx or keras")
-    classify.add_argument("--plane", default="acquired", help="axial, coronal or sagittal")
-    classify.add_argument("--scheduler", default="", help="address of a running dask cluster")
-    app = commands.add_parser("app", help="the page: drop a scan, see the answer")
-    app.add_argument("--port", type=int, default=8866)
-    app.add_argument("--model", default="model/brain_tumor.keras")
-    app.add_argument("--no-browser", action="store_true", help="only say the address")
-    sweep = commands.add_parser("sweep", help="02_train over values of its parameters")
-    sweep.add_argument("values", nargs="+", metavar="NAME=VALUE,VALUE", help="such as fold=0,1,2")
-    sweep.add_argument("--model", default="brain_tumor", help="brain_tumor or seed_cnn")
-    sweep.add_argument("--source", default="kaggle", help="kaggle, phantom, or a folder")
-    sweep.add_argument("--output", default="runs/sweep", help="folder of all that is written")
-    sweep.add_argument("--seed", type=int, default=0)
-    sweep.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    sweep.add_argument("--scheduler", default="", help="address of a running dask cluster")
-    return parser
+@app.command()
+def classify(
+    scans: Annotated[list[str], typer.Argument(help="Images, DICOM, NIfTI, or folders of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a scan.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV row a scan.")] = False,
+    output: Annotated[str, typer.Option(help="Folder for predictions.csv, studies.csv.")] = "",
+    reports: Annotated[
+        bool, typer.Option("--reports", help="Write reports into OUTPUT, too.")
+    ] = False,
+    model: ModelOption = "",
+    engine: EngineOption = "onnx",
+    plane: PlaneOption = "acquired",
+    scheduler: SchedulerOption = "",
+) -> int:
+    """Classify scans; print one line for each.
+
+    Exit status: 0 if every scan was answered, or refused for what it is; 3 if one could not be
+    read; 2 for a mistake in the command.
+    """
+    from brainlib import imaging, inference, report
+
+    if (scheduler or reports) and not output:
+        raise inference.InferenceError("tables and reports need a folder: name it with --output")
+    listed = [
+        scan
+        for path in scans
+        for scan in imaging.list_scans(Path(path).expanduser().absolute(), plane)
+    ]
+    loaded = report.load(_absolute(model), engine, plane)
+    if output:
+        answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
+    else:
+        answers = loaded.answers(_with_progress(listed))
+    status = 0
+    for place, answer in enumerate(answers):
+        if answer.study["unreadable"]:
+            status = UNREADABLE
+        print(_printed(answer, as_json, as_csv, place == 0), end="")
+    return status
 
 
-def _run(chosen: argparse.Namespace) -> int:
+@app.command("app")
+def serve(
+    model: ModelOption = "",
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8866,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> int:
+    """Open the app: drop a scan, see the answer."""
+    from brainlib.report.app import serve as serve_page
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("brainlib").setLevel(logging.INFO)
+    serve_page(_absolute(model), port=port, open_browser=browser)
+    return 0
+
+
+@app.command()
+def run(
+    source: SourceOption = "phantom",
+    output: OutputOption = "runs/demo",
+    protocol: Annotated[str, typer.Option(help="patient, official or deduplicated.")] = "patient",
+    epochs: Annotated[int, typer.Option(help="0: as the recipe says.")] = 5,
+    seed: int = 0,
+) -> int:
+    """Run the four notebooks on any source, in some minutes."""
     from brainlib.notebook import pipeline
 
-    steps = pipeline.demo_steps(chosen.output, chosen.epochs, chosen.protocol)
-    pipeline.run(steps, chosen.source, chosen.output, chosen.seed)
-    print(pipeline.summary(chosen.output))
+    output = str(Path(output).absolute())
+    pipeline.run(pipeline.demo_steps(output, epochs, protocol), _source(source), output, seed)
+    print(pipeline.summary(output))
     return 0
 
 
-def _classify(chosen: argparse.Namespace) -> int:
-    """Print the answers, or write them into a folder where one is named."""
-    from brainlib import imaging, inference, paths
-
-    if chosen.scheduler and not chosen.output:
-        raise inference.InferenceError("a cluster writes tables: name their folder with --output")
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    if not chosen.output:
-        classifier = inference.open_classifier(chosen.model, chosen.engine)
-        answers = inference.classify(classifier, imaging.open_scans(chosen.scans, chosen.plane))
-        print(answers.to_csv(index=False, lineterminator="\n"), end="")
-        return 0
-    scans = imaging.list_scans(chosen.scans, chosen.plane)
-    task = inference.Task(paths.resolve(chosen.model), chosen.engine, chosen.plane)
-    for table in inference.classify_scans(scans, chosen.output, task, chosen.scheduler):
-        print(table)
-    return 0
-
-
-def _app(chosen: argparse.Namespace) -> int:
-    from brainlib.report.app import serve
-
-    _show_log()
-    serve(
-        port=chosen.port,
-        open_browser=not chosen.no_browser,
-        parameters={"model": chosen.model},
-    )
-    return 0
-
-
-def _sweep(chosen: argparse.Namespace) -> int:
-    """Train over values, each into its own folder, and print how each did on what was held out."""
+@app.command()
+def sweep(
+    values: Annotated[list[str], typer.Argument(help="NAME=VALUE,VALUE such as fold=0,1,2")],
+    model: Annotated[str, typer.Option(help="Name of a model.")] = "brain_tumor",
+    source: SourceOption = "kaggle",
+    output: OutputOption = "runs/sweep",
+    seed: int = 0,
+    jobs: Annotated[int, typer.Option(help="Trainings at a time.")] = 1,
+    scheduler: SchedulerOption = "",
+) -> int:
+    """Train with each combination of values, and compare on validation images."""
     from brainlib import paths
     from brainlib.notebook import pipeline
 
-    values = {
-        name: _values(text) for name, _, text in (one.partition("=") for one in chosen.values)
-    }
-    steps = pipeline.sweep_steps(chosen.model, values)
-    place = (chosen.source, chosen.output, chosen.seed)
-    pipeline.run(steps, *place, jobs=chosen.jobs, scheduler=chosen.scheduler)
-    table = pipeline.summarise_sweep(steps, chosen.output)
-    with paths.atomic_write(paths.resolve(chosen.output) / "sweep.csv") as temporary:
+    output = str(Path(output).absolute())
+    split = (one.partition("=") for one in values)
+    steps = pipeline.sweep_steps(model, {name: _values(text) for name, _, text in split})
+    pipeline.run(steps, _source(source), output, seed, jobs=jobs, scheduler=scheduler)
+    table = pipeline.summarise_sweep(steps, output)
+    with paths.atomic_write(Path(output) / "sweep.csv") as temporary:
         table.to_csv(temporary, index=False)
     print(table.to_string())
     return 0
 
 
+def _write_tables(
+    model: "Model", scans: "list[imaging.Scan]", output: Path, scheduler: str, reports: bool
+) -> "Iterator[Answer]":
+    """Write the tables, and the reports if wanted; give the answers without pixels."""
+    from brainlib import inference, report
+
+    classifier = model.classifier
+    task = inference.Task(classifier.model, classifier.engine, model.plane)
+    files = inference.classify_scans(scans, output, task, scheduler)
+    predictions, studies = inference.read_predictions(files[0]), inference.read_studies(files[1])
+    if reports:
+        report.write_reports(model, scans, predictions, studies, output / "reports")
+    for study in studies.to_dict("records"):
+        yield report.Answer(study, predictions[:0], {}, model)
+
+
+def _with_progress(scans: "list[imaging.Scan]") -> "Iterator[imaging.Scan]":
+    from tqdm import tqdm
+
+    # on a terminal the answers themselves are the progress
+    is_shown = not sys.stdout.isatty() and sys.stderr.isatty()
+    yield from tqdm(scans, "classifying", unit=" scans", delay=2, disable=not is_shown)
+
+
+def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> str:
+    from brainlib.report import words
+
+    if as_json:
+        return json.dumps(answer.to_dict()) + "\n"
+    if as_csv:
+        import pandas as pd
+
+        from brainlib import inference
+
+        return inference.to_csv(pd.DataFrame([answer.study]), header=is_first).decode(
+            "utf-8", "surrogateescape"
+        )
+    return words.line(answer, answer.study["series"]) + "\n"
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
+
+
+def _source(name: str) -> str:
+    """Return the name of a source, or a folder of the user's as an absolute path."""
+    return str(Path(name).absolute()) if Path(name).is_dir() else name
+
+
 def _values(text: str) -> list[Any]:
     """Read values as Python writes numbers, and as text what is none."""
-    found = []
+    values = []
     for one in filter(None, text.split(",")):
         try:
-            found.append(ast.literal_eval(one))
+            values.append(ast.literal_eval(one))
         except (ValueError, SyntaxError):
-            found.append(one)
-    return found
-
-
-def _show_log() -> None:
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("brainlib").setLevel(logging.INFO)
-
-
-COMMANDS = {"run": _run, "classify": _classify, "app": _app, "sweep": _sweep}
+            values.append(one)
+    return values

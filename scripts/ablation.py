@@ -232,7 +232,7 @@ def score(model: keras.Model, data: Data, draws: bool, views: int = 1) -> pd.Dat
     """
     images = [imaging.read_picture(data.root / path) for path in data.table["path"]]
     shown = [images, [image[:, ::-1] for image in images]][:views]
-    answers = np.mean([inference.predict_pictures(model, view) for view in shown], axis=0)
+    answers = np.mean([inference.predict_images(model, view) for view in shown], axis=0)
     table = data.table[["path", "group", "label"]].astype(str)
     truth = pd.Index(CLASS_NAMES).get_indexer(table["label"])
     is_tumor = table["label"] != "notumor"

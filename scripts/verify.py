@@ -85,7 +85,7 @@ def check_probabilities(document: dict[str, Any], run: runs.Run) -> list[tuple[s
     for engine, model in (
         ("Keras", models.load_model(files[RELEASED])), ("ONNX", engines.open_onnx(files["onnx"])),
     ):  # fmt: skip
-        given = inference.predict_pictures(model, images)
+        given = inference.predict_images(model, images)
         accuracy = float((given.argmax(axis=1) == pd.Index(CLASS_NAMES).get_indexer(
             table["label"])).mean())  # fmt: skip
         difference = float(np.abs(given - expected).max())

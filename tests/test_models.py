@@ -74,7 +74,7 @@ def test_the_file_alone_gives_the_same_numbers_in_a_fresh_process(network, saved
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
     )
     assert result.returncode == 0, result.stderr
-    expected = inference.predict_pictures(network, [picture])[0]
+    expected = inference.predict_images(network, [picture])[0]
     np.testing.assert_allclose([float(x) for x in result.stdout.split()], expected, atol=1e-6)
 
 

@@ -105,7 +105,7 @@ def pictures(collection):
 def test_the_released_model_is_that_of_fold_0_softened(document, released, model_folder, pictures):
     trained = models.load_model(model_folder / "brain_tumor_patient0.keras")
     plain, softened = (
-        pd.DataFrame(inference.predict_pictures(model, pictures), columns=CLASSES).astype(float)
+        pd.DataFrame(inference.predict_images(model, pictures), columns=CLASSES).astype(float)
         for model in (trained, released)
     )
     temperature = document["release"]["temperature"]
@@ -153,7 +153,7 @@ def test_all_files_answer_alike(document, released, model_folder, pictures):
         assert 0 <= found[name]["largest_difference"] <= 1e-4
     maps = keras.models.load_model(model_folder / "brain_tumor_maps.keras")
     drawn = explain.draw_maps(maps, pictures)
-    expected = inference.predict_pictures(released, pictures)
+    expected = inference.predict_images(released, pictures)
     np.testing.assert_allclose(drawn.probabilities, expected, atol=1e-5)
     again = explain.draw_maps(engines.open_maps(model_folder / "brain_tumor_maps.onnx"), pictures)
     for name in ("probabilities", "outlines", "heat_maps"):
@@ -229,7 +229,7 @@ def test_robustness_of_both_networks_is_written_and_summed_up(document, model_fo
 def test_another_scanner_is_counted(document, released, collection):
     found = document["other_scanners"]
     files = list((collection / "Testing" / "notumor").iterdir())
-    answers = inference.predict_pictures(released, map(imaging.read_picture, files))
+    answers = inference.predict_images(released, map(imaging.read_picture, files))
     share = (answers.argmax(axis=1) == CLASS_NAMES.index("notumor")).mean()
     assert found["slices"] == len(files) and found["unreadable"] == 0
     assert found["called_notumor"] == pytest.approx(share, abs=1e-6)

@@ -1,48 +1,61 @@
-"""From scans and a saved model to answers: which class, how sure, or why there is none.
+"""Scans to answers: which class, how sure, or why there is none.
 
-`classifier` answers for slices, `folder` for folders of any size, on one machine or on many;
-`predicting` asks a model and nothing else; `gate` refuses what the model does not know, `studies`
-pools slices, and `rules` says what a probability is worth.
+`classifier` answers for slices and pools them to studies, `folder` writes tables of folders of any
+size, on one machine or on a `cluster`; `gate` refuses what is out of distribution, `studies` holds
+the pooling of slices, and `rules` says what a probability is worth.
 """
 
 from brainlib.inference.classifier import (
     ACCEPTED,
+    CHUNK,
     COLUMNS,
+    INCOMPLETE,
     REFUSED,
+    STUDY_COLUMNS,
     UNJUDGED,
+    UNREADABLE,
     Classifier,
-    answer_batch,
     classify,
+    model_sha256,
     open_classifier,
+    predict_images,
+    predict_table,
+    read_slices,
+    summarise,
 )
 from brainlib.inference.cluster import InferenceError, connect
 from brainlib.inference.folder import (
-    PART_PICTURES,
     Task,
-    classify_part,
     classify_scans,
+    cut,
     read_predictions,
     read_studies,
+    to_csv,
 )
-from brainlib.inference.predicting import predict_pictures, predict_table
 
 __all__ = [
     "ACCEPTED",
+    "CHUNK",
     "COLUMNS",
-    "PART_PICTURES",
+    "INCOMPLETE",
     "REFUSED",
+    "STUDY_COLUMNS",
     "UNJUDGED",
+    "UNREADABLE",
     "Classifier",
     "InferenceError",
     "Task",
-    "answer_batch",
     "classify",
-    "classify_part",
     "classify_scans",
     "connect",
+    "cut",
+    "model_sha256",
     "open_classifier",
-    "predict_pictures",
+    "predict_images",
     "predict_table",
     "read_predictions",
+    "read_slices",
     "read_studies",
+    "summarise",
+    "to_csv",
 ]

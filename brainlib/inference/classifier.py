@@ -1,24 +1,34 @@
-"""From slices to answers: the class, how sure it is, or why there is none."""
+"""Slices to answers: class, probabilities and conformal set, or the reason why there is none."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, imaging, paths
-from brainlib.inference import gate, rules
-from brainlib.inference.predicting import predict_pictures
+from brainlib.inference import gate, rules, studies
 from brainlib.models import engines
+
+if TYPE_CHECKING:
+    import keras
 
 COLUMNS = ("path", "series", "slice", "plane", "class", *CLASS_NAMES, "set", "decision", "error")
 """The columns of `predictions.csv`, a row a slice."""
 
+STUDY_COLUMNS = (*studies.COLUMNS, "gaps", "decision")
+"""The columns of `studies.csv`, a row a study."""
+
 ACCEPTED, REFUSED = "accepted", "refused: "
 UNJUDGED = "unjudged: no gate lies beside the model"
-"""What stands in `decision`: the answer counts; there is none, and why; nobody looked."""
+"""Values of `decision`: the answer counts, there is none and why, nobody looked."""
+
+INCOMPLETE, UNREADABLE = "incomplete: ", "unreadable: "
+"""How `decision` of a study may start, too."""
 
 OTHER_MODALITIES = {
     name: f"its file says that it is {words}, not an MRI"
@@ -28,47 +38,62 @@ OTHER_MODALITIES = {
         "NM": "a nuclear medicine image",
     }.items()
 }  # fmt: skip
-"""Why what a DICOM file says it was taken with is refused; `MR`, none and others are looked at."""
+"""Why a DICOM file of another modality is refused."""
 
-BATCH_SLICES = 64
+CHUNK = 32
+"""Slices that are read, judged and classified at once: the one chunk on the way to the tables.
+
+On one core the network is fastest at 8 to 32; more do not fit into the processor's cache.
+"""
+
+CHUNK_PIXELS = CHUNK * 512 * 512
+
+MEAN_RULE = {
+    "pooling": {"kind": "top", "average": "probability", "share": 1.0, "least": 1},
+    "temperature": 1.0,
+    "offsets": dict.fromkeys(CLASS_NAMES, 0.0),
+}
+"""Pooling of slices where no fitted rule lies beside the model: their mean."""
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A model with all that turns its probabilities into answers.
+    """A model with everything that turns its probabilities into answers.
 
     Attributes
     ----------
-    answer : Engine
+    predict : Engine
         From uint8 `(n, height, width, 1)` to probabilities `(n, 4)`.
     model : Path
-        The file that was named.
+        The model file that was named.
     engine : str
-        A key of `engines.SUFFIXES`.
+        What runs it, such as `onnx`.
     gate : Gate or None
-        Tells slices that the model knows from others; None for a model that was not released.
+        Out-of-distribution detection; None for a model without one.
     rules : dict or None
-        As `rules.read_rules` gives them; None for a model that was not released.
+        As `rules.read_rules` gives them; None for a model without.
     """
 
-    answer: engines.Engine
+    predict: engines.Engine
     model: Path
     engine: str
     gate: "gate.Gate | None" = None
     rules: "Mapping[str, Any] | None" = None
 
 
-def open_classifier(model: Path | str, engine: str = "onnx") -> Classifier:
-    """Load a model, its gate and its rules, which lie beside it.
+def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int = 0) -> Classifier:
+    """Load a model with its gate and its rules, which lie beside it.
 
     Parameters
     ----------
     model : path of a model file
-        `model/brain_tumor.keras`, or a model of one's own. `<model>.gate.npz` and
-        `<model>.rules.json` beside it are made by `python -m scripts.release`; without them every
-        slice is answered, marked `unjudged`, and has no conformal set.
+        The released model by default. `<model>.gate.npz` and `<model>.rules.json` beside it are
+        made by `python -m scripts.release`; without them every slice is classified, marked
+        `unjudged`, and has no conformal set.
     engine : str
         `onnx`, which needs no TensorFlow, or `keras`.
+    threads : int
+        Cores for ONNX Runtime; 0: all of them.
 
     Raises
     ------
@@ -77,19 +102,69 @@ def open_classifier(model: Path | str, engine: str = "onnx") -> Classifier:
     GateError, RulesError
         Where the gate or the rules are damaged.
     """
-    path = paths.resolve(model)
-    beside = path.with_suffix(".gate.npz"), path.with_suffix(".rules.json")
+    path = paths.resolve(model) if model else paths.released_model()
+    gate_file, rules_file = path.with_suffix(".gate.npz"), path.with_suffix(".rules.json")
+    if engine == "onnx" and threads:
+        predict = engines.open_onnx(path.with_suffix(".onnx"), threads)
+    else:
+        predict = engines.open_engine(path, engine)
     return Classifier(
-        engines.open_engine(path, engine),
+        predict,
         path,
         engine,
-        gate.read_gate(beside[0]) if beside[0].is_file() else None,
-        rules.read_rules(beside[1]) if beside[1].is_file() else None,
+        gate.read_gate(gate_file) if gate_file.is_file() else None,
+        rules.read_rules(rules_file) if rules_file.is_file() else None,
     )
 
 
+def model_sha256(classifier: Classifier) -> str:
+    """Return the hash of the file that computed the answers, empty where it is gone."""
+    file = classifier.model.with_suffix(f".{classifier.engine}")
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def predict_images(
+    model: "keras.Model | engines.Engine", images: Iterable[np.ndarray]
+) -> np.ndarray:
+    """Classify grey images at their own sizes; the model resizes them.
+
+    Parameters
+    ----------
+    model : keras.Model or Engine
+    images : iterable of uint8 arrays of shape (height, width)
+        Neighbours of one size share a batch.
+
+    Returns
+    -------
+    float32 array of shape (n, 4)
+        Probabilities in `CLASS_NAMES` order.
+    """
+    predict = getattr(model, "predict_on_batch", model)
+    probabilities = [np.empty((0, len(CLASS_NAMES)), np.float32)]
+    for batch in engines.batches(images):
+        probabilities.append(predict(np.stack(batch)[..., np.newaxis]))
+    return np.concatenate(probabilities)
+
+
+def predict_table(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int) -> pd.DataFrame:
+    """Classify the images of an image table from their files, as any user of the model would.
+
+    Returns
+    -------
+    DataFrame
+        A prediction table: `path, patient, group, label, fold`, the four probabilities, and
+        `source`, `plane` and `twin_in_training` for breakdowns.
+    """
+    progress = tqdm(table["path"], "predicting", delay=2)
+    probabilities = predict_images(model, (imaging.read_picture(root / path) for path in progress))
+    predictions = table[["path", "patient", "group", "label"]].assign(fold=fold)
+    predictions[list(CLASS_NAMES)] = probabilities.astype(float)
+    extras = table[["source", "plane", "twin_in_training"]]
+    return pd.concat([predictions, extras], axis="columns").reset_index(drop=True)
+
+
 def classify(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> pd.DataFrame:
-    """Classify slices of one's own.
+    """Classify the slices of scans, chunk by chunk.
 
     Parameters
     ----------
@@ -100,94 +175,145 @@ def classify(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> pd.
     Returns
     -------
     DataFrame
-        `path`, `series`, `slice` (its place in the series, from 0), `plane`; `class`, the four
-        probabilities and `set`, the classes in the conformal set with blanks between; `decision`;
+        `path`, `series`, `slice` (its place in the series, from 1), `plane`; `class`, the four
+        probabilities and `set`, the classes of the conformal set separated by blanks; `decision`;
         `error`. A slice that is refused has its reason in `decision`, one that cannot be read in
         `error`, and both have no class, no probabilities and no set.
     """
-    tables = [answer_batch(classifier, batch) for batch in in_batches(slices)]
-    return pd.concat([_table([], []), *tables], ignore_index=True) if tables else _table([], [])
+    tables = [_classify_chunk(classifier, chunk) for chunk in _chunks(slices)]
+    return pd.concat(tables, ignore_index=True) if tables else _classify_chunk(classifier, [])
 
 
-def in_batches(
-    slices: Iterable[imaging.ScanSlice], size: int = BATCH_SLICES
-) -> Iterator[list[imaging.ScanSlice]]:
-    """Give slices in lists of `size`, shorter where they are large, and at the end."""
-    batch: list[imaging.ScanSlice] = []
-    pixels = 0
-    for one in slices:
-        batch.append(one)
-        pixels += 0 if one.pixels is None else one.pixels.size
-        if len(batch) == size or pixels >= engines.BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
-
-
-def answer_batch(
-    classifier: Classifier, slices: list[imaging.ScanSlice], reasons: list[str] | None = None
-) -> pd.DataFrame:
-    """Classify slices at once, as `classify` does.
+def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
+    """Pool slices to studies.
 
     Parameters
     ----------
     classifier : Classifier
-    slices : list of ScanSlice
-    reasons : list of str, optional
-        What `refusals` gave for them, where that was done before.
+    slices : DataFrame
+        As `classify` gives it.
+
+    Returns
+    -------
+    DataFrame
+        As `studies.summarise_studies`, with `gaps`, the number of slices inside the brain that
+        were not classified, and the `decision` on the study. A study without tumour that has gaps
+        is `incomplete`: it has neither class nor probabilities, for its tumour may lie in a gap.
     """
-    reasons = refusals(classifier, slices) if reasons is None else reasons
-    answered = [
-        number
-        for number, (one, reason) in enumerate(zip(slices, reasons, strict=True))
-        if one.pixels is not None and not reason
-    ]
-    answered.sort(key=lambda number: slices[number].pixels.shape)  # of one size at a time
-    answers = predict_pictures(classifier.answer, (slices[number].pixels for number in answered))
-    probabilities = np.full((len(slices), len(CLASS_NAMES)), np.nan)
-    probabilities[answered] = answers
-    table = _table(slices, probabilities)
-    table["class"] = _named(probabilities)
-    table["set"] = _sets(probabilities, classifier.rules)
+    judged = slices.assign(decision=slices["decision"].replace(UNJUDGED, ACCEPTED))
+    rule = (classifier.rules or {}).get("study", MEAN_RULE)
+    table = studies.summarise_studies(judged, rule)
+    rows = [of_study for _, of_study in judged.groupby(_study_keys(judged), sort=False)]
+    table["gaps"] = [_count_gaps(one) for one in rows]
+    is_unjudged = classifier.gate is None or classifier.rules is None
     table["decision"] = [
-        "" if one.error else REFUSED + reason if reason else
-        ACCEPTED if classifier.gate is not None else UNJUDGED
-        for one, reason in zip(slices, reasons, strict=True)
-    ]  # fmt: skip
-    return table
+        _decide(study, of_study, is_unjudged)
+        for study, of_study in zip(table.to_dict("records"), rows, strict=True)
+    ]
+    is_incomplete = table["decision"].str.startswith(INCOMPLETE)
+    table.loc[is_incomplete, list(CLASS_NAMES)] = np.nan
+    table.loc[is_incomplete, "class"] = ""
+    return table[list(STUDY_COLUMNS)]
 
 
-def refusals(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> list[str]:
-    """Return why each slice is refused by the gate, empty where it is not."""
-    if classifier.gate is None:
-        return ["" for _ in slices]
-    return [
-        "" if one.pixels is None else
-        OTHER_MODALITIES.get(one.modality) or gate.refuse(classifier.gate, one.pixels)
-        for one in slices
-    ]  # fmt: skip
+def read_slices(scan: imaging.Scan, plane: str = "acquired") -> Iterator[imaging.ScanSlice]:
+    """Give the slices of a scan, at least one: a reader that fails costs its scan and no more."""
+    number, reason = 0, "it holds no slice"
+    try:
+        for one in imaging.read_scan(scan, plane):
+            number, reason = one.number + 1, ""
+            yield one
+    except Exception as error:
+        reason = f"it cannot be read ({type(error).__name__}: {error})"
+    if reason:
+        error = " ".join(f"{scan.file}: {reason}; copy it again or take it out".splitlines())
+        yield imaging.ScanSlice(scan.file, scan.series, number, error=error)
 
 
-def _table(slices: list[imaging.ScanSlice], probabilities: np.ndarray | list) -> pd.DataFrame:
-    rows = [(str(one.file), one.series, one.number, one.plane, one.error) for one in slices]
-    table = pd.DataFrame(rows, columns=["path", "series", "slice", "plane", "error"])
-    table[list(CLASS_NAMES)] = np.asarray(probabilities, float).reshape(-1, len(CLASS_NAMES))
-    for name in ("class", "set", "decision"):
-        table[name] = ""
+def _chunks(slices: Iterable[imaging.ScanSlice]) -> Iterator[list[imaging.ScanSlice]]:
+    chunk: list[imaging.ScanSlice] = []
+    pixels = 0
+    for one in slices:
+        chunk.append(one)
+        pixels += 0 if one.pixels is None else one.pixels.size
+        if len(chunk) == CHUNK or pixels >= CHUNK_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> pd.DataFrame:
+    reasons = [_refuse(classifier, one) for one in slices]
+    answered = [i for i, one in enumerate(slices) if one.pixels is not None and not reasons[i]]
+    answered.sort(key=lambda i: slices[i].pixels.shape)  # those of one size share a batch
+    probabilities = np.full((len(slices), len(CLASS_NAMES)), np.nan)
+    probabilities[answered] = predict_images(
+        classifier.predict, (slices[i].pixels for i in answered)
+    )
+    best = np.nan_to_num(probabilities, nan=-1).argmax(axis=1)
+    is_answered = np.isfinite(probabilities).all(axis=1)
+    accepted = UNJUDGED if classifier.gate is None else ACCEPTED
+    table = pd.DataFrame({
+        "path": [str(one.file) for one in slices],
+        "series": [one.series for one in slices],
+        "slice": [one.number + 1 for one in slices],
+        "plane": [one.plane for one in slices],
+        "class": np.where(is_answered, np.take(CLASS_NAMES, best), "").astype(object),
+        **dict(zip(CLASS_NAMES, probabilities.T, strict=True)),
+        "set": _sets(probabilities, classifier.rules),
+        "decision": [
+            "" if one.error else REFUSED + reason if reason else accepted
+            for one, reason in zip(slices, reasons, strict=True)
+        ],
+        "error": [one.error for one in slices],
+    })  # fmt: skip
     return table[list(COLUMNS)]
 
 
-def _named(probabilities: np.ndarray) -> list[str]:
-    known = np.isfinite(probabilities).all(axis=1)
-    best = np.where(known, np.nan_to_num(probabilities, nan=-1).argmax(axis=1), -1)
-    return [CLASS_NAMES[number] if number >= 0 else "" for number in best]
+def _refuse(classifier: Classifier, one: imaging.ScanSlice) -> str:
+    """Return why a slice is refused, empty where it is not."""
+    if classifier.gate is None or one.pixels is None:
+        return ""
+    return OTHER_MODALITIES.get(one.modality) or gate.refuse(classifier.gate, one.pixels)
 
 
 def _sets(probabilities: np.ndarray, found: Mapping[str, Any] | None) -> list[str]:
-    """Return the conformal set of each row, as `evaluation.conformal_sets` would."""
     if found is None:
         return [""] * len(probabilities)
     limits = np.array([found["conformal"]["thresholds"][name] for name in CLASS_NAMES])
-    members = 1 - probabilities <= limits  # not a number is in no set
-    return [" ".join(np.compress(row, CLASS_NAMES)) for row in members]
+    is_member = 1 - probabilities <= limits  # not a number is in no set
+    return [" ".join(np.compress(row, CLASS_NAMES)) for row in is_member]
+
+
+def _study_keys(slices: pd.DataFrame) -> pd.Series:
+    """Return what study each row belongs to, as `studies` sees it."""
+    series = slices["series"].fillna("").astype(str)
+    return series.where(series != "", slices["path"].astype(str))
+
+
+def _count_gaps(rows: pd.DataFrame) -> int:
+    """Count what was not classified between the first and the last slice that was.
+
+    A slice that cannot be read counts wherever it is, for its place is a guess.
+    """
+    is_accepted = rows["decision"] == ACCEPTED
+    if not is_accepted.any():
+        return 0
+    numbers = rows.loc[is_accepted, "slice"]
+    is_inside = rows["slice"].between(numbers.min(), numbers.max())
+    return int(((is_inside & ~is_accepted) | (rows["error"] != "")).sum())
+
+
+def _decide(study: Mapping[str, Any], rows: pd.DataFrame, is_unjudged: bool) -> str:
+    if not study["accepted"] and study["unreadable"] == study["slices"]:
+        return UNREADABLE + rows["error"].iloc[0]
+    if not study["accepted"]:
+        return rows.loc[rows["error"] == "", "decision"].mode().iloc[0]
+    if study["class"] == "notumor" and study["gaps"]:
+        count = f"{study['gaps']} slice{'s' * (study['gaps'] > 1)}"
+        was = "were" if study["gaps"] > 1 else "was"
+        return f"{INCOMPLETE}{count} inside the brain {was} not classified"
+    if is_unjudged:
+        return UNJUDGED
+    return ACCEPTED

@@ -1,7 +1,7 @@
-"""From a folder of scans to tables, however large it is, on one machine or on many.
+"""Scans to tables, however many, on one machine or on a cluster.
 
-The scans are cut into parts. Each part becomes rows of its own, written whole or not at all; what
-was killed goes on with the parts that are missing, and in the end they are joined.
+Scans are cut into parts of one chunk. Each part is written whole or not at all; an interrupted run
+resumes with the parts that are missing, and in the end they are joined.
 """
 
 import csv
@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import socket
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
@@ -20,59 +19,37 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from brainlib import CLASS_NAMES, __version__, imaging, paths
-from brainlib.inference import cluster, studies
-from brainlib.inference.classifier import (
-    ACCEPTED,
-    COLUMNS,
-    UNJUDGED,
-    Classifier,
-    answer_batch,
-    in_batches,
-    open_classifier,
-    refusals,
-)
+from brainlib.inference import classifier, cluster
+from brainlib.inference.classifier import COLUMNS, STUDY_COLUMNS, Classifier
 from brainlib.inference.cluster import InferenceError
 from brainlib.inference.studies.summary import COUNTS
-from brainlib.models import engines
-
-PART_PICTURES = 128
-"""Pictures in a part. A kill costs the parts that are being worked on, one a core."""
-
-CORE_BATCH = 8
-"""Pictures that a single core is given at once: more do not fit into its cache, and are slower."""
 
 PREDICTIONS, STUDIES = "predictions.csv", "studies.csv"
 
-MEAN_RULE = {
-    "pooling": {"kind": "top", "average": "probability", "share": 1.0, "least": 1},
-    "temperature": 1.0,
-    "offsets": dict.fromkeys(CLASS_NAMES, 0.0),
-}
-"""How slices make a study where no fitted rule lies beside the model: their mean."""
-
 Rows = tuple[bytes, bytes]
-"""What a part comes to: lines of `predictions.csv` and of `studies.csv`, without their headers."""
+"""Lines of `predictions.csv` and of `studies.csv`, without their headers."""
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+_TEXT_COLUMNS = ("path", "series", "decision", "error")
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What classifies any part of the scans: all that a machine has to know.
+    """All that a machine has to know to classify any part of the scans.
 
     Attributes
     ----------
     model : Path
         The model file, absolute; other machines need it at the same place.
     engine : str
-        A key of `engines.SUFFIXES`.
+        As for `open_classifier`.
     plane : str
         As for `imaging.open_scans`.
     """
@@ -85,11 +62,10 @@ class Task:
 def classify_scans(
     scans: list[imaging.Scan], output: Path | str, task: Task, scheduler: str = ""
 ) -> tuple[Path, Path]:
-    """Classify scans into `predictions.csv`, a row a slice, and `studies.csv`, a row a series.
+    """Classify scans into `predictions.csv`, a row a slice, and `studies.csv`, a row a study.
 
-    Memory does not grow with the number of slices, only the list of scans does. Where an earlier
-    call with the same scans, model and task was stopped, it goes on with the parts that are
-    missing.
+    Memory does not grow with the number of slices, only the list of scans does. An interrupted
+    call with the same scans, model and task resumes with the parts that are missing.
 
     Parameters
     ----------
@@ -100,8 +76,7 @@ def classify_scans(
     task : Task
     scheduler : str
         Address of a running dask cluster, such as `tcp://10.0.0.1:8786`, whose workers see the
-        same files and have one thread for each core; empty: this process does the work, on all
-        its cores.
+        same files; empty: this process does the work, on all its cores.
 
     Returns
     -------
@@ -110,37 +85,39 @@ def classify_scans(
     Raises
     ------
     InferenceError
-        Where the folder cannot be written to or is full, the scheduler does not answer, or a
-        worker has another model. What is done is kept for the next call.
-    EngineError, GateError, RulesError
-        As `open_classifier`.
+        Where the folder cannot be written to, the scheduler does not answer, a worker has another
+        model, or scans or model change meanwhile. What is done is kept for the next call.
+    BrainlibError
+        Where another run is writing into the folder, or the model cannot be opened.
     """
     task = dataclasses.replace(task, model=paths.resolve(task.model))
-    open_task(task)  # what is wrong with it is said before the work
     digest = model_digest(task)
+    _open(task, digest)  # errors of the model come before the work
+    identity = _identity(scans, task)
     folder = paths.resolve(output)
     parts = folder / "predictions.parts"
-    pieces = list(cut(scans))
-    with _named(folder):
-        _discard_other_parts(parts, _identity(scans, task, digest))
+    with _write_errors(folder), paths.locked(folder):
+        pieces = list(cut(scans))
+        _discard_other_parts(parts, identity)
+        paths.remove_leftovers(folder / PREDICTIONS, folder / STUDIES)
         missing = [number for number in range(len(pieces)) if not _is_done(parts, number)]
-    todo = [pieces[number] for number in missing]
-    done = len(scans) - sum(map(len, todo))
-    if done:
-        logger.info("%d of %d scans are done already", done, len(scans))
-    found = _on_cluster(todo, task, digest, scheduler) if scheduler else _here(todo, task, digest)
-    bar = tqdm(total=len(scans), initial=done, desc="classifying", unit=" scans", delay=2)
-    with closing(found), bar:
-        for place, rows in found:
-            with _named(folder):
+        todo = [pieces[number] for number in missing]
+        done = len(scans) - sum(map(len, todo))
+        if done:
+            logger.info("%d of %d scans are done already", done, len(scans))
+        results = _on_cluster(todo, task, digest, scheduler) if scheduler else _here(todo, task)
+        bar = tqdm(total=len(scans), initial=done, desc="classifying", unit=" scans", delay=2)
+        with closing(results), bar:
+            for place, rows in results:
                 write_part(parts, missing[place], rows)
-            bar.update(len(todo[place]))
-    with _named(folder):
+                bar.update(len(todo[place]))
+        if _identity(scans, task) != identity or _read_identity(parts) != identity:
+            raise InferenceError("scans or model changed while they were used: run it again")
         return _join(parts, len(pieces), folder)
 
 
 def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
-    """Cut scans into parts: up to 128 pictures or slices, or one volume or series that has more.
+    """Cut scans into parts of one chunk; a volume or series that is larger is a part of its own.
 
     Scans of one name, which come from different folders, are never in one part: they would be taken
     for one study.
@@ -154,8 +131,8 @@ def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
     names: set[str] = set()
     slices = 0
     for scan in scans:
-        count = {"dicom": len(scan.frames), "nifti": PART_PICTURES}.get(scan.kind, 1)
-        if part and (slices + count > PART_PICTURES or scan.series in names):
+        count = {"dicom": len(scan.frames), "nifti": classifier.CHUNK}.get(scan.kind, 1)
+        if part and (slices + count > classifier.CHUNK or scan.series in names):
             yield part
             part, names, slices = [], set(), 0
         part.append(scan)
@@ -166,9 +143,9 @@ def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
 
 
 def classify_part(
-    scans: list[imaging.Scan], task: Task, digest: str = "", threads: int = 0
-) -> pd.DataFrame:
-    """Read and classify one part; slices are read while those before them are classified.
+    scans: list[imaging.Scan], task: Task, digest: str = "", threads: int = 1
+) -> Rows:
+    """Read and classify one part; this is what threads and clusters map over the parts.
 
     Parameters
     ----------
@@ -181,52 +158,24 @@ def classify_part(
 
     Returns
     -------
-    DataFrame
-        As `classify`.
-
-    Raises
-    ------
-    InferenceError
-        Where the model on this machine is another one.
-    EngineError, GateError, RulesError
-        As `open_classifier`.
-    """
-    classifier = open_task(task, digest, threads)
-    batches = _ahead(_read(scans, task.plane, classifier))
-    tables = [answer_batch(classifier, batch, reasons) for batch, reasons in batches]
-    return pd.concat(tables, ignore_index=True)
-
-
-def answer_part(scans: list[imaging.Scan], task: Task, digest: str = "", threads: int = 1) -> Rows:
-    """Turn one part into lines of the two tables; this is what a cluster maps over the parts.
-
-    Parameters
-    ----------
-    scans : list of Scan
-    task, digest, threads
-        As `classify_part`; a task of dask has one core.
-
-    Returns
-    -------
     predictions, studies : bytes
         CSV without header, UTF-8.
 
     Raises
     ------
-    InferenceError, EngineError, GateError, RulesError
-        As `classify_part`.
+    InferenceError
+        Where the model on this machine is another one.
     """
-    table = classify_part(scans, task, digest, threads)
-    rule = (open_task(task, digest, threads).rules or {}).get("study", MEAN_RULE)
-    judged = table.assign(decision=table["decision"].replace(UNJUDGED, ACCEPTED))
-    summary = studies.summarise_studies(judged, rule)
-    return _lines(table, COLUMNS), _lines(summary, studies.COLUMNS)
+    opened = _open(task, digest or model_digest(task), threads)
+    read = (one for scan in scans for one in classifier.read_slices(scan, task.plane))
+    table = classifier.classify(opened, read)
+    return to_csv(table), to_csv(classifier.summarise(opened, table))
 
 
 def model_digest(task: Task) -> str:
-    """Return a hash over the files that a task answers with: the engine's, the gate, the rules."""
+    """Return a hash over the files beside a model that its answers depend on."""
     digest = hashlib.sha256()
-    for suffix in (engines.SUFFIXES.get(task.engine, ""), ".gate.npz", ".rules.json"):
+    for suffix in (f".{task.engine}", ".gate.npz", ".rules.json"):
         file = task.model.with_suffix(suffix)
         if file.is_file():
             status = file.stat()
@@ -239,54 +188,20 @@ def _hash(file: Path, size: int, modified: int) -> bytes:
     return hashlib.sha256(file.read_bytes()).digest()
 
 
-_own, _shared = threading.local(), SimpleNamespace()
+@lru_cache(maxsize=2)  # opened once and not once a part; sessions of ONNX Runtime can be shared
+def _open(task: Task, digest: str, threads: int = 0) -> Classifier:
+    if model_digest(task) != digest:
+        raise InferenceError(
+            f"{task.model} on {socket.gethostname()} is not the model that the work was ordered "
+            "with, or its gate or rules are not: copy the files there again"
+        )
+    return classifier.open_classifier(task.model, task.engine, threads)
 
 
-def open_task(task: Task, digest: str = "", threads: int = 0) -> Classifier:
-    """Return the classifier of this thread, opened once and not once a part.
-
-    Each thread has its own, so that none waits for another; Keras spreads over the cores by itself
-    and takes seconds to load, so all threads share one. Parameters and errors are those of
-    `classify_part`.
-    """
-    place = _shared if task.engine == "keras" else _own
-    wanted = (task, digest or model_digest(task), threads)
-    key, classifier = getattr(place, "opened", (None, None))
-    if key != wanted:
-        if digest and model_digest(task) != digest:
-            raise InferenceError(
-                f"{task.model} on {socket.gethostname()} is not the model that the work was "
-                "ordered with, or its gate or rules are not: copy the files there again"
-            )
-        classifier = _open(task, threads)
-        place.opened = wanted, classifier
-    return classifier
-
-
-def _open(task: Task, threads: int) -> Classifier:
-    classifier = open_classifier(task.model, task.engine)
-    if not threads or task.engine == "keras":
-        return classifier
-    answer_all = engines.open_onnx(task.model.with_suffix(engines.SUFFIXES[task.engine]), threads)
-
-    def answer(pictures: np.ndarray) -> np.ndarray:
-        few = range(0, len(pictures), CORE_BATCH)
-        return np.concatenate([answer_all(pictures[first : first + CORE_BATCH]) for first in few])
-
-    return dataclasses.replace(classifier, answer=answer)
-
-
-def _here(pieces: list[list[imaging.Scan]], task: Task, digest: str) -> Iterator[tuple[int, Rows]]:
-    """Classify parts side by side, one a core; give each when it is done.
-
-    One core for each of two parts is faster than two cores for one: nothing waits for another.
-    """
-    cores = _cores()
-    abreast = 1 if task.engine == "keras" else min(cores, len(pieces))
-    if abreast <= 1:
-        yield from enumerate(answer_part(piece, task, digest, 0) for piece in pieces)
-        return
-    answer = partial(answer_part, task=task, digest=digest, threads=cores // abreast)
+def _here(pieces: list[list[imaging.Scan]], task: Task) -> Iterator[tuple[int, Rows]]:
+    """Classify parts side by side, one a core: faster than two cores for one part."""
+    abreast = 1 if task.engine == "keras" else max(1, min(_cores(), len(pieces)))
+    answer = partial(classify_part, task=task, threads=0 if abreast == 1 else 1)
     upcoming, running = enumerate(pieces), {}
     pool = ThreadPoolExecutor(abreast)
     try:
@@ -311,9 +226,9 @@ def _cores() -> int:
 def _on_cluster(
     pieces: list[list[imaging.Scan]], task: Task, digest: str, scheduler: str
 ) -> Iterator[tuple[int, Rows]]:
-    answer = partial(answer_part, task=task, digest=digest)
-    with closing(cluster.spread(answer, pieces, scheduler, retries=2)) as found:
-        for place, rows, error in found:
+    answer = partial(classify_part, task=task, digest=digest)
+    with closing(cluster.spread(answer, pieces, scheduler, retries=2)) as results:
+        for place, rows, error in results:
             if type(error).__name__ == "KilledWorker":
                 raise InferenceError(
                     f"workers of the cluster died one after the other over {pieces[place][0].file} "
@@ -324,41 +239,16 @@ def _on_cluster(
             yield place, rows
 
 
-def _read(
-    scans: list[imaging.Scan], plane: str, classifier: Classifier
-) -> Iterator[tuple[list[imaging.ScanSlice], list[str]]]:
-    """Give the slices in batches, with why they are refused."""
-    for batch in in_batches(one for scan in scans for one in _slices(scan, plane)):
-        yield batch, refusals(classifier, batch)
-
-
-def _slices(scan: imaging.Scan, plane: str) -> Iterator[imaging.ScanSlice]:
-    """Give the slices of a scan, at least one: a fault of a reader costs its scan, no more."""
-    number, reason = 0, "it holds no slice"
-    try:
-        for one in imaging.read_scan(scan, plane):
-            number, reason = one.number + 1, ""
-            yield one
-    except Exception as error:
-        logger.warning("%s cannot be read", scan.file, exc_info=True)
-        reason = f"it cannot be read ({type(error).__name__}: {error})"
-    if reason:
-        error = " ".join(f"{scan.file}: {reason}; copy it again or take it out".splitlines())
-        yield imaging.ScanSlice(scan.file, scan.series, number, error=error)
-
-
-def _ahead(items: Iterator) -> Iterator:
-    """Give items while another thread makes the next one."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = pool.submit(next, items, None)
-            yield item
-
-
-def _identity(scans: list[imaging.Scan], task: Task, digest: str) -> str:
+def _identity(scans: list[imaging.Scan], task: Task) -> str:
     """Return a hash over what decides the tables: files with size and time, model, task."""
-    how = (__version__, task.engine, task.plane, COLUMNS, studies.COLUMNS, PART_PICTURES, digest)
+    how = (
+        __version__,
+        task.engine,
+        task.plane,
+        STUDY_COLUMNS,
+        classifier.CHUNK,
+        model_digest(task),
+    )
     identity = hashlib.sha256(repr(how).encode())
     for scan in scans:
         named = (str(scan.file), scan.series, scan.kind, scan.error, len(scan.frames))
@@ -378,30 +268,32 @@ def _stamp(file: Path) -> bytes:
 
 
 @contextmanager
-def _named(folder: Path) -> Iterator[None]:
+def _write_errors(folder: Path) -> Iterator[None]:
     """Say where it was that something could not be written."""
     try:
         yield
     except OSError as error:
         raise InferenceError(
-            f"the tables cannot be written to {folder} ({error.strerror or error}): make room or "
-            "name another output folder, and run it again; what is done is kept"
+            f"the tables cannot be written to {folder} ({error.strerror or error}): free some "
+            "space or name another output folder, and run it again; what is done is kept"
         ) from error
 
 
 def _discard_other_parts(parts: Path, identity: str) -> None:
-    name = parts / "identity.json"
     if parts.is_dir():
-        try:
-            found = json.loads(name.read_text("utf-8"))
-        except (OSError, ValueError):
-            found = ""
-        if found == identity:
+        if _read_identity(parts) == identity:
             return
         logger.info("%s is of other scans or another model: it is made anew", parts.name)
         shutil.rmtree(parts)
-    with paths.atomic_write(name) as temporary:
+    with paths.atomic_write(parts / "identity.json") as temporary:
         temporary.write_text(json.dumps(identity), encoding="utf-8")
+
+
+def _read_identity(parts: Path) -> str:
+    try:
+        return json.loads((parts / "identity.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
 
 
 def _files(parts: Path, number: int) -> tuple[Path, Path]:
@@ -414,28 +306,19 @@ def _is_done(parts: Path, number: int) -> bool:
 
 
 def write_part(parts: Path, number: int, rows: Rows) -> None:
-    """Write the lines of a part into the folder of the parts, where they are whole or absent."""
+    """Write the lines of a part, whole or not at all."""
     for file, lines in zip(_files(parts, number), rows, strict=True):
         with paths.atomic_write(file) as temporary:
             temporary.write_bytes(lines)
 
 
-def _lines(table: pd.DataFrame, columns: Iterable[str]) -> bytes:
-    # csv takes a lone carriage return, which a file's name may hold, for no reason to quote
-    has_return = table.select_dtypes(exclude="number").apply(lambda c: c.str.contains("\r")).any()
-    quoting = csv.QUOTE_NONNUMERIC if has_return.any() else csv.QUOTE_MINIMAL
-    text = table[list(columns)].to_csv(
-        index=False, header=False, lineterminator="\n", quoting=quoting
-    )
-    return text.encode("utf-8", "surrogateescape")
-
-
 def _join(parts: Path, count: int, folder: Path) -> tuple[Path, Path]:
     """Join the parts into the two tables, and remove them."""
     targets = folder / PREDICTIONS, folder / STUDIES
-    headers = COLUMNS, studies.COLUMNS
     with paths.atomic_write(targets[0]) as slices, paths.atomic_write(targets[1]) as series:
-        for place, (temporary, header) in enumerate(zip((slices, series), headers, strict=True)):
+        for place, (temporary, header) in enumerate(
+            zip((slices, series), (COLUMNS, STUDY_COLUMNS), strict=True)
+        ):
             with temporary.open("wb") as stream:
                 stream.write((",".join(header) + "\n").encode())
                 for number in range(count):
@@ -443,6 +326,25 @@ def _join(parts: Path, count: int, folder: Path) -> tuple[Path, Path]:
                         shutil.copyfileobj(part, stream)
     shutil.rmtree(parts)
     return targets
+
+
+def to_csv(table: pd.DataFrame, header: bool = False) -> bytes:
+    """Return a table of slices or studies as CSV; names that a spreadsheet would run are quoted.
+
+    A text that starts with `=`, `+`, `-` or `@` gets a `'` in front, which `read_predictions` and
+    `read_studies` take away again.
+    """
+    texts = [name for name in _TEXT_COLUMNS if name in table]
+    safe = table.assign(**{name: table[name].map(_without_formula) for name in texts})
+    # csv takes a lone carriage return, which a file's name may hold, for no reason to quote
+    has_return = safe[texts].apply(lambda column: column.str.contains("\r")).any(axis=None)
+    quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
+    text = safe.to_csv(index=False, header=header, lineterminator="\n", quoting=quoting)
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _without_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -457,14 +359,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def read_studies(path: Path) -> pd.DataFrame:
-    """Read `studies.csv` as `studies.summarise_studies` gives it.
+    """Read `studies.csv` as `summarise` gives it.
 
     Raises
     ------
     InferenceError
         Where the file is absent or is no such table.
     """
-    return _read_table(path, studies.COLUMNS, (*COUNTS, *CLASS_NAMES, "tumor_slices"))
+    return _read_table(path, STUDY_COLUMNS, (*COUNTS, *CLASS_NAMES, "tumor_slices", "gaps"))
 
 
 def _read_table(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
@@ -475,8 +377,10 @@ def _read_table(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> p
             path, dtype=text, na_values=missing, keep_default_na=False,
             encoding="utf-8", encoding_errors="surrogateescape",
         )  # fmt: skip
+        for name in set(_TEXT_COLUMNS) & set(columns):
+            table[name] = table[name].str.removeprefix("'")
         return table[list(columns)]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InferenceError(
-            f"{path} is no table of 04_infer ({error}): write it with that notebook"
+            f"{path} is no table of `brainlib classify` or 04_infer ({error})"
         ) from error

@@ -1,25 +1,32 @@
-"""What a reader gets: the HTML report of a study, and the app that takes scans.
+"""What a reader gets: answers in Python, the HTML report of a study, and the app.
 
-`html` writes one report, `series` those of the studies in a folder, `words` and `drawing` are what
-both they and `app` say and show. Each is loaded when it is first asked for.
+`answers` takes any scan, `html` writes reports, `words` and `drawing` are what they and `app` say
+and show. Each is loaded when it is first asked for.
 """
 
 from importlib import import_module
 from typing import Any
 
-_HOME_OF = {
-    "MOST_LINES": "html",
-    "MOST_PICTURES": "html",
-    "ReportError": "html",
+from brainlib.paths import BrainlibError
+
+_HOMES = {
+    "Answer": "answers",
+    "Answers": "answers",
+    "Model": "answers",
+    "load": "answers",
     "render_report": "html",
     "write_report": "html",
-    "write_reports": "series",
+    "write_reports": "html",
 }
 
-__all__ = sorted(_HOME_OF)
+__all__ = sorted([*_HOMES, "ReportError"])
+
+
+class ReportError(BrainlibError):
+    """What was given is no scan, an upload cannot be taken, or the app cannot be served."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

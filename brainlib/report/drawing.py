@@ -1,70 +1,90 @@
-"""Pictures of a report: slices with their overlays, and a strip along the study."""
+"""Slices with outline, heat map and side labels, and the strip of probabilities along a study."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
+import contourpy
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from brainlib.explain import OUTLINE_THRESHOLD
 
-SIDE = 420
-"""Longest side of an embedded picture, pixels: 180 dots an inch at the size of print."""
+OUTLINE_COLOR = (143, 214, 255)
+HEAT_COLORS = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66),
+               (245, 125, 21), (250, 193, 39), (252, 255, 164))  # fmt: skip
+"""Eight of matplotlib's colours `inferno` (Smith and van der Walt, 2015), in even steps."""
+
+SIDES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
+"""What lies on the left, on the right, on top and at the bottom of a slice in each plane."""
 
 STRIP_WIDTH, STRIP_HEIGHT = 720, 64
-
-_HEAT_COLORS = np.array(
-    [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], float
-)  # five of matplotlib's `inferno`, which is even in lightness and safe for colour-blind readers
-_HEAT_OPACITY = 0.7
+_HEAT_OPACITY = 0.65
+_FINER = 2  # lines are drawn this much larger and averaged
+_QUALITY = 90
 
 
 def draw_slice(
-    picture: np.ndarray, outline: np.ndarray | None, heat_map: np.ndarray | None
-) -> dict[str, Any]:
-    """Return what the page shows of one slice.
+    pixels: np.ndarray,
+    outline: np.ndarray | None = None,
+    heat_map: np.ndarray | None = None,
+    plane: str = "",
+    size: int = 560,
+) -> Image.Image:
+    """Draw a slice with what the network drew over it.
 
     Parameters
     ----------
-    picture : uint8 array of shape (height, width)
-    outline, heat_map : float arrays of shape (64, 64), or None
+    pixels : uint8 array of shape (height, width)
+    outline, heat_map : float arrays of shape (height, width), optional
+        As `explain.Maps.in_pictures` gives them: in the frame of the image.
+    plane : str
+        As for `imaging.ScanSlice`; decides the labels of the sides.
+    size : int
+        The longer side of the result, pixels.
 
     Returns
     -------
-    dict
-        `plain` and `heat` (data URIs of JPEG files; `heat` empty without maps), `width` and
-        `height` (pixels), `side` (of the square around it), `left` and `top` (its place in the
-        square), `outline` (the path of the outline in the square as SVG, may be empty).
+    Image
+        Grey without overlays, else RGB.
     """
-    small = _scaled(picture)
-    height, width = small.shape
-    side = max(height, width)
-    place = {"width": width, "height": height, "side": side,
-             "left": (side - width) / 2, "top": (side - height) / 2}  # fmt: skip
-    if outline is None or heat_map is None:
-        return {"plain": _data_uri(small), "heat": "", "outline": "", **place}
-    from brainlib.explain import map_in_picture  # here, so that a report without maps loads less
-
-    heated = _heated(small, map_in_picture(heat_map, height, width))
-    return {
-        "plain": _data_uri(small),
-        "heat": _data_uri(heated),
-        "outline": _outline_path(outline, side),
-        **place,
-    }
+    scale = size / max(pixels.shape)
+    height, width = (max(1, round(side * scale)) for side in pixels.shape)
+    drawn = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    if heat_map is not None and heat_map.max() > 0:
+        drawn = _heated(drawn, _resized(heat_map / heat_map.max(), width, height).clip(0, 1))
+    if outline is not None:
+        drawn = _outlined(drawn, _resized(outline, width, height))
+    return _labelled(drawn, plane)
 
 
-def draw_strip(rows: pd.DataFrame, deciding: Sequence[int]) -> dict[str, Any] | None:
+def encode(image: Image.Image) -> tuple[str, bytes]:
+    """Return the format of an image file, `png` for grey and `jpeg` for colour, and its content."""
+    stream = io.BytesIO()
+    if image.mode == "L":
+        image.save(stream, "PNG", compress_level=1)  # it travels no further than this machine
+        return "png", stream.getvalue()
+    image.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
+    return "jpeg", stream.getvalue()
+
+
+def data_uri(image: Image.Image) -> str:
+    """Return an image as text that an HTML file can hold."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def draw_strip(slices: pd.DataFrame, deciding: Collection[int]) -> dict[str, Any] | None:
     """Return the probability of a tumour along a study, None for fewer than three slices.
 
     Parameters
     ----------
-    rows : DataFrame
+    slices : DataFrame
         The readable slices of one study.
-    deciding : sequence of int
+    deciding : collection of int
         Numbers of the slices that decided.
 
     Returns
@@ -73,13 +93,13 @@ def draw_strip(rows: pd.DataFrame, deciding: Sequence[int]) -> dict[str, Any] | 
         `width`, `height`; `bars`, each with `x`, `y`, `width`, `height`, `is_deciding`; `refused`,
         the x of each slice without probability; `ticks`, pairs of x and slice number.
     """
-    ordered = rows.sort_values("slice", kind="stable")
-    if len(ordered) < 3 or not (ordered["decision"] == "accepted").any():
+    ordered = slices.sort_values("slice", kind="stable")
+    if len(ordered) < 3 or not (ordered["class"] != "").any():
         return None
     step = STRIP_WIDTH / len(ordered)
     bars, refused = [], []
     for place, row in enumerate(ordered.to_dict("records")):
-        if row["decision"] != "accepted":
+        if not row["class"]:
             refused.append(round((place + 0.5) * step, 1))
             continue
         tall = max(1.0, STRIP_HEIGHT * (1 - float(row["notumor"])))
@@ -96,39 +116,50 @@ def draw_strip(rows: pd.DataFrame, deciding: Sequence[int]) -> dict[str, Any] | 
             "ticks": ticks}  # fmt: skip
 
 
-def _scaled(picture: np.ndarray) -> np.ndarray:
-    factor = SIDE / max(picture.shape)
-    if factor >= 1:
-        return picture
-    size = [max(1, round(length * factor)) for length in picture.shape[::-1]]
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+def _resized(values: np.ndarray, width: int, height: int) -> np.ndarray:
+    whole = Image.fromarray(values.astype(np.float32))
+    return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _heated(picture: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
-    """Lay a heat map over a picture, more opaque where it is higher."""
-    strength = np.clip(heat_map / (heat_map.max() or 1.0), 0, 1)
-    stops = np.linspace(0, 1, len(_HEAT_COLORS))
-    colors = np.stack([np.interp(strength, stops, channel) for channel in _HEAT_COLORS.T], axis=-1)
-    opacity = _HEAT_OPACITY * strength[..., np.newaxis]
-    mixed = picture[..., np.newaxis] * (1 - opacity) + colors * opacity
-    return np.rint(mixed).astype(np.uint8)
-
-
-def _outline_path(outline: np.ndarray, side: int) -> str:
-    """Return the contours of a map at the threshold, in the square, as an SVG path."""
-    import contourpy
-
-    # the border of zeros closes contours that leave the map, and shifts them by one
-    lines = contourpy.contour_generator(z=np.pad(outline, 1)).lines(OUTLINE_THRESHOLD)
-    scale = side / len(outline)
-    return " ".join(
-        "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in (line[:-1] - 0.5) * scale) + " Z"
-        for line in lines
-        if len(line) > 3
+def _heated(grey: Image.Image, strength: np.ndarray) -> Image.Image:
+    """Lay a heat map over an image, more opaque where it is higher."""
+    stops, fine = np.linspace(0, 1, len(HEAT_COLORS)), np.linspace(0, 1, 256)
+    table = np.stack(
+        [np.interp(fine, stops, channel) for channel in zip(*HEAT_COLORS, strict=True)]
     )
+    colors = table.T.astype(np.uint8)[(strength * 255).astype(np.uint8)]
+    mask = Image.fromarray((_HEAT_OPACITY * 255 * strength).astype(np.uint8))
+    return Image.composite(Image.fromarray(colors), grey.convert("RGB"), mask)
 
 
-def _data_uri(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=88, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def _outlined(image: Image.Image, outline: np.ndarray) -> Image.Image:
+    # the border of zeros closes contours that leave the image, and shifts them by one
+    lines = contourpy.contour_generator(z=np.pad(outline, 1)).lines(OUTLINE_THRESHOLD)
+    masks = [Image.new("L", (image.width * _FINER, image.height * _FINER)) for _ in range(2)]
+    for mask, thickness in zip(masks, (5, 2), strict=True):
+        for points in lines:
+            path = [tuple(point) for point in (points - 0.5) * _FINER]
+            ImageDraw.Draw(mask).line(path, 255, thickness * _FINER, "curve")
+    drawn = image.convert("RGB")
+    for mask, color in zip(masks, ((0, 0, 0), OUTLINE_COLOR), strict=True):
+        drawn.paste(color, mask=mask.reduce(_FINER))
+    return drawn
+
+
+def _labelled(image: Image.Image, plane: str) -> Image.Image:
+    """Write the sides of the patient at the edges, or that they are unknown."""
+    draw, size = ImageDraw.Draw(image), max(10, max(image.size) // 25)
+    font = ImageFont.load_default(size)
+    middle, center, edge = image.height / 2, image.width / 2, size / 3
+    style = {"font": font, "stroke_width": 1}
+    style |= {"fill": 230, "stroke_fill": 0} if image.mode == "L" else {
+        "fill": (230, 230, 230), "stroke_fill": (0, 0, 0)}  # fmt: skip
+    if plane not in SIDES:
+        draw.text((edge, image.height - edge), "side unknown", anchor="ls", **style)
+        return image
+    left, right, top, bottom = SIDES[plane]
+    draw.text((edge, middle), left, anchor="lm", **style)
+    draw.text((image.width - edge, middle), right, anchor="rm", **style)
+    draw.text((center, edge), top, anchor="mt", **style)
+    draw.text((center, image.height - edge), bottom, anchor="ms", **style)
+    return image

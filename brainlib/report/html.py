@@ -1,138 +1,142 @@
-"""One self-contained HTML file for a study: the answer, how sure it is, why, and what it is not.
+"""Self-contained HTML files: a report for a study, and one summary page for a folder.
 
-The file holds its pictures and its style, no script, and asks the network for nothing; it opens
-from disk and prints on A4. `words` says what the numbers mean, `drawing` makes the pictures, the
-template `brainlib/report/report.html` puts them on the page. Everything that comes from a file, its
-name above all, is escaped.
+A file holds its images and its style, no script, and asks the network for nothing; it opens from
+disk and prints on A4. Whatever comes from a scan, its name above all, is escaped by the templates.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import cache
-from pathlib import Path, PurePath
+from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from brainlib import __version__, paths
-from brainlib.imaging.errors import one_line
-from brainlib.paths import BrainlibError
+from brainlib import __version__, imaging, inference, paths
 from brainlib.report import drawing, words
+from brainlib.report.answers import PICTURED, Answer, Model
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    import jinja2
 
-    from brainlib.explain import Maps
-
-MOST_PICTURES = 4
-"""So many pictures are shown: more would not fit on two pages."""
-
-MOST_LINES = 4
-"""So many unreadable files and reasons are listed, the rest is counted."""
+SUMMARY = "index.html"
+SIDE = 420
+"""Longer side of an embedded image, pixels: 180 dots an inch in print."""
 
 
-class ReportError(BrainlibError):
-    """A study that no report can be written of."""
-
-
-def write_report(
-    path: Path | str,
-    study: Mapping[str, Any] | pd.Series,
-    slices: pd.DataFrame,
-    pictures: Mapping[int, np.ndarray],
-    maps: "Maps | None",
-    rules: Mapping[str, Any],
-    *,
-    model_sha256: str = "",
-    engine: str = "",
-    made: datetime | None = None,
-) -> Path:
-    """Write the report of a study.
-
-    Parameters
-    ----------
-    path : Path or str
-        The HTML file to write, whole or not at all.
-    study : mapping or Series
-        A row of `studies.summarise_studies`.
-    slices : DataFrame
-        The rows of that study, as `inference.classify` gives them.
-    pictures : mapping of slice number to uint8 array of shape (height, width)
-        Slices to show; at most 4 are shown, those in the study's `deciding` first. May be empty.
-    maps : explain.Maps or None
-        Of `pictures`, in their order; None where there are none.
-    rules : mapping
-        As `rules.read_rules` gives them.
-    model_sha256 : str
-        Of the model file that answered; that in the rules by default.
-    engine : str
-        What computed the answer, such as `onnx`.
-    made : datetime, optional
-        When; now by default.
-
-    Returns
-    -------
-    Path
-        The file that was written.
-
-    Raises
-    ------
-    ReportError
-        Where a picture is of no slice in the table, or maps and pictures do not go together.
+def write_report(path: Path | str, answer: Answer) -> Path:
+    """Write the report of a study, whole or not at all.
 
     Examples
     --------
-    >>> write_report("report.html", study, slices, {}, None, read_rules(file))  # doctest: +SKIP
+    >>> write_report("report.html", brainlib.load()("scan.dcm"))  # doctest: +SKIP
     PosixPath('report.html')
     """
     path = Path(path)
-    page = render_report(
-        study, slices, pictures, maps, rules, model_sha256=model_sha256, engine=engine, made=made
-    )
     with paths.atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(render_report(answer), encoding="utf-8")
     return path
 
 
-def render_report(
-    study: Mapping[str, Any] | pd.Series,
-    slices: pd.DataFrame,
-    pictures: Mapping[int, np.ndarray],
-    maps: "Maps | None",
-    rules: Mapping[str, Any],
-    *,
-    model_sha256: str = "",
-    engine: str = "",
-    made: datetime | None = None,
-) -> str:
-    """Return the report of a study as HTML text; parameters and errors as for `write_report`."""
-    study = _as_written(study)
-    study["series"] = one_line(PurePath(str(study["series"])).name)  # no names of folders
-    rows = slices[slices["error"].fillna("") == ""]
-    accepted = rows[rows["decision"] == "accepted"]
-    context = {
-        "study": study,
-        "answer": words.describe_answer(study, rules),
-        "bars": words.probability_bars(study),
-        "counts": words.count_slices(study),
-        "figures": _figures(study, accepted, pictures, maps, rules),
-        "has_maps": maps is not None and bool(pictures),
-        "strip": drawing.draw_strip(rows, _deciding(study)),
-        "refused": words.list_refusals(rows, MOST_LINES),
-        "unreadable": words.list_unreadable(slices, MOST_LINES),
-        "limits": words.describe_limits(study, rules),
-        "method": words.describe_method(study, rules),
-        "forbidden": words.FORBIDDEN,
-        "notice": words.NOTICE,
-        "facts": _facts(study, slices, rules, model_sha256, engine, made),
-        "is_synthetic": bool(rules.get("synthetic")),
-    }
-    return _template().render(context)
+def render_report(answer: Answer, made: datetime | None = None) -> str:
+    """Return the report of a study as HTML text.
+
+    Parameters
+    ----------
+    answer : Answer
+        Of its `pixels` at most 4 are shown, those of the deciding slices.
+    made : datetime, optional
+        When; now by default.
+    """
+    readable = answer.slices[answer.slices["error"] == ""]
+    figures = _figures(answer)
+    return template("report.html").render(
+        answer=words.headline(answer),
+        name=answer.name,
+        is_single=answer.study["slices"] == 1,
+        bars=words.probability_bars(answer),
+        counts=words.count_slices(answer.study),
+        figures=figures,
+        has_outline=any(figure["has_outline"] for figure in figures),
+        has_heat=any(figure["has_heat"] for figure in figures),
+        strip=drawing.draw_strip(readable, answer.deciding),
+        refused=words.list_refusals(answer.slices),
+        unreadable=words.list_unreadable(answer.slices),
+        limits=words.known_limits(answer),
+        method=words.method(answer),
+        not_for=words.NOT_FOR,
+        notice=words.NOTICE,
+        facts=_facts(answer, made or datetime.now(timezone.utc)),
+        is_synthetic=bool((answer.rules or {}).get("synthetic")),
+        heat_colors=drawing.HEAT_COLORS,
+        outline_color=drawing.OUTLINE_COLOR,
+    )
+
+
+def write_reports(
+    model: Model,
+    scans: Iterable[imaging.Scan],
+    predictions: pd.DataFrame,
+    studies: pd.DataFrame,
+    folder: Path,
+    most: int | None = None,
+) -> list[Path]:
+    """Write a report for each study, named after its file, and a summary page of all.
+
+    Parameters
+    ----------
+    model : Model
+        What classified them.
+    scans : iterable of Scan
+        What was classified; the deciding slices are read again.
+    predictions, studies : DataFrame
+        As `inference.read_predictions` and `inference.read_studies` give them.
+    folder : Path
+    most : int, optional
+        Of the first studies only.
+
+    Returns
+    -------
+    list of Path
+        The reports, in order; the summary is `index.html` beside them.
+
+    Raises
+    ------
+    InferenceError
+        For a model without gate or rules: its answers are not judged.
+    """
+    classifier = model.classifier
+    if classifier.gate is None or classifier.rules is None:
+        raise inference.InferenceError(
+            f"{classifier.model.name} has no gate or no rules beside it, and a report needs both: "
+            "make them with `python -m scripts.release`, or take the released model"
+        )
+    rows_of = dict(list(predictions.groupby("series", sort=False)))
+    scan_of = {scan.series: scan for scan in scans}
+    written: dict[str, Path] = {}
+    lines = []
+    for place, study in enumerate(studies.to_dict("records")):
+        rows = rows_of[study["series"]].reset_index(drop=True)
+        answer = Answer(study, rows, {}, model)
+        said = str(answer).removeprefix(f"{answer.name}: ")
+        line = {"name": answer.name, "line": said, "link": ""}
+        if most is None or place < most:
+            pixels = _deciding_pixels(answer, scan_of[study["series"]], model.plane)
+            line["link"] = _file_name(answer.name, written)
+            path = folder / line["link"]
+            written[line["link"]] = write_report(path, Answer(study, rows, pixels, model))
+        lines.append(line)
+    page = template("summary.html").render(lines=lines, notice=words.NOTICE)
+    with paths.atomic_write(folder / SUMMARY) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return list(written.values())
 
 
 @cache
-def _template() -> "Template":
+def template(name: str) -> "jinja2.Template":
+    """Return one of the templates; whatever is put into it is escaped."""
     import jinja2  # here, so that importing this room costs nothing
 
     environment = jinja2.Environment(
@@ -142,87 +146,67 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
-def _as_written(study: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
-    """Return a study with empty text where a table read back from CSV has a missing value."""
-    found = dict(study)
-    return found | {name: "" for name in ("series", "path", "class", "deciding")
-                    if pd.isna(found[name])}  # fmt: skip
+def _figures(answer: Answer) -> list[dict[str, Any]]:
+    rows = {int(row["slice"]): row for row in answer.slices.to_dict("records") if row["class"]}
+    shown = [number for number in answer.deciding if number in answer.pixels and number in rows]
+    return [_figure(answer, number, rows[number]) for number in shown[:PICTURED]]
 
 
-def _deciding(study: Mapping[str, Any]) -> list[int]:
-    return [int(number) for number in str(study["deciding"]).replace(".0", "").split()]
+def _figure(answer: Answer, number: int, row: dict[str, Any]) -> dict[str, Any]:
+    pixels, plane = answer.pixels[number], row["plane"]
+    outline, heat_map = answer.maps(number)
+    has_outline = outline is not None and bool((outline >= drawing.OUTLINE_THRESHOLD).any())
+    overlay = ""
+    if has_outline or heat_map is not None:
+        overlay = drawing.data_uri(drawing.draw_slice(pixels, outline, heat_map, plane, SIDE))
+    return {
+        "title": words.slice_title(answer, number),
+        **words.describe_slice(row, answer.rules),
+        "plain": drawing.data_uri(drawing.draw_slice(pixels, plane=plane, size=SIDE)),
+        "overlay": overlay,
+        "has_outline": has_outline,
+        "has_heat": heat_map is not None,
+    }
 
 
-def _figures(
-    study: Mapping[str, Any],
-    accepted: pd.DataFrame,
-    pictures: Mapping[int, np.ndarray],
-    maps: "Maps | None",
-    rules: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Return what is shown of each picture, the deciding ones first."""
-    numbers = list(pictures)
-    if maps is not None and len(maps.outlines) != len(numbers):
-        raise ReportError(
-            f"{len(maps.outlines)} maps for {len(numbers)} pictures: draw the maps of just these"
-        )
-    by_number = {int(row["slice"]): row for row in accepted.to_dict("records")}
-    unknown = [number for number in numbers if number not in by_number]
-    if unknown:
-        raise ReportError(
-            f"there is a picture of slice {unknown[0]}, which is no accepted slice of the study "
-            f"{study.get('series', '')}: give pictures of slices that were classified"
-        )
-    first = [number for number in _deciding(study) if number in pictures]
-    shown = [*first, *(number for number in numbers if number not in first)][:MOST_PICTURES]
-    is_single = int(study["slices"]) == 1
-    return [
-        {
-            "title": "The picture" if is_single else f"Slice {number}",
-            **words.describe_slice(by_number[number], rules),
-            **drawing.draw_slice(pictures[number], *_maps_of(maps, numbers.index(number))),
-        }
-        for number in shown
-    ]
+def _deciding_pixels(answer: Answer, scan: imaging.Scan, plane: str) -> dict[int, Any]:
+    wanted = answer.deciding[:PICTURED]
+    slices = inference.read_slices(scan, plane) if wanted else ()
+    return {one.number + 1: one.pixels for one in slices if one.number + 1 in wanted}
 
 
-def _maps_of(maps: "Maps | None", place: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    return (None, None) if maps is None else (maps.outlines[place], maps.heat_maps[place])
+def _file_name(name: str, taken: Iterable[str]) -> str:
+    """Return a file name of letters and digits that is not taken yet."""
+    stem = re.sub(r"(\.(nii|gz|dcm|png|jpe?g|tiff?|bmp|ima))+$", "", name, flags=re.IGNORECASE)
+    stem = "-".join(re.findall(r"\w+", stem, re.ASCII))[:60] or "study"
+    stem = f"{stem}-study" if stem == Path(SUMMARY).stem else stem
+    used = {one.lower() for one in taken}
+    names = (f"{stem}{f'-{number}' * (number > 1)}.html" for number in count(1))
+    return next(name for name in names if name.lower() not in used)
 
 
-def _facts(
-    study: Mapping[str, Any],
-    slices: pd.DataFrame,
-    rules: Mapping[str, Any],
-    model_sha256: str,
-    engine: str,
-    made: datetime | None,
-) -> list[tuple[str, str]]:
+def _facts(answer: Answer, made: datetime) -> list[tuple[str, str]]:
     """Return where the answer comes from, as pairs of name and value."""
-    made = made or datetime.now(timezone.utc)
-    planes = [plane for plane in slices["plane"].fillna("").unique() if plane]
+    classifier, rules = answer.model.classifier, answer.rules or {}
+    planes = [plane for plane in answer.slices["plane"].unique() if plane]
     held_out = rules.get("held_out", {})
-    file = one_line(PurePath(str(study["path"])).name)
     facts = [
-        ("Study", str(study["series"])),
-        ("File", file or f"{slices['path'].nunique()} files"),
-        ("Plane", ", ".join(planes) or "not stated in the file"),
+        ("Study", answer.name),
+        ("File", words.file_name(answer.study["path"])),
+        ("Plane", ", ".join(planes) or "not stated in the file, side unknown"),
         ("Made", made.strftime("%Y-%m-%d %H:%M %Z").strip()),
-        ("Made with", f"brainlib {__version__}" + (f", engine {engine}" if engine else "")),
-        ("Model", str(rules.get("model", "brain_tumor"))),
-        ("Model file, SHA-256", model_sha256 or rules.get("model_sha256") or "not recorded"),
+        ("Made with", f"brainlib {__version__}, engine {classifier.engine}"),
+        ("Model", classifier.model.stem),
+        ("Model file, SHA-256", inference.model_sha256(classifier) or "not recorded"),
         ("Trained on", str(rules.get("source") or "not recorded")),
     ]
     if held_out:
         facts.append((
             "Measured on",
             f"{held_out['pictures']:,} held-out slices of {held_out['groups']:,} patients or "
-            "clusters of like pictures",
+            "clusters of similar images",
         ))  # fmt: skip
     return facts
-
-
-__all__ = ["MOST_PICTURES", "ReportError", "render_report", "write_report"]

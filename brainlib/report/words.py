@@ -1,47 +1,61 @@
-"""What a report says: numbers in the words of someone who reads scans."""
+"""Answers in the words of someone who reads scans: for the console, the report and the app."""
 
 import math
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
 from brainlib.imaging.errors import one_line
+from brainlib.inference import INCOMPLETE, REFUSED, UNJUDGED, UNREADABLE
 from brainlib.inference.rules import find_reliability
+
+if TYPE_CHECKING:
+    from brainlib.report.answers import Answer
 
 NAMES = {
     "glioma": "glioma",
     "meningioma": "meningioma",
-    "notumor": "no tumour",
+    "notumor": "none of the three tumours",
     "pituitary": "pituitary tumour",
 }
-"""What the page calls each class."""
+"""The classes in running text."""
+
+TITLES = {
+    "glioma": "Glioma",
+    "meningioma": "Meningioma",
+    "notumor": "None of the three tumours was found",
+    "pituitary": "Pituitary tumour",
+}
+"""The classes as headlines."""
 
 NO_BREAK = "\u00a0"
-"""A blank that no line is broken at."""
 
 NOTICE = (
-    "Research and teaching only. This is not a medical device, nobody has tested it in a clinic, "
+    "Research and teaching only. This is not a medical device, it has not been tested in a clinic, "
     "and no decision about a person may rest on it."
 )
 
-FORBIDDEN = (
+NOT_FOR = (
     "Any decision about a person: diagnosis, triage, screening, second reading, planning.",
     "Ruling a tumour out. In the training data tumours and healthy heads come from different "
-    "scanners: “no tumour” may be about the scanner.",
-    "Other pictures than those it was trained on: CT, other sequences, scans after surgery, "
-    "metastases, bleeding, infection. It can be wrong there and sure of it.",
+    "scanners: an answer without tumour may be about the scanner.",
+    "Images unlike those it was trained on: CT, other sequences, scans after surgery, metastases, "
+    "haemorrhage, infection. It can be wrong there and sure of it.",
     "Side, size, volume, grade or subtype.",
 )
-"""What the answer must not be used for, from the model card."""
+"""What an answer must not be used for, from the model card."""
 
 LEAST_SURE = 0.5
-"""An answer less probable than all others together is called undecided, whatever its set."""
+"""An answer less probable than all others together is undecided, whatever its set."""
 
-_PLURAL = {
+MOST_LINES = 4
+"""So many unreadable files and reasons are listed, the rest is counted."""
+
+_PLURALS = {
     "glioma": "were gliomas",
     "meningioma": "were meningiomas",
     "notumor": "had no tumour",
@@ -49,8 +63,26 @@ _PLURAL = {
 }
 
 
-def describe_answer(study: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headline of a study.
+def line(answer: "Answer", name: str = "") -> str:
+    """Return an answer in one line that is safe to print, after a name or the answer's own."""
+    head = headline(answer)
+    title = head["title"][:1].lower() + head["title"][1:]
+    if head["kind"] == "none":
+        title = answer.decision.replace(f"{answer.study['path']}: ", "")
+    elif head["kind"] == "undecided":
+        best = f"most probably {NAMES[answer.label]}, {percent(answer.probabilities[answer.label])}"
+        title = f"undecided, {' or '.join(NAMES[name] for name in answer.set) or best}"
+    parts = [title, head["probability"]]
+    if answer.study["slices"] > 1:
+        parts.append(f"{answer.study['accepted']} of {answer.study['slices']} slices classified")
+    if answer.decision == UNJUDGED:
+        parts.append("unjudged")
+    text = f"{name or answer.name}: {', '.join(filter(None, parts))}"
+    return one_line(text.replace(NO_BREAK, " "))
+
+
+def headline(answer: "Answer") -> dict[str, Any]:
+    """Return the answer to a study.
 
     Returns
     -------
@@ -58,39 +90,43 @@ def describe_answer(study: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[
         `kind` (`answer`, `undecided` or `none`), `title`, `probability` (text, may be empty) and
         `sentences`.
     """
-    name = study["class"]
+    study, name = answer.study, answer.label
     if not name:
-        sentences = [_why_none(study), "The network has nothing to say about this study."]
-        return {"kind": "none", "title": "No answer", "probability": "", "sentences": sentences}
-    chosen = _study_set(study, rules)
-    is_clear = chosen == [name] and float(study[name]) >= LEAST_SURE
-    title = _upper(NAMES[name])
-    sentences = [_set_in_words(name, study[name], chosen, rules), *_how_often(study, rules)]
-    if name == "notumor" and int(study["tumor_slices"]):
+        return {"kind": "none", "probability": "", **_no_answer(answer)}
+    probability = answer.probabilities[name]
+    rules = answer.rules
+    is_clear = probability >= LEAST_SURE and (rules is None or answer.set == (name,))
+    sentences = []
+    if rules is not None:
+        sentences = [_set_sentence(answer), *_how_often(answer)]
+    if answer.decision == UNJUDGED:
+        sentences.append("This model has no out-of-distribution check, or no measured reliability.")
+    if name == "notumor" and study["tumor_slices"]:
         count = int(study["tumor_slices"])
-        sentences.append(
-            f"Yet {count} slice{'s' * (count > 1)}, taken alone, would be called tumour: look."
-        )
+        which = "1 slice was" if count == 1 else f"{count} slices were"
+        it = "it" if count == 1 else "them"
+        sentences.append(f"{which} classified as tumour; please review {it}.")
+    if study["gaps"]:
+        sentences.append(_gaps_sentence(study))
     return {
         "kind": "answer" if is_clear else "undecided",
-        "title": title if is_clear else "Undecided",
-        "probability": "" if not is_clear else percent(study[name]),
+        "title": TITLES[name] if is_clear else "Undecided",
+        "probability": percent(probability) if is_clear else "",
         "sentences": sentences,
     }
 
 
-def probability_bars(study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a bar for each class: `name`, `text`, `width` in per cent, `is_answer`."""
-    if not study["class"]:
-        return []
+def probability_bars(answer: "Answer") -> list[dict[str, Any]]:
+    """Return a bar for each class: `class`, `name`, `text`, `width` in per cent, `is_answer`."""
     return [
         {
-            "name": _upper(NAMES[name]),
-            "text": percent(study[name]),
-            "width": round(100 * float(study[name]), 1),
-            "is_answer": name == study["class"],
+            "class": name,
+            "name": _upper("none of the three" if name == "notumor" else NAMES[name]),
+            "text": percent(probability),
+            "width": round(100 * probability, 1),
+            "is_answer": name == answer.label,
         }
-        for name in CLASS_NAMES
+        for name, probability in answer.probabilities.items()
     ]
 
 
@@ -105,77 +141,78 @@ def count_slices(study: Mapping[str, Any]) -> list[tuple[int, str]]:
     ]
 
 
-def describe_slice(row: Mapping[str, Any], rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `answer`, `set` and `reliability` of one slice, in words."""
+def slice_title(answer: "Answer", number: int) -> str:
+    """Return which slice it is, counted from 1 with the total."""
+    total = int(answer.study["slices"])
+    return "The image" if total == 1 else f"Slice {number} of {total}"
+
+
+def describe_slice(row: Mapping[str, Any], rules: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return `answer`, `set` and `reliability` of one classified slice."""
     name = row["class"]
-    found = find_reliability(rules["reliability"], name, float(row[name]))
-    members = " or ".join(NAMES[one] for one in str(row.get("set") or "").split() if one in NAMES)
-    level = _plain(rules["conformal"].get("coverage", 0.9))
-    return {
-        "answer": f"{NAMES[name]}, {percent(row[name])}",
-        "set": f"At {level}: {members or 'none of the four'}.",
-        "reliability": _of_hundred(found, name, "held-out slices") if found else "",
-    }
+    texts = {"answer": f"{NAMES[name]}, {percent(row[name])}", "set": "", "reliability": ""}
+    if rules is not None:
+        members = " or ".join(NAMES[one] for one in row["set"].split())
+        level = _level(rules)
+        texts["set"] = f"At {level}: {members}." if members else f"No class reaches {level}."
+        found = find_reliability(rules["reliability"], name, float(row[name]))
+        texts["reliability"] = _of_hundred(found, name, "held-out slices") if found else ""
+    return texts
 
 
-def list_refusals(rows: pd.DataFrame, most: int) -> list[tuple[str, str]]:
+def list_refusals(slices: pd.DataFrame) -> list[tuple[str, str]]:
     """Return pairs of a reason and the slices that were refused for it."""
-    refused = rows[rows["decision"] != "accepted"]
-    reasons = refused["decision"].str.removeprefix("refused:").str.strip()
+    refused = slices[slices["decision"].str.startswith(REFUSED)]
+    reasons = refused["decision"].str.removeprefix(REFUSED)
     listed = [
-        (_clipped(str(reason)), f"{_ranges(numbers.astype(int).tolist())} ({len(numbers)})")
+        (_clipped(str(reason)), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
         for reason, numbers in refused["slice"].groupby(reasons, sort=False)
     ]
-    return _shortened(listed, most, "other reasons")
+    return _shortened(listed, "other reasons")
 
 
-def list_unreadable(slices: pd.DataFrame, most: int) -> list[tuple[str, str]]:
+def list_unreadable(slices: pd.DataFrame) -> list[tuple[str, str]]:
     """Return pairs of a file's name and what was wrong with it."""
-    bad = slices[slices["error"].fillna("") != ""]
+    bad = slices[slices["error"] != ""]
     listed = [
-        (
-            _clipped(one_line(PurePath(str(path).replace("\\", "/")).name)),
-            _clipped(one_line(str(error).removeprefix(f"{path}: "))),
-        )
+        (_clipped(file_name(path)), _clipped(one_line(str(error).removeprefix(f"{path}: "))))
         for path, error in zip(bad["path"], bad["error"], strict=True)
     ]
-    return _shortened(listed, most, "other files")
+    return _shortened(listed, "other files")
 
 
-def describe_limits(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
+def known_limits(answer: "Answer") -> list[str]:
     """Return what is known to go wrong with the class that was answered."""
-    name = study["class"]
-    if not name:
+    name, rules = answer.label, answer.rules
+    if not name or rules is None:
         return []
     limits = rules["limits"].get(name, {})
     lines = [_missed_tumors(limits)] if name == "notumor" else [_sensitivity(name, limits)]
-    lines += [_wrong_answers(name, limits), _maps(name, limits)]
+    lines += [_predictive_value(name, limits), _overlay_accuracy(name, limits)]
     weakest = rules.get("limits_of_all")
     if weakest:
         lines.append(
-            f"It is weakest on pictures of one origin, {weakest['part']}: "
+            f"It is weakest on images of one origin, {weakest['part']}: "
             f"{_share(weakest, 'accuracy')} of all answers there are right."
         )
     return [line for line in lines if line]
 
 
-def describe_method(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
-    """Return how the answer comes about, in paragraphs."""
-    if not study["class"]:
+def method(answer: "Answer") -> list[str]:
+    """Return how the answer is computed, in paragraphs."""
+    rules = answer.rules
+    if not answer.label or rules is None:
         return []
-    rule = rules["study"]
-    lines = [rule.get("sentence", "")] if int(study["slices"]) > 1 else []
-    coverage = rules["conformal"].get("coverage", 0.9)
-    level = _plain(coverage)
-    lines.append(
-        f"“At {level}”: the classes left are chosen so that, for patients like those they were "
-        f"fitted on, {level} of such sets hold the right one, whichever class that is. “Of 100” "
-        "counts pictures of people that the network had never seen; the range is a 95 % interval "
-        "over patients."
-    )
-    if int(study["slices"]) > 1:
-        lines.append(rule.get("simulation", ""))
-    return [line.replace("  ", " ") for line in lines if line]
+    level, is_series = _level(rules), int(answer.study["slices"]) > 1
+    lines = [
+        rules["study"].get("sentence", "") if is_series else "",
+        f"“At {level}”: the classes that remain are chosen so that, for patients like those they "
+        f"were fitted on, {level} of such sets hold the right one, whichever class that is. “Of "
+        "100” counts images of people that the network had never seen; the range is a 95 % "
+        "interval over patients.",
+        rules["study"].get("simulation", "") if is_series else "",
+    ]
+    return [line for line in lines if line]
 
 
 def percent(probability: float) -> str:
@@ -191,50 +228,81 @@ def percent(probability: float) -> str:
     return f"under{NO_BREAK}1{NO_BREAK}%" if probability < 0.01 else _plain(probability, 0)
 
 
-def _why_none(study: Mapping[str, Any]) -> str:
-    refused, unreadable, total = (int(study[name]) for name in ("refused", "unreadable", "slices"))
-    if not total:
-        return "There is no slice."
-    if refused == total:
-        what = "The slice was refused" if total == 1 else f"All {total} slices were refused"
-    elif unreadable == total:
-        what = "The file could not be read" if total == 1 else f"None of {total} could be read"
-    else:
-        what = f"Of {total} slices {refused} were refused and {unreadable} could not be read"
-    return f"{what}; the reasons are below."
+def file_name(path: Any) -> str:
+    """Return the name of a file without its folders, which may name a patient."""
+    return one_line(PurePath(str(path).replace("\\", "/")).name)
 
 
-def _study_set(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
-    """Return the conformal set of a study; a single slice has that of slices."""
-    section = rules["conformal"] if int(study["accepted"]) == 1 else rules["study"]
-    thresholds = section.get("thresholds") or rules["conformal"]["thresholds"]
-    return [name for name in CLASS_NAMES if 1 - float(study[name]) <= thresholds[name]]
+def ranges(numbers: list[int]) -> str:
+    """Return numbers as text, runs joined.
+
+    Examples
+    --------
+    >>> ranges([1, 2, 3, 8])
+    '1 to 3, 8'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return ", ".join(texts[:12]) + (" …" if len(texts) > 12 else "")
 
 
-def _set_in_words(
-    name: str, probability: float, chosen: list[str], rules: Mapping[str, Any]
-) -> str:
-    level = _plain(rules["conformal"].get("coverage", 0.9))
-    most = f"{_upper(NAMES[name])} is the most probable of the four, at {percent(probability)}"
-    if chosen == [name] and probability < LEAST_SURE:
-        return f"{most}, and more probably it is another."
-    if chosen == [name]:
+def _no_answer(answer: "Answer") -> dict[str, Any]:
+    study, decision = answer.study, answer.decision
+    if decision.startswith(INCOMPLETE):
+        sentences = [
+            _gaps_sentence(study),
+            "No tumour was found in those that were, but that says nothing about the whole brain.",
+        ]
+        return {"title": "Incomplete", "sentences": sentences}
+    counts = [
+        f"{int(study[key])} of {int(study['slices'])} {words}"
+        for key, words in (("refused", "refused"), ("unreadable", "unreadable"))
+        if study[key]
+    ]
+    title = "Could not be read" if decision.startswith(UNREADABLE) else "Refused"
+    if int(study["slices"]) == 1:
+        return {"title": title, "sentences": ["The reason is below."]}
+    return {"title": title, "sentences": [f"Slices: {', '.join(counts)}. The reasons are below."]}
+
+
+def _gaps_sentence(study: Mapping[str, Any]) -> str:
+    if study["gaps"] == 1:
+        return "1 slice inside the brain was not classified."
+    return f"{int(study['gaps'])} slices inside the brain were not classified."
+
+
+def _set_sentence(answer: "Answer") -> str:
+    name, level = answer.label, _level(answer.rules)
+    probability = answer.probabilities[name]
+    most = f"Most probable of the four classes: {NAMES[name]}, at {percent(probability)}"
+    if answer.set == (name,) and probability < LEAST_SURE:
+        return f"{most}; the others together are more probable."
+    if answer.set == (name,) and probability >= answer.rules["conformal"].get("coverage", 0.9):
         return f"At a confidence of {level} no other of the four classes is left."
-    if not chosen:
-        return f"{most}; no class is sure enough to stand at a confidence of {level}."
-    listed = " or ".join(NAMES[member] for member in chosen)
-    if len(chosen) == 1:
-        return f"{most}, yet at a confidence of {level} only {listed} would stand."
+    if answer.set == (name,):
+        second = max(
+            (other for other in CLASS_NAMES if other != name), key=answer.probabilities.get
+        )
+        return f"{most}; next comes {NAMES[second]}, at {percent(answer.probabilities[second])}."
+    if not answer.set:
+        return f"{most}; no class reaches a confidence of {level}."
+    listed = " or ".join(NAMES[member] for member in answer.set)
+    if len(answer.set) == 1:
+        return f"{most}, yet at a confidence of {level} only {listed} remains."
     return f"{most}; at a confidence of {level} it may be {listed}."
 
 
-def _how_often(study: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
-    name = study["class"]
-    is_single = int(study["accepted"]) == 1
-    key = "reliability" if is_single else "study_reliability"
+def _how_often(answer: "Answer") -> list[str]:
+    is_single = int(answer.study["accepted"]) == 1
+    rows = answer.rules.get("reliability" if is_single else "study_reliability") or []
     what = "held-out slices" if is_single else "simulated studies of held-out patients"
-    found = find_reliability(rules.get(key) or [], name, float(study[name]))
-    return [_of_hundred(found, name, what)] if found else []
+    found = find_reliability(rows, answer.label, answer.probabilities[answer.label])
+    return [_of_hundred(found, answer.label, what)] if found else []
 
 
 def _of_hundred(found: Mapping[str, Any], name: str, what: str) -> str:
@@ -245,20 +313,17 @@ def _of_hundred(found: Mapping[str, Any], name: str, what: str) -> str:
         at = f"over {bottom}"
     else:
         at = f"{bottom} to {top}" if found["low"] > 0 else f"under {top}"
-    return f"Of 100 {what} called {NAMES[name]} at {at}{NO_BREAK}%, {count} {_PLURAL[name]}."
+    return f"Of 100 {what} called {NAMES[name]} at {at}{NO_BREAK}%, {count} {_PLURALS[name]}."
 
 
 def _sensitivity(name: str, limits: Mapping[str, Any]) -> str:
     if "sensitivity" not in limits:
         return ""
-    line = (
-        f"Of slices that show a {NAMES[name]} it calls {_share(limits, 'sensitivity')} by the name"
-    )
+    line = f"It recognises {_share(limits, 'sensitivity')} of the slices that show a {NAMES[name]}"
     taken = limits.get("taken_for")
     if not taken:
         return f"{line}."
-    other = f"{NAMES[taken['class']]} ({_plain(taken['share'])})"
-    return f"{line}; it most often takes one for {other}."
+    return f"{line}; the most frequent error is {NAMES[taken['class']]} ({_plain(taken['share'])})."
 
 
 def _missed_tumors(limits: Mapping[str, Any]) -> str:
@@ -267,12 +332,12 @@ def _missed_tumors(limits: Mapping[str, Any]) -> str:
         return ""
     parts = [f"{_plain(one['value'])} of {NAMES[tumor]} slices" for tumor, one in missed.items()]
     return (
-        f"It calls tumours “no tumour”: {', '.join(parts)}. These slices were chosen to show a "
-        "tumour well; a faint or small one is missed more often."
+        f"It misses tumours: {', '.join(parts)}. These slices were chosen to show a tumour well; a "
+        "faint or small one is missed more often."
     )
 
 
-def _wrong_answers(name: str, limits: Mapping[str, Any]) -> str:
+def _predictive_value(name: str, limits: Mapping[str, Any]) -> str:
     if "positive_predictive_value" not in limits:
         return ""
     line = f"Of its answers “{NAMES[name]}” {_share(limits, 'positive_predictive_value')} are right"
@@ -280,10 +345,10 @@ def _wrong_answers(name: str, limits: Mapping[str, Any]) -> str:
     if not really:
         return f"{line}."
     was = "showed no tumour" if really["class"] == "notumor" else f"were {NAMES[really['class']]}"
-    return f"{line}; of all of them {_plain(really['share'])} {was}, the most frequent error."
+    return f"{line}; the most frequent error: {_plain(really['share'])} of them {was}."
 
 
-def _maps(name: str, limits: Mapping[str, Any]) -> str:
+def _overlay_accuracy(name: str, limits: Mapping[str, Any]) -> str:
     if "heat_peak_inside" not in limits:
         return ""
     dice = limits["dice"]["value"]
@@ -303,33 +368,20 @@ def _share(found: Mapping[str, Any], key: str) -> str:
     return f"{_plain(one['value'])} ({low} to {high}{NO_BREAK}%)"
 
 
+def _level(rules: Mapping[str, Any]) -> str:
+    return _plain(rules["conformal"].get("coverage", 0.9))
+
+
 def _plain(share: float, digits: int | None = None) -> str:
     digits = (0 if share >= 0.1 else 1) if digits is None else digits
     return f"{100 * share:.{digits}f}{NO_BREAK}%"
 
 
-def _ranges(numbers: list[int]) -> str:
-    """Return numbers as text, runs joined.
-
-    Examples
-    --------
-    >>> _ranges([0, 1, 2, 7])
-    '0 to 2, 7'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
-    return ", ".join(texts[:12]) + (" …" if len(texts) > 12 else "")
-
-
-def _shortened(listed: list[tuple[str, str]], most: int, others: str) -> list[tuple[str, str]]:
-    if len(listed) <= most:
+def _shortened(listed: list[tuple[str, str]], others: str) -> list[tuple[str, str]]:
+    if len(listed) <= MOST_LINES:
         return listed
-    return [*listed[: most - 1], (f"{len(listed) - most + 1} {others}", "see predictions.csv")]
+    count = len(listed) - MOST_LINES + 1
+    return [*listed[: MOST_LINES - 1], (f"{count} {others}", "see predictions.csv")]
 
 
 def _clipped(text: str, most: int = 90) -> str:

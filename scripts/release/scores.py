@@ -103,7 +103,7 @@ def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -
         logger.info("measuring the robustness of %s", name)
 
         def predict(shown: Iterable[np.ndarray], network: keras.Model = network) -> np.ndarray:
-            return inference.predict_pictures(network, shown)
+            return inference.predict_images(network, shown)
 
         table = corruptions.robustness(predict, images, truth, run.settings.seed)
         tables.append(table.reset_index().assign(model=name, pictures=len(sample),
@@ -139,7 +139,7 @@ def measure_sizes(run: runs.Run, released: keras.Model, sample: pd.DataFrame) ->
     """
     images = read_images(run, sample["path"])
     answers = [
-        inference.predict_pictures(released, shown).argmax(axis=1)
+        inference.predict_images(released, shown).argmax(axis=1)
         for shown in (images, [_enlarged(image) for image in images])
     ]
     same = share(run, answers[0] == answers[1], sample["group"])

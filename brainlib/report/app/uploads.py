@@ -1,51 +1,35 @@
-"""From an upload to files in a folder, under names of our own.
+"""Uploads to answers; nothing of an upload stays on disk.
 
-What a file was called is shown and never used as a path. Archives are read within limits, because
-a small one can hold a disk full of zeros.
+Each file gets a folder of its own, and only the last part of its name, made harmless. Archives are
+unpacked within limits, because a small one can hold a disk full of zeros.
 """
 
 import io
 import os
+import re
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from brainlib.paths import BrainlibError
-
-LIMIT_VARIABLE = "BRAINLIB_UPLOAD_MB"
-"""The environment variable that says how many megabytes the server lets through at a time."""
+from brainlib import imaging
+from brainlib.report import ReportError
+from brainlib.report.answers import Answer, Model
+from brainlib.report.app import LIMIT_VARIABLE
 
 SERVER_MEGABYTES = 10
 """What a Jupyter server lets through unless it is told otherwise; more ends the connection."""
 
 UNPACKED_BYTES = 2_000_000_000
 MOST_FILES = 10_000
+MOST_SLICES, MOST_PIXELS = 3000, 600_000_000
+"""Slices and pixels of one upload that are kept in memory to scroll through."""
+
 _CHUNK = 1 << 20
 _ENTRY = b"PK\x01\x02"  # each file of an archive has one in its list of contents
 _ENCRYPTED = 1
-
-
-class PageError(BrainlibError):
-    """An upload that cannot be taken as it is, or a page that cannot be served."""
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What an upload left in a folder.
-
-    Attributes
-    ----------
-    names : dict of Path to str
-        The files, and what each was called; no two alike.
-    problems : list of str
-        What could not be taken and why, a sentence each.
-    """
-
-    names: dict[Path, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
 
 
 def upload_limit() -> int:
@@ -56,66 +40,106 @@ def upload_limit() -> int:
         return SERVER_MEGABYTES
 
 
-def save_uploads(uploads: Iterable[Mapping[str, Any]], folder: Path) -> Saved:
-    """Write uploads into a folder; of archives, the files in them.
+def read_uploads(
+    model: Model,
+    uploads: Iterable[Mapping[str, Any]],
+    progress: Callable[[int], None] = lambda slices: None,
+) -> tuple[list[Answer], list[str]]:
+    """Read and classify what was uploaded.
 
     Parameters
     ----------
+    model : Model
     uploads : iterable of mappings
-        With `name` and `content` (bytes), as `ipywidgets.FileUpload` gives them.
-    folder : Path
-        An empty folder that exists.
+        With `name` and `content` (bytes), as `ipywidgets.FileUpload` gives them. The files are
+        deleted again before this returns.
+    progress : function
+        Called with the number of slices that were read.
+
+    Returns
+    -------
+    answers : list of Answer
+        In the order of the upload.
+    problems : list of str
+        What was not taken and why, a sentence each.
 
     Raises
     ------
-    OSError
-        Where the folder is full or cannot be written to.
+    ReportError
+        Where nothing of it is a scan, or it is too large for a page.
     """
-    saved = Saved()
-    for upload in sorted(uploads, key=lambda upload: upload["name"]):
-        content = bytes(upload["content"])
-        name = upload["name"]
-        if content[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-            _save_archive(name, content, folder, saved)
-        else:
-            _new_file(name, folder, saved).write_bytes(content)
-    return saved
+    count = pixels = 0
+
+    def watch(one: imaging.ScanSlice) -> None:
+        nonlocal count, pixels
+        count += 1
+        pixels += 0 if one.pixels is None else one.pixels.size
+        if count > MOST_SLICES or pixels > MOST_PIXELS:
+            raise ReportError(
+                f"the upload holds more than {count - 1:,} slices of this size, as many as fit on "
+                "a page: choose fewer files, or use `brainlib classify` with their folder"
+            )
+        if count % 16 == 0:
+            progress(count)
+
+    with tempfile.TemporaryDirectory(prefix="brainlib-upload-") as place:
+        folder = Path(place).resolve()
+        problems = save_uploads(uploads, folder)
+        try:
+            scans = imaging.list_scans(folder, model.plane)
+        except imaging.ImageError as error:
+            reasons = " ".join([*problems, *_passed_over(folder, [])])
+            raise ReportError(
+                reasons or "the upload is empty: choose images, DICOM files or a NIfTI volume."
+            ) from error
+        problems += _passed_over(folder, scans)
+        return list(model.answers(scans, watch, folder)), problems
 
 
-def _save_archive(name: str, content: bytes, folder: Path, saved: Saved) -> None:
-    try:
-        if content.count(_ENTRY) + len(saved.names) > MOST_FILES:
-            raise PageError(f"it holds more than {MOST_FILES:,} files: take it apart")
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _unpack(name, archive, folder, saved)
-    except PageError as error:
-        saved.problems.append(f"{name}: {error}.")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        saved.problems.append(
-            f"{name}: the archive is damaged, or packed in a way that is not known here ({error}); "
-            "pack it again, or upload the files themselves."
-        )
+def save_uploads(uploads: Iterable[Mapping[str, Any]], folder: Path) -> list[str]:
+    """Write uploads into an empty folder; of archives, the files in them.
 
-
-def _unpack(name: str, archive: zipfile.ZipFile, folder: Path, saved: Saved) -> None:
-    # all archives of an upload share the room
-    room = UNPACKED_BYTES - sum(file.stat().st_size for file in saved.names)
-    found = False
-    for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-        if entry.is_dir() or _is_hidden(entry.filename):
+    Returns
+    -------
+    list of str
+        What could not be taken and why, a sentence each.
+    """
+    problems: list[str] = []
+    for upload in uploads:
+        name, content = upload["name"], bytes(upload["content"])
+        if not content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            _new_file(name, folder).write_bytes(content)
             continue
-        found = True
+        try:
+            if content.count(_ENTRY) + len(list(folder.iterdir())) > MOST_FILES:
+                raise ReportError(f"it holds more than {MOST_FILES:,} files: split it")
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                _unpack(archive, folder)
+        except ReportError as error:
+            problems.append(f"{_safe(name)}: {error}.")
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+            problems.append(
+                f"{_safe(name)}: the archive is damaged, or compressed in an unknown way; pack it "
+                "again, or upload the files themselves."
+            )
+    return problems
+
+
+def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
+    # all archives of an upload share the room
+    room = UNPACKED_BYTES - sum(file.stat().st_size for file in folder.rglob("*"))
+    entries = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one)]
+    if not entries:
+        raise ReportError("the archive is empty")
+    for entry in sorted(entries, key=lambda entry: entry.filename):
         if entry.flag_bits & _ENCRYPTED:
-            raise PageError("it is encrypted: unpack it first, then upload the files")
-        file = _new_file(f"{name}/{entry.filename}", folder, saved)
+            raise ReportError("it is encrypted: unpack it first, then upload the files")
+        file = _new_file(entry.filename, folder)
         try:
             room -= _copy(archive, entry, file, room)
         except Exception:
-            del saved.names[file]
             file.unlink(missing_ok=True)
             raise
-    if not found:
-        raise PageError("the archive is empty")
 
 
 def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path, room: int) -> int:
@@ -125,31 +149,37 @@ def _copy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path, room: in
         while chunk := packed.read(_CHUNK):
             written += len(chunk)
             if written > room:
-                raise PageError(
-                    f"unpacked it is larger than {UNPACKED_BYTES / 1e9:.0f} GB: take it apart"
+                raise ReportError(
+                    f"unpacked it is larger than {UNPACKED_BYTES / 1e9:.0f} GB: split it"
                 )
             target.write(chunk)
     return written
 
 
-def _is_hidden(name: str) -> bool:
+def _is_hidden(entry: zipfile.ZipInfo) -> bool:
     """Return whether a file is one of those that a system leaves in archives unasked."""
-    parts = name.replace("\\", "/").split("/")
+    parts = entry.filename.replace("\\", "/").split("/")
     return parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts if part.strip("."))
 
 
-def _new_file(name: str, folder: Path, saved: Saved) -> Path:
-    """Return where to write the next file; only an ending that is known is kept."""
-    from brainlib.imaging.scans import SCAN_SUFFIXES  # here, so that serving loads no images
+def _new_file(name: str, folder: Path) -> Path:
+    place = folder / f"{len(list(folder.iterdir())):05d}"
+    place.mkdir()
+    return place / _safe(name)
 
-    suffixes = sorted(SCAN_SUFFIXES, key=len, reverse=True)
-    suffix = next((end for end in suffixes if name.lower().endswith(end)), "")
-    file = folder / f"{len(saved.names):05d}{suffix}"
-    taken = set(saved.names.values())
-    number = 2
-    shown = name
-    while shown in taken:
-        shown = f"{name} ({number})"
-        number += 1
-    saved.names[file] = shown
-    return file
+
+def _safe(name: str) -> str:
+    """Return the last part of a name, without what a file system or a terminal would act on."""
+    last = re.split(r"[\\/]", name)[-1]
+    shown = "".join(letter if letter.isprintable() else " " for letter in last).strip(" .")
+    return shown.encode("utf-8", "replace")[-200:].decode("utf-8", "ignore") or "unnamed"
+
+
+def _passed_over(folder: Path, scans: list[imaging.Scan]) -> Iterator[str]:
+    """Name what is no scan, file by file where they are few."""
+    seen = {scan.file for scan in scans} | {one.file for scan in scans for one in scan.frames}
+    names = [file.name for file in sorted(folder.rglob("*")) if file.is_file() and file not in seen]
+    if len(names) > 5:
+        yield f"{len(names)} files are no image, no DICOM and no NIfTI, and were passed over."
+    else:
+        yield from (f"{name}: it is no image, no DICOM and no NIfTI." for name in names)

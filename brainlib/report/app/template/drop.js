@@ -3,6 +3,7 @@
 (() => {
   const open = HTMLInputElement.prototype.click;
   let dropped = null;
+  let waiting = null;
 
   HTMLInputElement.prototype.click = function () {
     if (this.type !== "file") return open.call(this);
@@ -21,13 +22,40 @@
     const size = Array.from(this.files).reduce((sum, file) => sum + file.size, 0) / 1e6;
     const box = document.querySelector(".brainlib-drop");
     document.querySelector(".brainlib-toolarge")?.remove();
-    if (size < megabytes) return;
+    if (size < megabytes) return hideOldAnswer();
     event.stopImmediatePropagation();
     const line = document.createElement("div");
     line.className = "brainlib-problems brainlib-toolarge";
     line.textContent = `These files have ${Math.ceil(size)} MB, and ${megabytes} MB at a time can ` +
       "be taken: choose fewer, one series at a time.";
     box.after(line);
+  }
+
+  // From the drop until the kernel has it, the answer to an earlier scan must not be on the page.
+  function hideOldAnswer() {
+    const page = document.querySelector(".brainlib-page");
+    page.classList.add("brainlib-waiting");
+    new MutationObserver((_, observer) => {
+      observer.disconnect();
+      page.classList.remove("brainlib-waiting");
+    }).observe(page.querySelector(".brainlib-status"), { childList: true, subtree: true });
+  }
+
+  // A drop while an upload is being read waits for its end; of several the last one counts.
+  async function hand(files) {
+    waiting = files;
+    for (;;) {
+      const button = document.querySelector(".brainlib-drop .widget-upload");
+      if (waiting !== files) return;
+      if (button && !button.disabled) {
+        waiting = null;
+        dropped = files;
+        button.click();
+        dropped = null;
+        return;
+      }
+      await new Promise((later) => setTimeout(later, 100));
+    }
   }
 
   async function collect(transfer) {
@@ -58,10 +86,6 @@
     event.preventDefault();
     marked(false);
     const files = await collect(event.dataTransfer);
-    const button = document.querySelector(".brainlib-drop .widget-upload");
-    if (!files.length || !button || button.disabled) return;
-    dropped = files;
-    button.click();
-    dropped = null;
+    if (files.length) hand(files);
   });
 })();

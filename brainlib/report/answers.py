@@ -1,0 +1,378 @@
+"""Any scan to an answer: `brainlib.load()` and what a call of it returns."""
+
+import io
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from brainlib import CLASS_NAMES, imaging, inference
+from brainlib.imaging.errors import one_line
+from brainlib.paths import BrainlibError
+from brainlib.report import ReportError, words
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PICTURED = 4
+"""Slices that a report shows at most: more would not fit on two pages."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Answer:
+    """What the network says about one scan: an image, a volume or a series.
+
+    Attributes
+    ----------
+    study : mapping
+        A row of `studies.csv`: counts of slices, class, probabilities, `deciding`, `decision`.
+    slices : DataFrame
+        The rows of `predictions.csv` that it was pooled from.
+    pixels : dict of int to uint8 array of shape (height, width)
+        The slices to show, by their number.
+    model : Model
+
+    Examples
+    --------
+    >>> import brainlib, numpy as np
+    >>> answer = brainlib.load()(np.zeros((224, 224), np.uint8))
+    >>> answer
+    Answer(array: refused: it is blank)
+    >>> answer.label, answer.decision
+    (None, 'refused: it is blank')
+    """
+
+    study: Mapping[str, Any]
+    slices: pd.DataFrame
+    pixels: Mapping[int, np.ndarray]
+    model: "Model"
+    _maps: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file or series, without folders, which may name a patient."""
+        return words.file_name(self.study["series"] or self.study["path"])
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class; None where there is no answer, and `decision` says why."""
+        return self.study["class"] or None
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The probability of each class, in the order of `CLASS_NAMES`; empty without an answer."""
+        return {name: float(self.study[name]) for name in CLASS_NAMES} if self.label else {}
+
+    @property
+    def set(self) -> tuple[str, ...]:
+        """The conformal set: the classes that cannot be ruled out; empty without rules."""
+        if self.rules is None or not self.label:
+            return ()
+        section = self.rules["conformal"] if self.study["accepted"] == 1 else self.rules["study"]
+        limits = section.get("thresholds") or self.rules["conformal"]["thresholds"]
+        return tuple(name for name, p in self.probabilities.items() if 1 - p <= limits[name])
+
+    @property
+    def decision(self) -> str:
+        """`accepted`, `unjudged: …`, `incomplete: …`, `refused: …` or `unreadable: …`."""
+        return self.study["decision"]
+
+    @property
+    def deciding(self) -> list[int]:
+        """Numbers of the slices that decided, from 1, the most telling first."""
+        return [int(number) for number in str(self.study["deciding"]).replace(".0", "").split()]
+
+    @property
+    def rules(self) -> Mapping[str, Any] | None:
+        """The rules of the model."""
+        return self.model.classifier.rules
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain Python values, ready for JSON."""
+        counts = ("slices", "accepted", "refused", "unreadable", "gaps", "tumor_slices")
+        return {
+            "name": self.name,
+            "path": str(self.study["path"]),
+            "label": self.label,
+            "probabilities": self.probabilities,
+            "set": list(self.set),
+            "decision": one_line(self.decision.replace(f"{self.study['path']}: ", "")),
+            **{name: int(self.study[name]) for name in counts},
+            "deciding": self.deciding,
+        }
+
+    def maps(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return outline and heat map of a slice, in its own pixels; None where none are drawn.
+
+        An answer without tumour has no heat map: it would colour what speaks for an absence.
+        """
+        row = self.slices[self.slices["slice"] == number].iloc[0]
+        if number not in self._maps:
+            self._maps[number] = (None, None)
+            if row["class"] and self.model.drawer is not None:
+                from brainlib import explain
+
+                drawn = explain.draw_maps(self.model.drawer, [self.pixels[number]])
+                self._maps[number] = next(iter(drawn.in_pictures()))
+        outline, heat_map = self._maps[number]
+        return outline, None if row["class"] == "notumor" else heat_map
+
+    def show(self, number: int | None = None) -> "Image.Image":
+        """Return a slice with the outline drawn on it, which a notebook displays.
+
+        Parameters
+        ----------
+        number : int, optional
+            Of the slice, from 1; by default the one that decided.
+
+        Raises
+        ------
+        ReportError
+            Where there is no such slice, or none that could be read.
+        """
+        from brainlib.report import drawing
+
+        numbers = [number] if number is not None else [*self.deciding, *self.pixels]
+        if not numbers or numbers[0] not in self.pixels:
+            raise ReportError(f"{self.name} has no slice {number or ''} to show".replace("  ", " "))
+        chosen = numbers[0]
+        return drawing.draw_slice(
+            self.pixels[chosen], self.maps(chosen)[0], plane=self.plane_of(chosen)
+        )
+
+    def plane_of(self, number: int) -> str:
+        """Return the plane of a slice, empty where its file does not say."""
+        return str(self.slices.loc[self.slices["slice"] == number, "plane"].iloc[0])
+
+    def report(self, path: Path | str) -> Path:
+        """Write the report as one HTML file."""
+        from brainlib.report import html
+
+        return html.write_report(path, self)
+
+    def __str__(self) -> str:
+        return words.line(self)
+
+    def __repr__(self) -> str:
+        return f"Answer({words.line(self)})"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(words.line(self))}</p>"
+
+
+class Answers(list):
+    """Answers to several scans; a list that prints one a line."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows of `studies.csv`."""
+        return pd.DataFrame([one.study for one in self], columns=list(inference.STUDY_COLUMNS))
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "Answers()"
+
+
+class Model:
+    """A classifier that takes scans in any form.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    plane : str
+        How volumes are cut: `acquired`, `axial`, `coronal` or `sagittal`.
+    """
+
+    def __init__(self, classifier: inference.Classifier, plane: str = "acquired") -> None:
+        self.classifier, self.plane = classifier, plane
+
+    @cached_property
+    def drawer(self) -> Any:
+        """What draws the maps; None for a model that draws none, or whose file for it is absent."""
+        from brainlib import explain
+
+        try:
+            return explain.open_drawer(self.classifier.model, self.classifier.engine)
+        except BrainlibError as error:
+            self.drawer_error = str(error)
+            return None
+
+    drawer_error = ""
+    """Why no maps can be drawn."""
+
+    def __call__(self, scan: Any) -> Answer | Answers:
+        """Classify a scan, or several.
+
+        Parameters
+        ----------
+        scan : path, array, PIL image, bytes, or a list of these
+            A path names an image, a DICOM file, a NIfTI volume, or a folder of them. An array is a
+            grey image (height, width), an RGB image (height, width, 3), or slices of one study
+            (n, height, width); values that are not uint8 are scaled from their percentiles 0.5 and
+            99.5. Bytes are the content of a file.
+
+        Returns
+        -------
+        Answer, or Answers
+            `Answers` for a list, and for a folder or archive with several studies.
+
+        Raises
+        ------
+        ReportError, ImageError
+            Where there is nothing that could be a scan.
+        """
+        if isinstance(scan, list | tuple):
+            return Answers(answer for one in scan for answer in self._answers_to(one))
+        answers = list(self._answers_to(scan))
+        return answers[0] if len(answers) == 1 else Answers(answers)
+
+    def _answers_to(self, scan: Any) -> Iterator[Answer]:
+        if isinstance(scan, np.ndarray):
+            yield from self._answer(_slices_of(scan))
+        elif isinstance(scan, str | Path):
+            path = Path(scan).expanduser().absolute()
+            yield from self.answers(imaging.list_scans(path, self.plane))
+        else:
+            with tempfile.TemporaryDirectory(prefix="brainlib-scan-") as folder:
+                file = Path(folder).resolve() / "scan"
+                file.write_bytes(_content_of(scan))
+                yield from self.answers(imaging.list_scans(file, self.plane), hidden=file.parent)
+
+    def answers(
+        self,
+        scans: Iterable[imaging.Scan],
+        progress: Callable[[imaging.ScanSlice], None] = lambda one: None,
+        hidden: Path | None = None,
+    ) -> Iterator[Answer]:
+        """Give an answer for each scan, in order; one part of them is in memory at a time.
+
+        Parameters
+        ----------
+        scans : iterable of Scan
+            As `imaging.list_scans` gives them.
+        progress : function
+            Called with each slice that was read.
+        hidden : Path, optional
+            A temporary folder that no answer should name.
+        """
+        for part in inference.cut(scans):
+            read = (one for scan in part for one in inference.read_slices(scan, self.plane))
+            yield from self._answer(read, progress, hidden)
+
+    def _answer(
+        self,
+        slices: Iterable[imaging.ScanSlice],
+        progress: Callable[[imaging.ScanSlice], None] = lambda one: None,
+        hidden: Path | None = None,
+    ) -> Iterator[Answer]:
+        read: list[imaging.ScanSlice] = []
+
+        def reading() -> Iterator[imaging.ScanSlice]:
+            for one in slices:
+                read.append(one)
+                progress(one)
+                yield one
+
+        table = inference.classify(self.classifier, reading())
+        if hidden is not None:
+            folder = rf"{re.escape(str(hidden))}/(\d{{5}}/)?"
+            names = ["path", "series", "error"]
+            table[names] = table[names].replace(rf"{folder}|^\d{{5}}/", "", regex=True)
+            keys = pd.Series([one.series or str(one.file) for one in read], dtype=object)
+            table["series"] = _distinct(table["series"], keys)
+        studies = inference.summarise(self.classifier, table).to_dict("records")
+        for study in studies:
+            rows = table[table["series"].where(table["series"] != "", table["path"]) == (
+                study["series"])]  # fmt: skip
+            pixels = {
+                int(table.at[row, "slice"]): read[row].pixels
+                for row in rows.index
+                if read[row].pixels is not None
+            }
+            yield Answer(study, rows.reset_index(drop=True), pixels, self)
+
+
+def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") -> Model:
+    """Load a model that takes scans in any form.
+
+    Parameters
+    ----------
+    model : path of a model file
+        The released model by default.
+    engine : str
+        `onnx`, which needs no TensorFlow, or `keras`.
+    plane : str
+        How volumes are cut: `acquired`, `axial`, `coronal` or `sagittal`.
+
+    Raises
+    ------
+    BrainlibError
+        Where the model, its engine, its gate or its rules cannot be opened.
+
+    Examples
+    --------
+    >>> import brainlib
+    >>> model = brainlib.load()
+    >>> model("scan.dcm").show()  # doctest: +SKIP
+    """
+    return Model(inference.open_classifier(model, engine), plane)
+
+
+def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
+    """Return the slices of an array as `Model` takes it."""
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "buif":
+        raise ReportError(
+            f"an array of shape {array.shape} and type {array.dtype} is no scan: give numbers of "
+            "shape (height, width), (height, width, 3) or (n, height, width)"
+        )
+    grey = _to_uint8(array)
+    if array.ndim == 3 and array.shape[-1] in (3, 4):
+        grey = np.rint(grey[..., :3] @ [0.299, 0.587, 0.114]).astype(np.uint8)
+    stack = grey if grey.ndim == 3 else grey[np.newaxis]
+    return [
+        imaging.ScanSlice(Path("array"), "array", number, pixels=np.ascontiguousarray(pixels))
+        for number, pixels in enumerate(stack)
+    ]
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
+    values = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
+    low, high = np.percentile(values, (0.5, 99.5))
+    if high <= low:
+        low, high = values.min(), values.max()
+    return np.rint((values.clip(low, high) - low) * (255 / ((high - low) or 1))).astype(np.uint8)
+
+
+def _content_of(scan: Any) -> bytes:
+    """Return the content of a file for bytes, a binary file or a PIL image."""
+    if isinstance(scan, bytes | bytearray | memoryview):
+        return bytes(scan)
+    if hasattr(scan, "read"):
+        return scan.read()
+    if not hasattr(scan, "save"):
+        raise ReportError(
+            f"a {type(scan).__name__} is no scan: give a path, an array, a PIL image, the bytes of "
+            "a file, or a list of these"
+        )
+    stream = io.BytesIO()
+    scan.save(stream, "TIFF")  # which takes every mode
+    return stream.getvalue()
+
+
+def _distinct(names: pd.Series, keys: pd.Series) -> list[str]:
+    """Return names with a number where they are the same for another key."""
+    shown: dict[str, str] = {}
+    for name, key in zip(names, keys, strict=True):
+        if key not in shown:
+            same = sum(one == name or one.startswith(f"{name} (") for one in shown.values())
+            shown[key] = f"{name} ({same + 1})" if same else name
+    return [shown[key] for key in keys]
