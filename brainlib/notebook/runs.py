@@ -36,6 +36,8 @@ PROFILE_VARIABLE = "BRAINLIB_PROFILE"
 PLUGINS_VARIABLE = "BRAINLIB_PLUGINS"
 SMOKE_OUTPUT = "runs/smoke"
 SMOKE_PATIENTS, SMOKE_SLICES = 24, 3
+MAXIMUM_LINE = 300
+"""Characters of a line of JSON that holds a whole mapping."""
 
 _PACKAGES = ("brainlib", "keras", "tensorflow", "numpy", "pandas", "scikit-learn", "matplotlib")
 _WRITTEN = (".png", ".csv", ".json", ".keras", ".html")
@@ -357,7 +359,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def to_json(content: Any, indent: str = "") -> str:
-    """Return content as JSON, a line for each mapping that holds no other.
+    """Return content as JSON, a line for each short mapping of plain values.
 
     Examples
     --------
@@ -366,16 +368,20 @@ def to_json(content: Any, indent: str = "") -> str:
       "accuracy": {"value": 0.9, "low": 0.8}
     }
     """
-    nested = content.values() if isinstance(content, Mapping) else ()
-    if not indent or any(isinstance(value, (Mapping, list)) for value in nested):
-        inner = indent + "  "
-        lines = [f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {to_json(value, inner)}"
-                 for key, value in content.items()]  # fmt: skip
-        return "{\n" + ",\n".join(lines) + f"\n{indent}}}" if lines else "{}"
-    if isinstance(content, list) and any(isinstance(value, Mapping) for value in content):
-        rows = [f"{indent}  {to_json(value, indent + '  ')}" for value in content]
-        return "[\n" + ",\n".join(rows) + f"\n{indent}]"
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    if not isinstance(content, (dict, list)) or not content:
+        return text
+    is_dict = isinstance(content, dict)
+    values = list(content.values()) if is_dict else content
+    is_flat = not any(isinstance(value, (dict, list)) for value in values)
+    if indent and is_flat and len(text) < MAXIMUM_LINE:
+        return text
+    keys = [f"{json.dumps(str(key), ensure_ascii=False)}: " if is_dict else "" for key in content]
+    inner = f"{indent}  "
+    pairs = zip(keys, values, strict=True)
+    lines = [f"{inner}{key}{to_json(value, inner)}" for key, value in pairs]
+    start, end = "{}" if is_dict else "[]"
+    return "\n".join([start, ",\n".join(lines), f"{indent}{end}"])
 
 
 def _injected_names(variables: Mapping[str, Any]) -> list[str]:
