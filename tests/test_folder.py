@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from brainlib import CLASS_NAMES, imaging, inference, paths
-from brainlib.inference import folder
+from brainlib.inference import classifier, folder
 from brainlib.models import engines
 
 CLASSES = list(CLASS_NAMES)
@@ -69,7 +69,7 @@ def task(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(folder, "PART_PICTURES", 8)
+    monkeypatch.setattr(classifier, "CHUNK", 8)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_each_slice_of_a_mixed_folder_is_one_row_in_order(task, tmp_path):
     expected[20:20] = ["00020.nii"]
     expected[11:11] = ["00010v.nii.gz"] * 4
     assert [Path(path).name for path in table["path"]] == expected
-    assert table.loc[table["series"] == "00010v.nii.gz", "slice"].tolist() == [0, 1, 2, 3]
+    assert table.loc[table["series"] == "00010v.nii.gz", "slice"].tolist() == [1, 2, 3, 4]
     bad = table["error"] != ""
     assert table.loc[bad, "series"].tolist() == ["00004.png", "00020.nii"]
     assert (table.loc[bad, "class"] == "").all() and table.loc[bad, CLASSES].isna().all().all()
@@ -169,11 +169,11 @@ def test_a_process_that_was_killed_goes_on(task, tmp_path, read):
         "from pathlib import Path\n"
         "from brainlib import imaging, inference\n"
         "from brainlib.inference import folder\n"
-        "folder.PART_PICTURES, answer = 8, folder.answer_part\n"
+        "folder.classifier.CHUNK, answer = 8, folder.classify_part\n"
         "def slowly(*arguments, **named):\n"
         "    time.sleep(0.3)\n"
         "    return answer(*arguments, **named)\n"
-        "folder.answer_part = slowly\n"
+        "folder.classify_part = slowly\n"
         "model, place, output = map(Path, sys.argv[1:])\n"
         "inference.classify_scans(imaging.list_scans(place), output, inference.Task(model))\n"
     )
@@ -238,19 +238,13 @@ def test_a_full_disk_is_said_and_costs_nothing_that_is_done(
             patch.setattr(folder.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(full))
         with pytest.raises(inference.InferenceError, match="No space left") as said:
             classify(place, output, task)
-    assert str(output) in str(said.value) and "make room" in str(said.value)
+    assert str(output) in str(said.value) and "free some space" in str(said.value)
     kept = 2 if where == "a part" else 4
     assert len(list((output / "predictions.parts").glob("*.studies.csv"))) == kept
     assert not list(output.glob(".predictions*")) and not list(output.glob("*.csv"))
     read.clear()
     classify(place, output, task)
     assert len(read) == max(0, 30 - 8 * kept)
-
-
-def test_an_output_that_is_no_folder_is_said(task, tmp_path):
-    (tmp_path / "out").write_text("a file", encoding="utf-8")
-    with pytest.raises(inference.InferenceError, match="cannot be written"):
-        classify(draw(tmp_path / "scans", 2), tmp_path / "out", task)
 
 
 def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_path, monkeypatch):
@@ -269,19 +263,6 @@ def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_
     assert "holds no slice" in table.loc["00005.png", "error"]
 
 
-def test_scans_of_one_name_from_two_folders_stay_two_studies(task, tmp_path):
-    scans = [
-        scan for name in ("here", "there") for scan in imaging.list_scans(draw(tmp_path / name, 3))
-    ]
-    _, series = inference.classify_scans(scans, tmp_path / "out", task)
-    assert len(pd.read_csv(series)) == 6
-
-
-def test_a_folder_without_a_scan_gives_tables_without_a_row(task, tmp_path):
-    files = inference.classify_scans([], tmp_path / "out", task)
-    assert [len(pd.read_csv(file)) for file in files] == [0, 0]
-
-
 def test_memory_does_not_grow_with_the_number_of_pictures(task, tmp_path, monkeypatch):
     """Pixels and tables of what is done are let go; the list of scans alone grows."""
     monkeypatch.setattr(folder, "_cores", lambda: 2)
@@ -295,15 +276,12 @@ def test_memory_does_not_grow_with_the_number_of_pictures(task, tmp_path, monkey
             weakref.finalize(thing, count, kind, None, -1)
         return thing
 
-    read_scan, answer_batch = imaging.read_scan, folder.answer_batch
+    read_scan = imaging.read_scan
     monkeypatch.setattr(
         imaging, "read_scan", lambda *scan: (count("slices", one) for one in read_scan(*scan))
     )
-    monkeypatch.setattr(
-        folder, "answer_batch", lambda *batch: count("tables", answer_batch(*batch))
-    )
     classify(draw(tmp_path / "scans", 400), tmp_path / "out", task)
-    assert 0 < most["slices"] <= 2 * 8 * 2 and 0 < most["tables"] <= 4  # two parts of 8 at work
+    assert 0 < most["slices"] <= 2 * 8 * 2  # two parts of 8 at work
 
 
 def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
@@ -313,27 +291,6 @@ def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError) as kept:  # as a notebook keeps the last traceback
         classify(place, tmp_path / "out", task)
     assert threading.active_count() == before, kept
-
-
-def test_slices_are_read_while_others_are_classified(task, tmp_path, monkeypatch):
-    """The first ten are answered once the eleventh is being read: in turn that would never be."""
-    monkeypatch.setattr(folder.in_batches, "__defaults__", (10,))
-    read_scan, answer_batch = imaging.read_scan, folder.answer_batch
-    scans = imaging.list_scans(draw(tmp_path / "scans", 30))
-    eleventh = threading.Event()
-
-    def read(scan, *args):
-        if scan == scans[10]:
-            eleventh.set()
-        return read_scan(scan, *args)
-
-    def answer(*batch):
-        assert eleventh.wait(timeout=60), "no slice is read while others wait for their answer"
-        return answer_batch(*batch)
-
-    monkeypatch.setattr(imaging, "read_scan", read)
-    monkeypatch.setattr(folder, "answer_batch", answer)
-    assert len(folder.classify_part(scans, task)) == 30
 
 
 @pytest.mark.parametrize("name", ["brain_tumor", "seed_cnn_official"])
@@ -355,23 +312,55 @@ def test_the_engines_agree_on_the_released_files(name, tmp_path):
         task = inference.Task(model, engine)
         classify(tmp_path / "scans", tmp_path / engine, task)
         table = inference.read_predictions(tmp_path / engine / "predictions.csv")
-        answers.append(folder.classify_part(imaging.list_scans(tmp_path / "scans"), task)[CLASSES])
+        scans = imaging.list_scans(tmp_path / "scans")
+        opened = inference.open_classifier(model, engine)
+        plain = replace(opened, gate=None)  # which would refuse the noise
+        slices = (one for scan in scans for one in inference.read_slices(scan))
+        answers.append(inference.classify(plain, slices)[CLASSES])
         assert len(table) == 4
     for answer in answers[1:]:
         np.testing.assert_allclose(answer, answers[0], rtol=0, atol=1e-4)
 
 
-def test_one_picture_needs_no_tensorflow(task, tmp_path):
-    place = draw(tmp_path / "scans", 1)
+def test_a_folder_is_written_by_one_run_at_a_time(task, tmp_path):
     program = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from brainlib import imaging, inference\n"
-        "scans = imaging.list_scans(sys.argv[2])\n"
-        "inference.classify_scans(scans, sys.argv[3], inference.Task(Path(sys.argv[1])))\n"
-        "heavy = {'tensorflow', 'keras', 'sklearn', 'scipy', 'matplotlib', 'distributed'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom brainlib import paths\n"
+        "with paths.locked(Path(sys.argv[1])):\n"
+        "    print('owned', flush=True)\n    time.sleep(99)\n"
     )
-    command = [sys.executable, "-c", program, task.model, place, tmp_path / "out"]
-    subprocess.run(command, check=True)
-    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 1
+    place, output = draw(tmp_path / "scans", 9), tmp_path / "out"
+    owner = subprocess.Popen([sys.executable, "-c", program, output], stdout=subprocess.PIPE)
+    assert owner.stdout.readline() == b"owned\n"
+    with pytest.raises(paths.BrainlibError, match=f"written by process {owner.pid}"):
+        classify(place, output, task)
+    owner.kill()
+    owner.communicate()
+    leftover = output / ".predictions-abcd1234.csv"
+    leftover.touch()
+    classify(place, output, task)  # the lock of a killed process stops nobody
+    assert sorted(file.name for file in output.iterdir()) == ["predictions.csv", "studies.csv"]
+
+
+def test_tables_of_scans_that_changed_meanwhile_are_not_joined(task, tmp_path, monkeypatch):
+    place, write = draw(tmp_path / "scans", 20), folder.write_part
+
+    def change(parts, number, rows):
+        Image.new("L", (9, 9), 7).save(place / "00000.png")
+        write(parts, number, rows)
+
+    monkeypatch.setattr(folder, "write_part", change)
+    with pytest.raises(inference.InferenceError, match="changed while"):
+        classify(place, tmp_path / "out", task)
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_quoted_and_comes_back(task, tmp_path):
+    names = ["=cmd|x.png", "+1.png", "-1.png", "@a.png", "'=a.png", "plain.png"]
+    for name in names:
+        Image.new("L", (8, 8), grey_of(2)).save(draw(tmp_path / "scans", 0) / name)
+    _, series = inference.classify_scans(
+        imaging.list_scans(tmp_path / "scans"), tmp_path / "out", task
+    )
+    cells = pd.read_csv(series)["series"]
+    assert not cells.str.startswith(("=", "+", "-", "@")).any()
+    assert set(inference.read_studies(series)["series"]) == set(names)

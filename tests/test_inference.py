@@ -1,8 +1,10 @@
-"""Answers: a row for each picture, in order, whatever its size, and bad ones say what is wrong."""
+"""Answers: a row for each slice, in order, whatever its size, and one call for any scan."""
 
+import io
+import subprocess
+import sys
 from pathlib import Path
 
-import keras
 import nibabel
 import numpy as np
 import pandas as pd
@@ -11,45 +13,25 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from brainlib import CLASS_NAMES, evaluation, imaging, inference, models, report
-from brainlib.data import phantom, splits
+import brainlib
+from brainlib import CLASS_NAMES, evaluation, imaging, inference, report
+from brainlib.data import splits
 from brainlib.notebook import choosing, runs
+from brainlib.report import answers
 
 CLASSES = list(CLASS_NAMES)
 BAND = 64
 """Grey values that the model by brightness gives to each class."""
 
 
-@pytest.fixture(scope="module")
-def by_brightness():
-    """Build a model that is sure of class 0 below grey 64, of class 1 below 128, and so on."""
-    pixels = keras.Input((None, None, 1))
-    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / BAND)(pixels))
-    model = keras.Model(pixels, keras.layers.Dense(4, activation="softmax")(mean))
-    steps = np.arange(4)
-    model.layers[-1].set_weights([50.0 * steps[np.newaxis], -25.0 * steps * (steps + 1)])
-    return model
+def by_brightness(pixels):
+    """Stand in for a network: sure of class 0 below grey 64, of class 1 below 128, and so on."""
+    number = pixels.mean(axis=(1, 2, 3)) // BAND
+    return np.eye(4, dtype=np.float32)[number.astype(int)] * 0.97 + 0.0075
 
 
-@pytest.fixture(scope="module")
-def network():
-    return models.build_model("seed_cnn")
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom") / "small"
-    return phantom.write_phantom(folder, patients=4, slices=4, size=64)
-
-
-def classifier(model, **rules_and_gate):
-    return inference.Classifier(
-        model.predict_on_batch, Path("model.keras"), "keras", **rules_and_gate
-    )
-
-
-def opened(files):
-    return (one for file in files for one in imaging.open_scans(file))
+def classifier(predict=by_brightness, **parts):
+    return inference.Classifier(predict, Path("model.keras"), "keras", **parts)
 
 
 def flat(number, size=(8, 8)):
@@ -57,7 +39,7 @@ def flat(number, size=(8, 8)):
 
 
 def draw(folder, names):
-    """Write one picture of each class after the other, and return their paths."""
+    """Write one image of each class after the other, and return their paths."""
     files = [folder / name for name in names]
     for number, file in enumerate(files):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,206 +47,82 @@ def draw(folder, names):
     return files
 
 
-def test_answers_keep_the_order_of_the_pictures(by_brightness):
+def opened(files):
+    return (one for file in files for one in imaging.open_scans(file))
+
+
+def a_slice(number, pixels=None, series="a", **others):
+    return imaging.ScanSlice(Path("a.nii"), series, number, pixels=pixels, **others)
+
+
+@pytest.fixture
+def dark_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        inference.classifier.gate,
+        "refuse",
+        lambda _, pixels: "it is dark" if pixels.max() < 9 else "",
+    )
+
+
+def test_answers_keep_the_order_of_the_images_and_large_chunks_are_short():
     batches = []
 
-    def answer(batch):
-        batches.append(len(batch))
-        return by_brightness.predict_on_batch(batch)
+    def predict(batch):
+        batches.append(batch.shape)
+        return by_brightness(batch)
 
-    sizes = [(8, 8)] * 130 + [(8, 8), (8, 9)] * 3 + [(9, 8)] * 2
-    pictures = (flat(number, size) for number, size in enumerate(sizes))
-    probabilities = inference.predict_pictures(answer, pictures)
-    assert probabilities.shape == (len(sizes), 4) and probabilities.dtype == np.float32
-    np.testing.assert_array_equal(probabilities.argmax(axis=1), np.arange(len(sizes)) % 4)
-    assert sum(batches) == len(sizes) and batches[:3] == [64, 64, 3] and batches[-1] == 2
+    sizes = [(8, 8)] * 70 + [(8, 8), (8, 9)] * 3 + [(9, 8)] * 2
+    slices = [a_slice(number, flat(number, size)) for number, size in enumerate(sizes)]
+    table = inference.classify(classifier(predict), slices)
+    assert table["class"].tolist() == [CLASSES[number % 4] for number in range(len(sizes))]
+    assert table["slice"].tolist() == list(range(1, len(sizes) + 1))
+    assert sum(shape[0] for shape in batches) == len(sizes) and len(batches) <= 6
+    batches.clear()
+    inference.classify(
+        classifier(predict), (a_slice(n, np.zeros((3000, 3000), np.uint8)) for n in range(3))
+    )
+    assert [shape[0] for shape in batches] == [1, 1, 1]
+    assert inference.predict_images(predict, []).shape == (0, 4)
+    assert len(inference.classify(classifier(predict), [])) == 0
 
 
-def test_no_picture_gives_no_row(by_brightness):
-    assert inference.predict_pictures(by_brightness, []).shape == (0, 4)
-
-
-def test_a_picture_cut_short_has_its_reason_and_the_others_their_answers(by_brightness, tmp_path):
+def test_an_image_cut_short_has_its_reason_and_the_others_their_answers(tmp_path):
     files = draw(tmp_path, [f"{number}.png" for number in range(6)])
     files[2].write_bytes(files[2].read_bytes()[:50])
-    files[5].write_text("no picture", encoding="utf-8")
-    table = inference.classify(classifier(by_brightness), opened(files))
+    files[5].write_text("no image", encoding="utf-8")
+    table = inference.classify(classifier(), opened(files))
     assert table.columns.tolist() == list(inference.COLUMNS)
     assert table["path"].tolist() == [str(file) for file in files]
-    good = [0, 1, 3, 4]
-    assert table.loc[good, "class"].tolist() == [CLASSES[number % 4] for number in good]
-    assert (table.loc[good, "error"] == "").all()
-    np.testing.assert_allclose(table.loc[good, CLASSES].sum(axis="columns"), 1, rtol=1e-6)
-    bad = table.loc[[2, 5]]
-    assert bad[CLASSES].isna().all().all()
+    good, bad = table.loc[[0, 1, 3, 4]], table.loc[[2, 5]]
+    assert good["class"].tolist() == [CLASSES[number % 4] for number in good.index]
+    assert (good["error"] == "").all()
+    assert bad[CLASSES].isna().all().all() and (bad["error"] != "").all()
     assert (bad[["class", "set", "decision"]] == "").all().all()
-    for file, error in zip([files[2], files[5]], bad["error"], strict=True):
-        assert f"{file}: cannot be read as a picture" in error
 
 
-def test_pictures_that_all_fail_are_all_named(by_brightness, tmp_path):
-    files = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    for file in files:
-        file.write_bytes(b"")
-    table = inference.classify(classifier(by_brightness), opened(files))
-    assert (table["class"] == "").all() and (table["error"] != "").all()
-    assert table.columns.tolist() == list(inference.COLUMNS)
+def test_grey_rgb_and_alpha_are_one_image(tmp_path):
+    for mode in ("L", "RGB", "RGBA"):
+        Image.fromarray(flat(2, (40, 30))).convert(mode).save(tmp_path / f"{mode}.png")
+    table = inference.classify(classifier(), imaging.open_scans(tmp_path))
+    assert table["class"].tolist() == ["notumor"] * 3
 
 
-def test_grey_rgb_and_alpha_are_one_picture_and_any_size_is_answered(network, collection, tmp_path):
-    source = next((collection / "Training" / "glioma").iterdir())
-    with Image.open(source) as picture:
-        for mode in ("L", "RGB", "RGBA"):
-            picture.convert("L").convert(mode).save(tmp_path / f"{mode}.png")
-        picture.resize((301, 97)).save(tmp_path / "wide.bmp")
-        picture.resize((1, 1)).save(tmp_path / "tiny.tif")
-    table = inference.classify(classifier(network), imaging.open_scans(tmp_path)).set_index("path")
-    table.index = table.index.str.rsplit("/").str[-1]
-    np.testing.assert_allclose(table[CLASSES].sum(axis="columns"), 1, rtol=1e-5)
-    assert len(table) == 5 and (table["error"] == "").all()
-    for name in ("RGB.png", "RGBA.png"):
-        np.testing.assert_allclose(
-            table.loc[name, CLASSES].astype(float), table.loc["L.png", CLASSES].astype(float),
-            rtol=1e-5,
-        )  # fmt: skip
-
-
-def test_a_picture_that_is_named_is_taken_whatever_it_is_called(by_brightness, tmp_path):
-    file = draw(tmp_path, ["scan.png"])[0].rename(tmp_path / "scan")
-    table = inference.classify(classifier(by_brightness), imaging.open_scans(file))
-    assert table["class"].tolist() == [CLASSES[0]]
-
-
-def test_the_slices_of_a_volume_are_rows_of_one_series(by_brightness, tmp_path):
-    volume = np.stack([np.full((20, 20), 30 + 10 * number) for number in range(4)], axis=-1)
-    volume[0, 0, :] = 0
-    nibabel.save(nibabel.Nifti1Image(volume.astype(np.uint8), np.eye(4)), tmp_path / "head.nii.gz")
-    table = inference.classify(classifier(by_brightness), imaging.open_scans(tmp_path, "axial"))
-    assert table["slice"].tolist() == [0, 1, 2, 3] and (table["plane"] == "axial").all()
-    assert table["series"].unique().tolist() == ["head.nii.gz"]
-    assert (table["class"] != "").all() and (table["error"] == "").all()
-    shown = choosing.readable(imaging.list_scans(tmp_path, "axial"), 2, "axial")
-    assert [one.number for one in shown] == [0, 1]
-
-
-def test_the_pictures_of_a_run_are_those_named_or_some_of_the_test_pictures(collection, tmp_path):
-    files = draw(tmp_path, ["1.png", "2.png"])
-    named = runs.start("04_infer", {"pictures": str(tmp_path), "source": "no/such/folder"})
-    assert [one.file for one in choosing.choose_scans(named)] == files
-    variables = {"source": str(collection), "seed": 1}
-    chosen, again = (
-        [one.file for one in choosing.choose_scans(runs.start("04_infer", variables), count=3)]
-        for _ in range(2)
-    )
-    assert chosen == again and len(set(chosen)) == 3
-    assert all(path.is_file() and path.is_relative_to(collection / "Testing") for path in chosen)
-
-
-def test_predictions_of_a_fold_are_a_prediction_table(by_brightness, tmp_path):
-    names = [f"{name}/{number}.png" for number in range(5) for name in CLASS_NAMES]
-    draw(tmp_path, names)
+def test_predictions_of_a_fold_are_a_prediction_table(tmp_path):
+    draw(tmp_path, [f"{name}/{number}.png" for number in range(5) for name in CLASS_NAMES])
     table = runs.open_collection(str(tmp_path)).table
-    split = splits.make_split(table, "patient", fold=3)
-    tested = splits.subset(table, split, "test")
+    tested = splits.subset(table, splits.make_split(table, "patient", fold=3), "test")
     predictions = inference.predict_table(by_brightness, tested, tmp_path, fold=3)
     evaluation.check_predictions(predictions)
     assert predictions["path"].tolist() == tested["path"].tolist()
     assert (predictions["fold"] == 3).all() and not predictions["twin_in_training"].any()
     np.testing.assert_array_equal(predictions[CLASSES].idxmax(axis="columns"), predictions["label"])
-    predictions.to_csv(tmp_path / "table.csv", index=False)
-    pd.testing.assert_frame_equal(
-        evaluation.read_predictions(tmp_path / "table.csv")[CLASSES], predictions[CLASSES]
-    )
 
 
-def test_answers_are_the_same_in_any_company(by_brightness, tmp_path):
-    names = [f"{number:03}.png" for number in range(150)]
-    files = draw(tmp_path, names)
-    together = inference.classify(classifier(by_brightness), opened(files))
-    alone = [
-        inference.classify(classifier(by_brightness), opened([file]))["class"].item()
-        for file in files[::29]
-    ]
-    assert together["class"].tolist() == [CLASSES[number % 4] for number in range(150)]
-    assert together["class"].tolist()[::29] == alone
-
-
-def test_without_a_gate_an_answer_says_that_nobody_judged_it(by_brightness, tmp_path):
-    table = inference.classify(classifier(by_brightness), opened(draw(tmp_path, ["a.png"])))
-    assert table["decision"].tolist() == [inference.UNJUDGED] and table["set"].tolist() == [""]
-
-
-def test_a_set_holds_every_class_within_its_threshold(by_brightness, tmp_path):
-    thresholds = {"glioma": 0.9, "meningioma": 1.0, "notumor": 0.0, "pituitary": 0.0}
+def test_a_set_holds_every_class_within_its_threshold():
+    thresholds = {"glioma": 0.995, "meningioma": 1.0, "notumor": 0.0, "pituitary": 0.0}
     rules = {"conformal": {"coverage": 0.9, "thresholds": thresholds}}
-    files = draw(tmp_path, ["a.png", "b.png"])
-    table = inference.classify(classifier(by_brightness, rules=rules), opened(files))
-    assert table["set"].tolist() == ["glioma meningioma", "meningioma"]
-
-
-def test_a_slice_that_is_refused_has_a_reason_and_no_answer(by_brightness, tmp_path, monkeypatch):
-    def refuse(_, pixels):
-        return "it is too bright" if pixels.mean() > 128 else ""
-
-    monkeypatch.setattr(inference.classifier.gate, "refuse", refuse)
-    files = draw(tmp_path, [f"{number}.png" for number in range(4)])
-    table = inference.classify(classifier(by_brightness, gate="any"), opened(files))
-    refused = "refused: it is too bright"
-    assert table["decision"].tolist() == ["accepted", "accepted", refused, refused]
-    assert table["class"].tolist() == ["glioma", "meningioma", "", ""]
-    assert table.loc[2:, CLASSES].isna().all().all() and (table.loc[2:, "error"] == "").all()
-
-
-@pytest.fixture(scope="module")
-def released():
-    return inference.open_classifier("model/brain_tumor.keras")
-
-
-def test_a_report_is_written_for_as_many_studies_as_are_asked_for(released, collection, tmp_path):
-    folder = tmp_path / "a folder"
-    for name in ("glioma", "notumor"):
-        source = next((collection / "Training" / name).iterdir())
-        folder.mkdir(exist_ok=True)
-        with Image.open(source) as picture:
-            picture.resize((160, 160)).save(folder / f"<{name}>.png")
-    Image.new("L", (90, 90)).save(folder / "blank.png")
-    scans = imaging.list_scans(folder)
-    task = inference.Task(released.model)
-    written = inference.classify_scans(scans, tmp_path, task)
-    predictions = inference.read_predictions(written[0])
-    studies = inference.read_studies(written[1])
-    assert predictions["decision"].str.startswith("refused: it is blank").sum() == 1
-    for most in (2, 9):
-        reports = report.write_reports(
-            released, scans, predictions, studies, tmp_path / "reports", most
-        )
-        assert len(reports) == min(most, 3)
-    pages = [path.read_text(encoding="utf-8") for path in reports]
-    assert "&lt;glioma&gt;.png" in pages[0] and "<glioma>" not in pages[0]
-    assert all("not a medical device" in page for page in pages)
-
-
-def test_a_model_without_gate_and_rules_has_no_report(by_brightness, tmp_path):
-    with pytest.raises(report.ReportError, match="no gate or no rules"):
-        report.write_reports(
-            classifier(by_brightness), [], pd.DataFrame(), pd.DataFrame(), tmp_path
-        )
-
-
-def test_pictures_of_one_name_in_two_folders_are_two_studies(tmp_path):
-    draw(tmp_path, [f"Testing/{name}/1.png" for name in CLASS_NAMES])
-    scans = choosing.choose_scans(runs.start("04_infer", {"source": str(tmp_path)}))
-    assert len({scan.series for scan in scans}) == len(scans) == 4
-    slices = choosing.readable(scans, 4)
-    assert [one.series for one in slices] == [scan.series for scan in scans]
-
-
-def test_large_pictures_are_held_in_small_numbers():
-    large = [
-        imaging.ScanSlice(Path(str(n)), pixels=np.zeros((3000, 3000), np.uint8)) for n in range(5)
-    ]
-    sizes = [len(batch) for batch in inference.classifier.in_batches(large)]
-    assert sizes == [2, 2, 1]
+    table = inference.classify(classifier(rules=rules), [a_slice(0, flat(0)), a_slice(1, flat(1))])
+    assert table["set"].tolist() == ["glioma meningioma", "glioma meningioma"]
 
 
 @pytest.mark.parametrize(
@@ -275,15 +133,166 @@ def test_large_pictures_are_held_in_small_numbers():
         ("", "accepted"),
     ],
 )
-def test_what_a_file_says_it_was_taken_with_counts(
-    by_brightness, tmp_path, monkeypatch, modality, decision
-):
+def test_the_modality_that_a_file_states_counts(tmp_path, monkeypatch, modality, decision):
     monkeypatch.setattr(inference.classifier.gate, "refuse", lambda *_: "")
     header = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
     header.Modality = modality
     header.save_as(tmp_path / "slice.dcm")
-    table = inference.classify(
-        classifier(by_brightness, gate="any"), imaging.open_scans(tmp_path / "slice.dcm")
-    )
+    table = inference.classify(classifier(gate="any"), imaging.open_scans(tmp_path / "slice.dcm"))
     assert table["decision"].tolist() == [decision]
     assert bool(table["class"].item()) == (decision == "accepted")
+
+
+DARK, HEALTHY, TUMOR = np.zeros((8, 8), np.uint8), flat(2), flat(0)
+
+
+@pytest.mark.parametrize(
+    ("slices", "label", "decision"),
+    [
+        ([HEALTHY] * 3, "notumor", "accepted"),
+        ([DARK, HEALTHY, HEALTHY, DARK], "notumor", "accepted"),
+        ([HEALTHY, DARK, HEALTHY], "", "incomplete: 1 slice inside the brain was not classified"),
+        ([HEALTHY, None, DARK, HEALTHY], "",
+         "incomplete: 2 slices inside the brain were not classified"),
+        ([HEALTHY, HEALTHY, None], "", "incomplete: 1 slice inside the brain was not classified"),
+        ([TUMOR, DARK, TUMOR], "glioma", "accepted"),
+        ([DARK, DARK], "", "refused: it is dark"),
+        ([None], "", "unreadable: it is broken"),
+    ],
+)  # fmt: skip
+def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, label, decision):
+    read = [a_slice(number, pixels, error="" if pixels is not None else "it is broken")
+            for number, pixels in enumerate(slices)]  # fmt: skip
+    rules = {"conformal": {"thresholds": dict.fromkeys(CLASSES, 0.5)},
+             "study": inference.classifier.MEAN_RULE}  # fmt: skip
+    judge = classifier(gate="any", rules=rules)
+    study = inference.summarise(judge, inference.classify(judge, read)).iloc[0]
+    assert (study["class"], study["decision"]) == (label, decision)
+    assert study[CLASSES].isna().all() == (label == "")
+
+
+def test_without_a_gate_an_answer_says_that_nobody_judged_it():
+    table = inference.classify(classifier(), [a_slice(0, TUMOR)])
+    assert table["decision"].tolist() == [inference.UNJUDGED] and table["set"].tolist() == [""]
+    assert inference.summarise(classifier(), table)["decision"].tolist() == [inference.UNJUDGED]
+
+
+def test_the_scans_of_a_run_are_those_named_or_some_of_the_test_images(tmp_path):
+    files = draw(tmp_path / "mine", ["1.png", "2.png"])
+    named = runs.start("04_infer", {"pictures": str(tmp_path / "mine"), "source": "no/such/folder"})
+    assert [one.file for one in choosing.choose_scans(named)] == files
+    draw(tmp_path / "data", [f"Testing/{name}/1.png" for name in CLASS_NAMES])
+    scans = choosing.choose_scans(runs.start("04_infer", {"source": str(tmp_path / "data")}))
+    assert len({scan.series for scan in scans}) == len(scans) == 4, "of one name, yet four studies"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return brainlib.load()
+
+
+@pytest.fixture(scope="module")
+def head():
+    """Draw a disc with a bright ring, which the gate takes or refuses, but always the same."""
+    rows, columns = np.mgrid[-1:1:90j, -1:1:90j]
+    radius = np.hypot(rows, columns)
+    return ((radius < 0.7) * 90 + (abs(radius - 0.75) < 0.05) * 200).astype(np.uint8)
+
+
+def test_one_call_answers_a_scan_in_any_form(model, head, tmp_path):
+    file = tmp_path / "head.png"
+    Image.fromarray(head).save(file)
+    expected = model(file).to_dict()
+    forms = [
+        str(file), file.read_bytes(), io.BytesIO(file.read_bytes()), Image.open(file), head,
+        np.stack([head] * 3, axis=-1), head[np.newaxis], head[np.newaxis, ..., np.newaxis],
+        tmp_path,
+    ]  # fmt: skip
+    for form in forms:
+        found = model(form).to_dict()
+        assert found["decision"] == expected["decision"] and found["label"] == expected["label"]
+        assert found["probabilities"] == expected["probabilities"]
+    both = model([file, head])
+    assert len(both) == 2 and len(repr(both).splitlines()) == 2
+    assert both.to_frame()["decision"].tolist() == [expected["decision"]] * 2
+
+
+def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):
+    model = answers.Model(classifier(), "axial")
+    volume = np.stack([flat(0, (20, 20))] * 4)
+    volume[2] += BAND
+    for answer in (model(volume), model(volume.astype(float))):
+        assert answer.study["slices"] == 4 and answer.label == "glioma"
+    volume[:, 0, 0] = 0
+    nibabel.save(nibabel.Nifti1Image(volume.T, np.eye(4)), tmp_path / "a.nii.gz")
+    answer = model(tmp_path / "a.nii.gz")
+    assert sorted(answer.pixels) == [1, 2, 3, 4] and answer.name == "a.nii.gz"
+    assert answer.show(2).size == (560, 560)
+    with pytest.raises(report.ReportError, match="no slice 9"):
+        answer.show(9)
+
+
+def test_what_is_no_scan_is_said(model, tmp_path):
+    for wrong in (7, np.zeros(5), np.array(["x"])):
+        with pytest.raises(report.ReportError, match="is no scan"):
+            model(wrong)
+    answer = model(b"junk")
+    assert answer.decision.startswith("unreadable") and answer.label is None
+    assert str(tempfile_root()) not in repr(answer) + str(answer.to_dict())
+
+
+def tempfile_root():
+    import tempfile
+
+    return Path(tempfile.gettempdir()).resolve() / "brainlib-scan-"
+
+
+def test_two_folders_with_images_of_one_name_are_two_answers(tmp_path):
+    draw(tmp_path, ["a/1.png", "b/1.png"])
+    found = answers.Model(classifier())([tmp_path / "a" / "1.png", tmp_path / "b" / "1.png"])
+    assert [one.label for one in found] == ["glioma", "meningioma"]
+
+
+def test_the_door_opens_quickly_and_without_tensorflow(head, tmp_path):
+    Image.fromarray(head).save(tmp_path / "head.png")
+    program = (
+        "import sys, time\nstart = time.process_time()\nimport brainlib\n"
+        "assert time.process_time() - start < 0.5\n"
+        "assert not {'numpy', 'pandas'} & set(sys.modules)\n"
+        "brainlib.load()(sys.argv[1]).show()\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'matplotlib', 'distributed', 'IPython'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "head.png"], check=True, cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("folder")
+    for name in ("<glioma>.png", "$a$b.png", "=cmd.png"):
+        Image.fromarray(np.full((90, 90), 7, np.uint8)).save(folder / name)
+    return folder
+
+
+def test_a_folder_gets_a_report_for_each_study_and_a_summary(model, collection, tmp_path):
+    scans = imaging.list_scans(collection)
+    task = inference.Task(model.classifier.model)
+    written = inference.classify_scans(scans, tmp_path, task)
+    assert "\n'=cmd.png," in written[1].read_text() or ",'=cmd.png," in written[0].read_text()
+    predictions, studies = (
+        inference.read_predictions(written[0]), inference.read_studies(written[1]),
+    )  # fmt: skip
+    assert set(studies["series"]) == {"<glioma>.png", "$a$b.png", "=cmd.png"}
+    files = report.write_reports(model, scans, predictions, studies, tmp_path / "reports")
+    assert {file.name for file in files} == {"glioma.html", "a-b.html", "cmd.html"}
+    for page in (*files, tmp_path / "reports" / "index.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "<glioma>" not in text and "not a medical device" in text
+    assert all(f'href="{file.name}"' in text for file in files)
+
+
+def test_a_model_without_gate_and_rules_has_no_report(tmp_path):
+    with pytest.raises(inference.InferenceError, match="no gate or no rules"):
+        report.write_reports(
+            answers.Model(classifier()), [], pd.DataFrame(), pd.DataFrame(), tmp_path
+        )
