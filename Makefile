@@ -7,7 +7,7 @@ HEALTHY_SCAN ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab app reproduce release ablate readme bench lock clean
+.PHONY: help setup run test lab app reproduce release ablate bench pages verify audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,31 +30,40 @@ test: setup ## what CI runs on each Python: lint, unit tests, notebooks
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest --nbval
 
-lab: setup ## open JupyterLab on the notebooks
-	BRAINLIB_UPLOAD_MB=500 $(BIN)/jupyter lab notebooks \
+lab: setup ## JupyterLab on a copy of the notebooks, in runs/lab
+	mkdir -p runs/lab && cp -n notebooks/*.ipynb runs/lab/
+	BRAINLIB_UPLOAD_MB=500 $(BIN)/jupyter lab runs/lab \
 		--ServerApp.tornado_settings='{"websocket_max_message_size": 508000000}'
 
-app: setup ## the page: drop a scan, see the answer (127.0.0.1 only)
+app: setup ## the app: drop a scan, see the answer (127.0.0.1 only)
 	$(BIN)/python -m brainlib app
 
-reproduce: setup ## trainings, release and evaluation on the real data, into figures/ and model/
+reproduce: setup ## every released result from the data, into figures/ and model/
 	$(BIN)/python -m scripts.reproduce --resume
-	$(BIN)/python -m scripts.readme
+	$(BIN)/python -m scripts.pages
 
-release: setup ## the released files of the trainings in model/, measured; HEALTHY_SCAN=path
+release: setup ## released files of the trainings in model/, measured; HEALTHY_SCAN=path
 	$(BIN)/python -m scripts.release --healthy-scan "$(HEALTHY_SCAN)"
-	$(BIN)/python -m scripts.readme
+	$(BIN)/python -m scripts.pages
 
-ablate: setup ## what each part brings, and an unknown tumour: short trainings, into model/
-	$(BIN)/python -m scripts.ablation recipe
-	$(BIN)/python -m scripts.ablation unknown
-	$(BIN)/python -m scripts.readme
+ablate: setup ## contribution of each part of the network: short trainings
+	$(BIN)/python -m scripts.ablation
+	$(BIN)/python -m scripts.pages
 
-readme: setup ## write the measured results into README.md, MODEL_CARD.md and DATASET.md
-	$(BIN)/python -m scripts.readme
+bench: setup ## speed, side by side with the naive way
+	$(BIN)/python -m scripts.benchmark
+	$(BIN)/python -m scripts.pages
 
-bench: setup ## measure speed, side by side in one run, into figures/bench*.csv
-	$(BIN)/python -m scripts.bench
+pages: setup ## numbers of README, model card and datasheet, from model/metrics.json
+	$(BIN)/python -m scripts.pages
+
+verify: setup ## evaluate the released files again and compare with model/metrics.json
+	$(BIN)/python -m scripts.verify
+
+audit: setup ## known vulnerabilities and licences of the dependencies
+	$(PYTHON) -m venv runs/pip-audit && runs/pip-audit/bin/pip install --quiet pip-audit
+	$(BIN)/python -m scripts.licences
+	runs/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.10 --extra dev --no-emit-index-url \
