@@ -11,13 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-import papermill
 import pytest
 from test_folder import draw, write_model
 
 from brainlib import imaging, inference
-from brainlib.inference import cluster, folder
+from brainlib.inference import classifier, cluster, folder
 from brainlib.notebook import pipeline
+from brainlib.notebook.runs import NotebookError
 
 WORKERS = 3
 
@@ -66,7 +66,7 @@ def task(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(folder, "PART_PICTURES", 8)
+    monkeypatch.setattr(classifier, "CHUNK", 8)
     monkeypatch.setattr(cluster, "LEAST_WAITING", 1)
 
 
@@ -124,7 +124,7 @@ def test_a_killed_worker_costs_the_part_it_was_at(address, task, tmp_path, monke
     scans = imaging.list_scans(draw(tmp_path / "scans", 150))
     here = inference.classify_scans(scans, tmp_path / "here", task)
     log, killed = tmp_path / "log.csv", []
-    monkeypatch.setattr(folder, "answer_part", noted(folder.answer_part, log, 0.4))
+    monkeypatch.setattr(folder, "classify_part", noted(folder.classify_part, log, 0.4))
     killer = threading.Thread(target=kill_one_at_work, args=(log, killed))
     killer.start()
     there = inference.classify_scans(scans, tmp_path / "there", task, address)
@@ -142,35 +142,10 @@ def test_a_killed_worker_costs_the_part_it_was_at(address, task, tmp_path, monke
     assert first == pid and second != pid
 
 
-def test_the_cluster_holds_few_items_at_a_time(address):
-    waiting, most = 0, 0
-
-    def items():
-        nonlocal waiting, most
-        for number in range(60):
-            waiting += 1
-            most = max(most, waiting)
-            yield number
-
-    results = {}
-    for place, result, error in cluster.spread(str, items(), address):
-        assert error is None
-        results[place] = result
-        waiting -= 1
-    assert results == {number: str(number) for number in range(60)}
-    assert most <= 2 * WORKERS
-
-
 def test_workers_without_the_function_are_told_what_to_install(address):
     with pytest.raises(inference.InferenceError, match="same version of brainlib") as said:
         list(cluster.spread(str, [Absent()], address))
     assert "no_such_module" in str(said.value)
-
-
-def test_what_fails_is_given_and_the_rest_goes_on(address):
-    outcomes = {place: error for place, _, error in cluster.spread(int, ["1", "x", "3"], address)}
-    assert outcomes[0] is None and outcomes[2] is None
-    assert isinstance(outcomes[1], ValueError)
 
 
 def test_a_worker_with_another_model_is_refused(address, task, tmp_path, monkeypatch):
@@ -202,11 +177,11 @@ def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(address, task, tmp_
 def a_training():
     """Return what stands in for a training: it leaves a history, better for a higher rate."""
 
-    def learn(step, place):
+    def learn(step, target):
         import os
         from pathlib import Path
 
-        folder = Path(step.output(place[1])) / "model"
+        folder = Path(step.output(target[1])) / "model"
         folder.mkdir(parents=True)
         rate, fold = step.parameters["learning_rate"], step.parameters["fold"]
         if rate > 1:
@@ -228,7 +203,7 @@ def test_a_sweep_runs_on_the_cluster_and_is_judged_by_validation(
     steps = pipeline.sweep_steps("seed_cnn", values, epochs=2)
     assert len({step.folder for step in steps}) == len({step.name for step in steps}) == 6
     output = str(tmp_path / "out")
-    with pytest.raises(pipeline.PipelineError, match="2 of 6 steps failed") as said:
+    with pytest.raises(NotebookError, match="2 of 6 steps failed") as said:
         pipeline.run(steps, "phantom", output, seed=0, scheduler=address)
     shown = capsys.readouterr().err
     for fold in (0, 1):
@@ -253,25 +228,13 @@ def test_a_sweep_runs_on_the_cluster_and_is_judged_by_validation(
         ({"output": ["x"]}, {}, "no parameter 'output'"),
         ({"fold": []}, {}, "a value for each"),
         ({}, {}, "at least one parameter"),
-        ({"fold": [0]}, {"hold_out": 0.0}, "validation pictures"),
-        ({"hold_out": [0.0, 0.2]}, {}, "validation pictures"),
+        ({"fold": [0]}, {"hold_out": 0.0}, "validation images"),
+        ({"hold_out": [0.0, 0.2]}, {}, "validation images"),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(values, common, reason):
-    with pytest.raises(pipeline.PipelineError, match=reason):
+    with pytest.raises(NotebookError, match=reason):
         pipeline.sweep_steps("seed_cnn", values, **common)
-
-
-def test_a_notebook_that_fails_is_told_in_a_line(tmp_path, monkeypatch):
-    def fail(*_):
-        raise papermill.PapermillExecutionError(3, 7, "x", "ImageError", "no pictures", ["..."])
-
-    monkeypatch.setattr(pipeline, "_announce_and_execute", fail)
-    step = pipeline.sweep_steps("seed_cnn", {"fold": [1]})[0]
-    with pytest.raises(
-        pipeline.PipelineError, match=r"cell 7 of .*fold-1\.ipynb raised ImageError"
-    ):
-        pipeline._attempt(step, ("phantom", "out", 0, tmp_path))
 
 
 def test_an_address_without_a_scheduler_is_said(task, tmp_path, monkeypatch):
@@ -287,7 +250,7 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
 ):  # the last one: the cluster does not come back
     address, processes = dask
     log = tmp_path / "log.csv"
-    monkeypatch.setattr(folder, "answer_part", noted(folder.answer_part, log, 0.2))
+    monkeypatch.setattr(folder, "classify_part", noted(folder.classify_part, log, 0.2))
     scans = imaging.list_scans(draw(tmp_path / "scans", 200))
 
     def kill():
@@ -305,7 +268,7 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
     kept = len(list((tmp_path / "out" / "predictions.parts").glob("*.studies.csv")))
     monkeypatch.undo()
     read, read_scan = [], imaging.read_scan
-    monkeypatch.setattr(folder, "PART_PICTURES", 8)
+    monkeypatch.setattr(classifier, "CHUNK", 8)
     monkeypatch.setattr(
         imaging, "read_scan", lambda scan, plane: read.append(scan) or read_scan(scan, plane)
     )
