@@ -21,15 +21,15 @@ def test_a_command_says_in_one_line_what_a_user_can_mend():
 
 def test_a_missing_source_is_one_line(monkeypatch, capsys, tmp_path):
     def execute(*_):
-        raise papermill.PapermillExecutionError(3, 7, "x", "DatasetError", "no folder", ["..."])
+        raise papermill.PapermillExecutionError(3, 7, "x", "BrainlibError", "no folder", ["..."])
 
-    monkeypatch.setattr(pipeline, "_announce_and_execute", execute)
+    monkeypatch.setattr(pipeline, "execute", execute)
     monkeypatch.setattr(
         sys, "argv", ["brainlib", "run", "--source", "no/such", "--output", str(tmp_path)]
     )
     assert cli.main() == 2
     told = capsys.readouterr().err
-    assert "raised DatasetError: no folder" in told and told.count("\n") == 1
+    assert "raised BrainlibError: no folder" in told and told.count("\n") == 1
 
 
 def test_a_folder_that_is_absent_names_the_sources():
@@ -39,5 +39,5 @@ def test_a_folder_that_is_absent_names_the_sources():
 
 def test_a_source_is_added_by_one_entry(monkeypatch, tmp_path):
     monkeypatch.setitem(SOURCES, "mine", lambda seed: datasets.open_folder(tmp_path / str(seed)))
-    with pytest.raises(datasets.DatasetError, match="7 is not a folder"):
+    with pytest.raises(BrainlibError, match="7 is not a folder"):
         open_collection("mine", seed=7)

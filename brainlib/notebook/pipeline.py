@@ -1,8 +1,4 @@
-"""Notebooks in order, each executed with papermill.
-
-`steps` says what is executed, here it is, one after the other, side by side or on a cluster;
-`publishing` makes of it what is committed.
-"""
+"""Notebooks in order, each executed with papermill: in turn, side by side, or on a cluster."""
 
 import itertools
 import logging
@@ -10,78 +6,156 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pandas as pd
 from tqdm.auto import tqdm
 
-from brainlib import paths
+from brainlib import evaluation, paths
 from brainlib.notebook import runs
-from brainlib.notebook.publishing import publish, summary
-from brainlib.notebook.steps import (
-    NOTEBOOKS,
-    PipelineError,
-    Step,
-    demo_steps,
-    summarise_sweep,
-    sweep_steps,
-)
+from brainlib.notebook.runs import NotebookError
 
-__all__ = [
-    "NOTEBOOKS",
-    "PipelineError",
-    "Step",
-    "demo_steps",
-    "execute",
-    "is_finished",
-    "publish",
-    "run",
-    "summarise_sweep",
-    "summary",
-    "sweep_steps",
-]
+NOTEBOOKS = tuple(runs.SETTINGS)
 
-Outcome = tuple[int, Path | None, BaseException | None]
-"""The place of a step in its list, and the executed notebook or what went wrong."""
+_NOISE = (
+    "I0000 ", "[IPKernelApp]", "WARNING: All log messages", "Input Notebook", "Output Notebook",
+    "Executing Cell", "Ending Cell", "<Figure", "VBox(",
+)  # fmt: skip
+
+Target = tuple[str, str, int, Path]
+"""Source, output folder, seed, and the folder of the executed notebooks."""
+
+Outcome = tuple[int, BaseException | None]
+"""The index of a step, and what went wrong with it."""
 
 logger = logging.getLogger("brainlib")
 
 
-def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> Path:
-    """Execute one notebook with papermill and return the executed copy.
+@dataclass(frozen=True)
+class Step:
+    """One execution of a notebook.
 
-    Progress goes to standard error as it happens. The executed copy is written after every cell,
-    so that a run that stops shows where.
+    Attributes
+    ----------
+    notebook : str
+        A key of `runs.SETTINGS`.
+    parameters : dict
+        What papermill passes, beside source, output and seed.
+    suffix : str
+        Tells executions of the same notebook apart. Steps with a suffix do not need each other.
+    folder : str
+        Below the output folder, where this step writes; empty: the output folder itself.
     """
-    import papermill
 
-    target = executed / f"{step.name}.ipynb"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        paths.project_root() / "notebooks" / f"{step.notebook}.ipynb",
-        target,
-        parameters={
-            "source": source,
-            "output": step.output(output),
-            "seed": seed,
-            **step.parameters,
-        },
-        cwd=paths.project_root(),
-        kernel_name="python3",
-        log_output=True,
-        progress_bar=False,
-    )
-    return target
+    notebook: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+    folder: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the executed copy."""
+        return f"{self.notebook}{self.suffix}"
+
+    def output(self, output: str) -> str:
+        """Return the folder that this step writes to."""
+        return f"{output}/{self.folder}" if self.folder else output
+
+
+def demo_steps(
+    output: str,
+    epochs: int,
+    protocol: str = "patient",
+    model: str = runs.TrainSettings.model,
+) -> list[Step]:
+    """Return explore, train, evaluate and infer, each once; 0 epochs: as the recipe says."""
+    name = runs.run_name(model, protocol, 0)
+    return [
+        Step("01_explore"),
+        Step("02_train", {"model": model, "protocol": protocol, "fold": 0, "epochs": epochs}),
+        Step("03_evaluate", {"predictions": f"{output}/{evaluation.tables.PUBLISHED}"}),
+        Step("04_infer", {"model": f"{output}/model/{name}.keras", "engine": "keras"}),
+    ]
+
+
+def sweep_steps(model: str, values: Mapping[str, Sequence[Any]], **common: Any) -> list[Step]:
+    """Return a training for each combination of values, each into a folder of its own.
+
+    Parameters
+    ----------
+    model : str
+        A key of `models.MODELS`.
+    values : mapping of str to sequence
+        Parameters of `02_train` and the values that each is to have in turn.
+    **common
+        Parameters that are the same in all trainings.
+
+    Raises
+    ------
+    NotebookError
+        Where `02_train` has no such parameter, there are no values, or nothing is held out for
+        validation, by which a sweep is judged.
+
+    Examples
+    --------
+    >>> steps = sweep_steps("seed_cnn", {"learning_rate": [0.001, 0.01], "fold": [0, 1]}, epochs=3)
+    >>> steps[1].folder
+    'sweeps/seed_cnn/learning_rate-0.001_fold-1'
+    """
+    known = {parameter.name for parameter in fields(runs.TrainSettings)}
+    known -= {"source", "output", "model"}
+    unknown = [name for name in (*values, *common) if name not in known]
+    if unknown:
+        raise NotebookError(
+            f"02_train has no parameter {unknown[0]!r} to sweep: choose from "
+            f"{', '.join(sorted(known))}"
+        )
+    if not values or not all(map(len, values.values())):
+        raise NotebookError("a sweep needs at least one parameter, and a value for each")
+    if 0 in (*values.get("hold_out", ()), common.get("hold_out", 1)):
+        raise NotebookError(
+            "hold_out is 0, and a sweep is judged by its validation images: give it 0.1 or more"
+        )
+    steps = []
+    for combination in itertools.product(*map(dict.fromkeys, values.values())):
+        chosen = dict(zip(values, combination, strict=True))
+        name = "_".join(f"{key}-{value}" for key, value in chosen.items())
+        parameters = {"model": model, **common, **chosen}
+        steps.append(Step("02_train", parameters, f"-{model}-{name}", f"sweeps/{model}/{name}"))
+    return steps
+
+
+def summarise_sweep(steps: list[Step], output: str) -> pd.DataFrame:
+    """Return what each training of a sweep reached on its validation images.
+
+    Returns
+    -------
+    DataFrame
+        A row for each step: its parameters, `epochs_trained`, `validation_accuracy` and
+        `validation_log_loss` after the last epoch; empty where it left no history.
+    """
+    rows = []
+    for step in steps:
+        folder, name = _model_files(step, output)
+        file = folder / f"{name}.history.csv"
+        last = pd.read_csv(file).iloc[-1] if file.is_file() else {}
+        reached = {"epochs_trained": last.get("epoch"),
+                   "validation_accuracy": last.get("validation_accuracy"),
+                   "validation_log_loss": last.get("validation_loss")}  # fmt: skip
+        rows.append(step.parameters | reached)
+    return pd.DataFrame(rows).astype({"epochs_trained": "Int64"})
 
 
 def run(
     steps: list[Step], source: str, output: str, seed: int, jobs: int = 1, scheduler: str = ""
 ) -> None:
-    """Execute steps in their order into `output`, the executed notebooks beside the results.
+    """Execute steps in order into `output`, the executed notebooks beside the results.
 
     Where the output folder is the project itself, the executed notebooks replace the committed
     ones, without what depends on the machine.
@@ -92,115 +166,195 @@ def run(
     source, output : str
     seed : int
     jobs : int
-        Executions at a time of steps that do not need each other: those with a suffix. They share
-        the cores: two trainings of one core each finish in about half the time of two in turn on
-        both.
+        Executions at a time of steps that do not need each other. They share the cores: two
+        trainings on a core each finish in about half the time of two in turn on both.
     scheduler : str
         Address of a running dask cluster that executes these steps instead, one a worker thread;
-        its workers see the same project folder. What a killed worker was training goes on with
-        another one from its last epoch.
+        its workers see the same project folder. An interrupted training resumes at its last epoch.
 
     Raises
     ------
-    PipelineError
-        Where a step failed; of those that do not need each other, once all others are done. Where
-        the scheduler does not answer.
+    NotebookError
+        Where a step failed; of those that do not need each other, once all others are done.
     """
+    _show_progress()
     folder = paths.resolve(output)
-    released = folder == paths.project_root()
-    executed = folder / "runs" / "reproduce" if released else folder / "notebooks"
-    place = (source, output, seed, executed)
-    number = 0
-    for together, group in itertools.groupby(steps, key=lambda step: bool(step.suffix)):
+    is_released = folder == paths.project_root()
+    executed = folder / "runs" / "reproduce" if is_released else folder / "notebooks"
+    target = (source, output, seed, executed)
+    done = 0
+    for is_independent, group in itertools.groupby(steps, key=lambda step: bool(step.suffix)):
         batch = list(group)
-        if together and scheduler:
-            _watch(batch, _on_cluster(batch, place, scheduler))
-        elif together and jobs > 1:
-            _watch(batch, _in_processes(batch, place, jobs))
+        if is_independent and scheduler:
+            _watch(batch, _on_cluster(batch, target, scheduler))
+        elif is_independent and jobs > 1:
+            _watch(batch, _in_processes(batch, target, jobs))
         else:
-            for count, step in enumerate(batch, number + 1):
-                target = _attempt(step, place, f"[{count}/{len(steps)}]")
-                if released and not together:
-                    publish(target)
-        number += len(batch)
+            for index, step in enumerate(batch, done + 1):
+                logger.info("[%d/%d] %s", index, len(steps), step.name)
+                copy = _attempt(step, target)
+                if is_released and not is_independent:
+                    publish(copy)
+        done += len(batch)
+
+
+def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> Path:
+    """Execute a notebook with papermill and return the executed copy, written after each cell."""
+    import papermill
+
+    _show_progress()
+    target = executed / f"{step.name}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    parameters = {"source": source, "output": step.output(output), "seed": seed}
+    papermill.execute_notebook(
+        paths.project_root() / "notebooks" / f"{step.notebook}.ipynb",
+        target,
+        parameters | step.parameters,
+        cwd=paths.project_root(),
+        kernel_name="python3",
+        log_output=True,
+        progress_bar=False,
+    )
+    return target
+
+
+def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
+    """Return whether a training has left all its files, of the same parameters and commit."""
+    if step.notebook != "02_train":
+        return False
+    folder, name = _model_files(step, output)
+    files = [folder / f"{name}.run.json", folder / f"{name}.keras",
+             folder / "predictions" / f"{name}.test.csv"]  # fmt: skip
+    if not all(file.is_file() for file in files):
+        return False
+    record = runs.read_record(files[0])
+    commits = (record["git_commit"], runs.git_commit())
+    asked = {**step.parameters, "source": source, "seed": seed}
+    return (
+        len({commit.removesuffix("+changes") for commit in commits}) == 1
+        and record["parameters"] == record["parameters"] | asked
+    )
+
+
+def publish(executed: Path) -> None:
+    """Replace the committed notebook by an executed copy, without traces of the machine.
+
+    The injected parameters, standard error and papermill's metadata are removed; execution counts
+    are renumbered.
+    """
+    import nbformat
+
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"],
+                         "language_info": {"name": "python"}}  # fmt: skip
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    kept = [pair for pair in zip(notebook.cells, tags, strict=True)
+            if "injected-parameters" not in pair[1]]  # fmt: skip
+    notebook.cells = [cell for cell, _ in kept]
+    for cell, cell_tags in kept:
+        cell.metadata = {"tags": cell_tags} if cell_tags else {}
+    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = count
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    with paths.atomic_write(paths.project_root() / "notebooks" / executed.name) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def summary(output: str) -> str:
+    """Return, as text, the accuracy of a run and where its results are."""
+    folder = paths.resolve(output)
+    metrics = evaluation.read_metrics(folder)
+    lines = [f"Source: {metrics['source']}"]
+    for protocol, values in next(iter(metrics["results"].values())).items():
+        lines.append(
+            "Accuracy, protocol {}: {value:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+            "{} test images)".format(protocol, values["images"], **values["accuracy"])
+        )
+    if metrics["synthetic"]:
+        lines.append("Phantoms are easy: this shows that all works, and says nothing of real heads")
+    names = {"Executed notebooks": "notebooks", "Figures": "figures", "Model and metrics": "model",
+             "Predictions": "predictions.csv"}  # fmt: skip
+    return "\n".join(lines + [f"{title}: {folder / name}" for title, name in names.items()])
+
+
+def _model_files(step: Step, output: str) -> tuple[Path, str]:
+    """Return the model folder of a training, and the name of its model."""
+    settings = runs.TrainSettings(**step.parameters)
+    name = runs.run_name(settings.model, settings.protocol, settings.fold)
+    return paths.resolve(step.output(output)) / "model", name
 
 
 def _watch(steps: list[Step], outcomes: Iterator[Outcome]) -> None:
     """Show which steps are done and which failed, and raise at the end where some did."""
     done, failed = [], {}
     with tqdm(total=len(steps), desc="notebooks", unit=" runs") as bar:
-        for place, _, error in outcomes:
-            name = steps[place].name
+        for index, error in outcomes:
+            name = steps[index].name
             if error is None:
                 done.append(name)
             else:
                 failed[name] = error
             logger.info("%s %s", name, "is done" if error is None else f"failed: {error}")
-            shown = {"done": ", ".join(done), "failed": ", ".join(failed)}
-            bar.set_postfix({state: names for state, names in shown.items() if names})
+            states = {"done": ", ".join(done), "failed": ", ".join(failed)}
+            bar.set_postfix({state: names for state, names in states.items() if names})
             bar.update()
     if failed:
         reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
-        raise PipelineError(
+        raise NotebookError(
             f"{len(failed)} of {len(steps)} steps failed, the others are done. {reasons}"
         )
 
 
-def _in_processes(steps: list[Step], place: tuple, jobs: int) -> Iterator[Outcome]:
-    spawned = multiprocessing.get_context("spawn")
+def _in_processes(steps: list[Step], target: Target, jobs: int) -> Iterator[Outcome]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(
-        jobs, mp_context=spawned, initializer=_begin_worker, initargs=(threads,)
-    ) as pool:
-        futures = {
-            pool.submit(_attempt, step, place, f"[{number}/{len(steps)}]"): number - 1
-            for number, step in enumerate(steps, 1)
-        }
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _begin_worker, (threads,)) as pool:
+        futures = {pool.submit(_attempt, step, target): i for i, step in enumerate(steps)}
         for future in as_completed(futures):
-            error = future.exception()
-            yield futures[future], None if error else future.result(), error
+            yield futures[future], future.exception()
 
 
-def _on_cluster(steps: list[Step], place: tuple, scheduler: str) -> Iterator[Outcome]:
-    from brainlib.inference import InferenceError, cluster
+def _on_cluster(steps: list[Step], target: Target, scheduler: str) -> Iterator[Outcome]:
+    from brainlib.inference import cluster
 
-    try:
-        yield from cluster.spread(partial(_attempt_on_worker, place=place), steps, scheduler)
-    except InferenceError as error:
-        raise PipelineError(str(error)) from error
+    outcomes = cluster.spread(partial(_attempt_on_worker, target=target), steps, scheduler)
+    for index, _, error in outcomes:
+        yield index, error
 
 
-def _attempt(step: Step, place: tuple, position: str = "") -> Path:
-    """Execute a step; what goes wrong in a cell is told in a line."""
+def _attempt(step: Step, target: Target) -> Path:
+    """Execute a step; an error in a cell becomes one line."""
     from papermill import PapermillExecutionError
 
     try:
-        return _announce_and_execute(position, step, *place)
+        return execute(step, *target)
     except PapermillExecutionError as error:
-        copy = place[-1] / f"{step.name}.ipynb"
-        raise PipelineError(
+        copy = target[-1] / f"{step.name}.ipynb"
+        raise NotebookError(
             f"cell {error.exec_count} of {copy} raised {error.ename}: {error.evalue}"
         ) from None
 
 
-def _attempt_on_worker(step: Step, place: tuple) -> Path:
+def _attempt_on_worker(step: Step, target: Target) -> Path:
     """Execute a step on a worker of a cluster, which shares its machine's cores with others."""
     from dask.system import CPU_COUNT
     from distributed import get_client, get_worker
 
     here = urlsplit(get_worker().address).hostname
     threads = get_client().nthreads().items()
-    beside = sum(count for address, count in threads if urlsplit(address).hostname == here)
-    _use_threads(max(1, CPU_COUNT // max(1, beside)))
-    return _attempt(step, place)
+    sharing = sum(count for address, count in threads if urlsplit(address).hostname == here)
+    _use_threads(max(1, CPU_COUNT // max(1, sharing)))
+    return _attempt(step, target)
 
 
 def end_with_parent() -> None:
     """End this process as soon as the one that started it has ended, even by a kill.
 
-    For the start of a worker of a `ProcessPoolExecutor`: one whose parent is gone would finish its
-    training, and the next one that it has been sent, beside those of a run that is started again.
-    What a training has done until its last epoch is kept.
+    Otherwise a worker of a `ProcessPoolExecutor` would finish its training beside those of a run
+    that is started again.
     """
 
     def watch() -> None:
@@ -221,56 +375,12 @@ def _use_threads(count: int) -> None:
         os.environ[name] = str(count)
 
 
-def _announce_and_execute(position: str, step: Step, *place: Any) -> Path:
-    _show_progress()
-    logger.info("%s %s", position, step.name)
-    return execute(step, *place)
-
-
-def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
-    """Return whether a training has left all its files, of the same parameters and commit."""
-    if step.notebook != "02_train":
-        return False
-    wanted = runs.TrainSettings(source=source, output=output, seed=seed, **step.parameters)
-    folder = paths.resolve(step.output(output)) / "model"
-    name = runs.run_name(wanted.model, wanted.protocol, wanted.fold)
-    record = folder / f"{name}.run.json"
-    left = [record, folder / f"{name}.keras", folder / "predictions" / f"{name}.test.csv"]
-    if not all(file.is_file() for file in left):
-        return False
-    found = runs.read_record(record)
-    if _commit(found["git_commit"]) != _commit(runs.git_commit()):
-        return False
-    asked = {**step.parameters, "source": source, "seed": seed}
-    return found["parameters"] == {**found["parameters"], **asked}
-
-
-def _commit(described: str) -> str:
-    return described.removesuffix("+changes")
-
-
 def _show_progress() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(_is_worth_showing)
+    handler.addFilter(lambda record: not record.getMessage().strip().startswith(_NOISE))
+    handler.addFilter(lambda record: bool(record.getMessage().strip()))
     for name in ("brainlib", "papermill"):
         shown = logging.getLogger(name)
         shown.handlers, shown.propagate = [handler], False
         shown.setLevel(logging.INFO)
-
-
-def _is_worth_showing(record: logging.LogRecord) -> bool:
-    """Leave out TensorFlow's start-up notices and papermill's own book-keeping."""
-    text = record.getMessage().strip()
-    noise = (
-        "I0000 ",
-        "[IPKernelApp]",
-        "WARNING: All log messages",
-        "Input Notebook",
-        "Output Notebook",
-        "Executing Cell",
-        "Ending Cell",
-        "<Figure",
-        "VBox(",
-    )
-    return bool(text) and not text.startswith(noise)
