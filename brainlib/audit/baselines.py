@@ -1,32 +1,143 @@
-"""What has to be beaten: shortcuts and a classical baseline, under the protocols side by side.
+"""Registry of baselines: shortcuts that cannot see a tumour, and one classical classifier.
 
-Each gets the training and validation rows of a protocol and leaves prediction tables beside
-those of the networks, so that `03_evaluate` scores all of them alike.
+A shortcut uses something that has little to do with a tumour: grey-level statistics, border,
+background, file, or the most similar training image. Where it is nearly as accurate as a network,
+the network's score says little about tumours. Gradient histograms with a tuned support vector
+machine are the classical method that a network has to beat.
+
+All of them leave prediction tables beside those of the networks, for `03_evaluate` to score.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, audit, paths
+from brainlib import CLASS_NAMES, paths
+from brainlib.audit import features
 from brainlib.data import splits
 from brainlib.data.datasets import SPLIT_NAMES, Collection
 from brainlib.imaging import LoadedImages
+from brainlib.paths import BrainlibError
 
-PROTOCOLS = ("patient", "official")
-"""The protocols that train differently; `deduplicated` is `official` on fewer test pictures."""
+COLUMNS = ["path", "patient", "group", "label", "source", "plane", "twin_in_training"]
 
-KEPT = ("path", "patient", "group", "label", "source", "plane", "twin_in_training")
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline classifier.
+
+    Attributes
+    ----------
+    features : callable
+        `features(table, pixels, root)` returns an array of shape (n, d), once for all folds.
+    fit : callable
+        `fit(features, labels, groups, seed)` returns a fitted scikit-learn classifier.
+    """
+
+    features: Callable[[pd.DataFrame, np.ndarray, Path], np.ndarray]
+    fit: Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
+
+
+class NearestImage:
+    """Class of the most similar training thumbnail (nearest neighbour; Cover and Hart, 1967).
+
+    Probabilities are the softmax of 50 times the highest correlation with each class.
+    """
+
+    def __init__(
+        self, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
+    ) -> None:
+        self.classes_ = np.unique(labels)
+        self._references = [features[labels == label].T for label in self.classes_]
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Return probabilities, shape (n, classes)."""
+        from scipy.special import softmax
+
+        similarity = [(features @ reference).max(axis=1) for reference in self._references]
+        return softmax(50 * np.stack(similarity, axis=1).astype(np.float64), axis=1)
+
+
+def boosted_trees(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, components: int = 0
+) -> Any:
+    """Fit gradient-boosted trees (Friedman, 2001; Ke et al., 2017), on principal components or not.
+
+    One thread: on a busy machine threads that wait for each other take five times as long.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from threadpoolctl import threadpool_limits
+
+    model = HistGradientBoostingClassifier(random_state=seed, early_stopping=False)
+    if components:
+        pca = PCA(min(components, *features.shape), random_state=seed)
+        model = make_pipeline(pca, model)
+    with threadpool_limits(1):
+        return model.fit(features, labels)
+
+
+def tuned_svm(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> Any:
+    """Fit a support vector machine, tuned and calibrated on training groups.
+
+    Gaussian kernel (Cortes and Vapnik, 1995) on 300 principal components. The penalty is the one
+    with the best balanced accuracy in three folds that cut no group; a logistic function of the
+    decision values in these folds makes them probabilities (Platt, 1999).
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.decomposition import PCA
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import SVC
+
+    fewest = int(pd.Series(groups).groupby(labels).nunique().min())
+    if fewest < 2:
+        raise BrainlibError("a class has only one group in training: tuning needs two")
+    folds = list(StratifiedGroupKFold(min(3, fewest)).split(features, labels, groups))
+    pca = PCA(min(300, *features.shape), random_state=seed).fit(features)
+    reduced = pca.transform(features)
+    svm = SVC(class_weight="balanced", cache_size=500)
+    penalties = {"C": (1.0, 3.0, 10.0, 30.0)}
+    search = GridSearchCV(svm, penalties, scoring="balanced_accuracy", cv=folds, refit=False)
+    svm.set_params(**search.fit(reduced, labels).best_params_)
+    calibrated = CalibratedClassifierCV(svm, cv=folds, ensemble=False).fit(reduced, labels)
+    return make_pipeline(pca, calibrated)
+
+
+def _masked_head(table: pd.DataFrame, pixels: np.ndarray, root: Path) -> np.ndarray:
+    return features.shrink(features.mask_heads(pixels), 25).reshape(len(pixels), -1)
+
+
+BASELINES: dict[str, Baseline] = {
+    "nearest_neighbor": Baseline(lambda _, pixels, __: features.thumbnails(pixels), NearestImage),
+    "intensity_statistics": Baseline(
+        lambda _, pixels, __: features.intensity_features(pixels), boosted_trees
+    ),
+    "border_pixels": Baseline(
+        lambda _, pixels, __: features.border_features(pixels), boosted_trees
+    ),
+    "masked_head": Baseline(_masked_head, partial(boosted_trees, components=40)),
+    "file_properties": Baseline(
+        lambda table, _, root: features.file_features(table, root), boosted_trees
+    ),
+    "mirror_flag": Baseline(
+        lambda table, *_: table[["mirrored"]].to_numpy(np.float64), boosted_trees
+    ),
+    "hog_svm": Baseline(lambda _, pixels, __: features.hog_features(pixels), tuned_svm),
+}
+"""All baselines. To add one: `BASELINES["mine"] = Baseline(features, boosted_trees)`."""
 
 
 def write_predictions(
     collection: Collection, loaded: LoadedImages, folder: Path, seed: int = 0
 ) -> pd.DataFrame:
-    """Write the prediction tables of all baselines that a folder does not hold yet.
-
-    A table that names the same pictures with the same labels is kept, whatever its seed.
+    """Write the prediction tables of all baselines; existing tables of these images are reused.
 
     Parameters
     ----------
@@ -34,100 +145,140 @@ def write_predictions(
     loaded : LoadedImages
         Its pixels.
     folder : Path
-        The folder of the prediction tables.
+        Folder of the prediction tables. Delete a table to recompute it.
     seed : int
 
     Returns
     -------
     DataFrame
-        The accuracy of each baseline on the test pictures, a column for each protocol.
+        Accuracy of each baseline on the test images, one column per protocol.
     """
-    table = loaded.table.join(audit.read_file_properties(collection.root, loaded.table))
+    from tqdm.auto import tqdm
+
+    table = loaded.table
+    protocols = ("patient", "official") if set(table["split"]) >= set(SPLIT_NAMES) else ("patient",)
     accuracies: dict[str, dict[str, float]] = {}
-    for name in tqdm(audit.SHORTCUTS, desc="baselines", delay=2):
-        features = None
-        for protocol in _protocols(table):
-            suffix = "patient" if protocol == "patient" else "official"
-            file = folder / f"{name}_{suffix}.test.csv"
-            if not _is_finished(file, table, protocol, seed):
-                if features is None:
-                    features = audit.shortcut_features(name, table, loaded.pixels)
-                predictions = _predict(name, table, features, protocol, seed)
+    for name, baseline in tqdm(BASELINES.items(), "baselines", delay=2):
+        values = None
+        for protocol in protocols:
+            file = folder / f"{name}_{protocol}.test.csv"
+            parts = _splits(table, protocol, seed)
+            if not _is_complete(file, table, parts):
+                if values is None:
+                    values = baseline.features(table, loaded.pixels, collection.root)
+                predictions = _predict(baseline, table, values, parts, seed)
                 with paths.atomic_write(file) as temporary:
                     predictions.to_csv(temporary, index=False, float_format="%.6f")
-            accuracies.setdefault(name, {})[protocol] = _accuracy(file)
+            predictions = pd.read_csv(file)
+            predicted = predictions[list(CLASS_NAMES)].idxmax(axis="columns")
+            accuracy = float((predicted == predictions["label"]).mean())
+            accuracies.setdefault(name, {})[protocol] = accuracy
     return pd.DataFrame(accuracies).T
-
-
-def scanner_against_scanner(
-    table: pd.DataFrame, pixels: np.ndarray, seed: int = 0
-) -> dict[str, float]:
-    """Ask how much of tumour against no tumour the source of a picture tells, on new patients.
-
-    Returns
-    -------
-    dict of str to float
-        As `audit.source_classifier`; empty where the table knows one source only.
-    """
-    if table["source"].nunique() < 2:
-        return {}
-    folds = [
-        (np.concatenate([split.train, split.validation]), split.test)
-        for split in _splits(table, "patient", seed)
-    ]
-    scores = audit.source_classifier(table, pixels, folds, seed)
-    return {name: round(float(value), 4) for name, value in scores.items()}
-
-
-def describe_scanners(scores: dict[str, float]) -> pd.DataFrame:
-    """Return the scores of `scanner_against_scanner` with what each of them means."""
-    meanings = {
-        "largest_source": "always naming the largest source names the right one",
-        "source_accuracy": "twelve intensity statistics name the right source",
-        "largest_answer": "always saying 'tumour', or always 'none', is right",
-        "tumour_accuracy_by_source": "saying what is usual for the true source is right",
-        "tumour_accuracy_by_predicted_source": "saying what is usual for the named source is right",
-    }
-    rows = {text: scores[name] for name, text in meanings.items() if name in scores}
-    return pd.DataFrame({"share of pictures": rows}, dtype=float).rename_axis("on new patients")
-
-
-def _predict(
-    name: str, table: pd.DataFrame, features: np.ndarray, protocol: str, seed: int
-) -> pd.DataFrame:
-    parts = []
-    for split in _splits(table, protocol, seed):
-        train = np.sort(np.concatenate([split.train, split.validation]))
-        predictions = splits.part(table, split, "test")[list(KEPT)].assign(fold=split.fold)
-        predictions[list(CLASS_NAMES)] = audit.predict_shortcut(
-            name, table, features, train, split.test, seed
-        )
-        parts.append(predictions)
-    return pd.concat(parts, ignore_index=True)
-
-
-def _accuracy(file: Path) -> float:
-    table = pd.read_csv(file)
-    predicted = table[list(CLASS_NAMES)].idxmax(axis="columns")
-    return float((predicted == table["label"]).mean())
-
-
-def _is_finished(file: Path, table: pd.DataFrame, protocol: str, seed: int) -> bool:
-    """Return whether a table is there already and holds the pictures that it should."""
-    if not file.is_file():
-        return False
-    expected = [table.iloc[split.test] for split in _splits(table, protocol, seed)]
-    found = pd.read_csv(file, usecols=["path", "label"], dtype=str)
-    return found.equals(
-        pd.concat(expected, ignore_index=True)[["path", "label"]].astype(found.dtypes)
-    )
-
-
-def _protocols(table: pd.DataFrame) -> tuple[str, ...]:
-    """Return the protocols that a table allows: a folder without splits has no official one."""
-    return PROTOCOLS if set(table["split"]) >= set(SPLIT_NAMES) else PROTOCOLS[:1]
 
 
 def _splits(table: pd.DataFrame, protocol: str, seed: int) -> list[splits.Split]:
     folds = range(splits.FOLDS if protocol == "patient" else 1)
     return [splits.make_split(table, protocol, fold, seed) for fold in folds]
+
+
+def _is_complete(file: Path, table: pd.DataFrame, folds: list[splits.Split]) -> bool:
+    """Return whether a prediction table exists and has the expected images and labels."""
+    if not file.is_file():
+        return False
+    rows = np.concatenate([split.test for split in folds])
+    expected = table.iloc[rows][["path", "label"]].to_numpy(str)
+    stored = pd.read_csv(file, usecols=["path", "label"], dtype=str).to_numpy(str)
+    return np.array_equal(stored, expected)
+
+
+def _predict(
+    baseline: Baseline,
+    table: pd.DataFrame,
+    values: np.ndarray,
+    folds: list[splits.Split],
+    seed: int,
+) -> pd.DataFrame:
+    labels, groups = table["label"].to_numpy(str), table["group"].to_numpy(str)
+    predictions = []
+    for split in folds:
+        train = _training_rows(split)
+        model = baseline.fit(values[train], labels[train], groups[train], seed)
+        probabilities = pd.DataFrame(
+            model.predict_proba(values[split.test]), columns=model.classes_
+        )
+        tested = splits.subset(table, split, "test")[COLUMNS].assign(fold=split.fold)
+        predictions.append(tested.join(probabilities.reindex(columns=CLASS_NAMES, fill_value=0.0)))
+    return pd.concat(predictions, ignore_index=True)
+
+
+def _training_rows(split: splits.Split) -> np.ndarray:
+    return np.sort(np.concatenate([split.train, split.validation]))
+
+
+def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Predict the source of new patients' images, and from it alone whether they show a tumour.
+
+    Gradient boosting predicts an image's source from its twelve intensity statistics. Every image
+    of a source then gets that source's more frequent answer in training, tumour or none. If this
+    is nearly always right, tumour against none is scanner against scanner.
+
+    Returns
+    -------
+    dict of str to number
+        `pictures`; `source_accuracy`; `largest_source`, the accuracy of always naming the most
+        frequent source; `tumour_accuracy_by_source`, of answering from the true source;
+        `tumour_accuracy_by_predicted_source`, from the predicted one; and `largest_answer`, of
+        always giving the more frequent answer. Empty if the table has one source only.
+    """
+    if table["source"].nunique() < 2:
+        return {}
+    values = features.intensity_features(pixels)
+    source = table["source"].to_numpy(str)
+    tumor = (table["label"] != "notumor").to_numpy()
+    answers = []
+    for split in _splits(table, "patient", seed):
+        train, test = np.concatenate([split.train, split.validation]), split.test
+        model = boosted_trees(values[train], source[train], source[train], seed)
+        guess = model.predict(values[test])
+        usual = pd.Series(tumor[train]).groupby(source[train]).mean() >= 0.5
+        by_source = usual.reindex(source[test], fill_value=True).to_numpy()
+        by_guess = usual[guess].to_numpy()
+        answers.append(
+            pd.DataFrame(
+                {
+                    "source_accuracy": source[test] == guess,
+                    "tumour_accuracy_by_source": tumor[test] == by_source,
+                    "tumour_accuracy_by_predicted_source": tumor[test] == by_guess,
+                    "source": source[test],
+                    "tumor": tumor[test],
+                }
+            )
+        )
+    table = pd.concat(answers, ignore_index=True)
+    most = {name: table[name].value_counts(normalize=True).max() for name in ("source", "tumor")}
+    scores = {
+        **table.filter(like="accuracy").mean(),
+        "pictures": len(table),
+        "largest_source": most["source"],
+        "largest_answer": most["tumor"],
+    }
+    return {name: round(float(score), 4) for name, score in scores.items()}
+
+
+def describe_source_scores(scores: dict[str, float]) -> pd.DataFrame:
+    """Return the scores of `predict_sources` with their meaning."""
+    meanings = {
+        "largest_source": "always naming the largest source",
+        "source_accuracy": "source predicted from twelve intensity statistics",
+        "largest_answer": "always answering 'tumour', or always 'no tumour'",
+        "tumour_accuracy_by_source": "tumour or none, from the true source alone",
+        "tumour_accuracy_by_predicted_source": "tumour or none, from the predicted source alone",
+    }
+    rows = {text: scores[name] for name, text in meanings.items() if name in scores}
+    return pd.DataFrame({"accuracy": rows}, dtype=float).rename_axis("on new patients")
+
+
+def sources_by_class(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the number of images of each class (columns) in each source (rows)."""
+    counts = pd.crosstab(table["source"], table["label"])
+    return counts.reindex(columns=list(CLASS_NAMES), fill_value=0)

@@ -1,4 +1,4 @@
-"""The whole audit of a collection in one call, as far as its table allows."""
+"""Audit report: duplicates in one call, and what they mean for labels and splits."""
 
 from dataclasses import dataclass
 
@@ -6,30 +6,27 @@ import numpy as np
 import pandas as pd
 
 from brainlib.audit.duplicates import DUPLICATE_THRESHOLD, find_duplicates, negative_control
-from brainlib.audit.findings import (
-    conflicting_groups,
-    conflicting_labels,
-    groups_across_splits,
-    score_against_provenance,
-    split_ties,
-)
-from brainlib.audit.pictures import known
+from brainlib.data.datasets import SPLIT_NAMES
 
-SPLITS = {"Training", "Testing"}
+TRAINING, TESTING = SPLIT_NAMES
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What the audit found.
+    """Result of an audit.
 
     Attributes
     ----------
     pairs : DataFrame
-        Pairs that show one picture, as `find_duplicates` gives them.
+        Duplicates, as `find_duplicates` returns them.
     conflicts : DataFrame
-        Those with two labels, as `conflicting_labels` gives them.
+        Those with two labels, with `first_path`, `first_label`, `second_path`, `second_label`: at
+        least one of the labels is wrong.
     ties : DataFrame or None
-        Test pictures that Training knows, as `split_ties` gives them; None without a split.
+        Test images known from training, None without the splits. One row per label and a last row
+        `all`; counts of test images: `test` (all of them), `twin` (a duplicate is in training),
+        `patient_known`, `patient` (of these, the patient is in training), `group` (the group is in
+        training), `free` (none of these in training).
     numbers : dict of str to number
         All counts, as `metrics.json` holds them.
     """
@@ -41,57 +38,125 @@ class AuditReport:
 
 
 def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
-    """Find copies from pixels alone, then compare them with what the table knows.
+    """Find duplicates from pixels alone, then compare them with the provenance in the table.
 
     Parameters
     ----------
     table : DataFrame
-        Image table with `source_image`, `mirrored` and `mislabelled`.
+        Image table, n rows.
     pixels : ndarray of uint8, shape (n, height, width, 1)
 
     Returns
     -------
     AuditReport
-        Recall and false alarms need a table that knows its source pictures, the negative control
-        needs patients, and the ties need the splits Training and Testing; what cannot be measured
-        is absent.
+        Recall and false alarms require known source images, the negative control patients, and
+        the ties the splits Training and Testing; what cannot be measured is absent.
     """
     pairs = find_duplicates(table, pixels)
-    conflicts = conflicting_labels(table, pairs)
+    conflicts = _conflicts(table, pairs)
+    by_group = table.groupby("group")
     numbers = {
         "threshold": DUPLICATE_THRESHOLD,
         "pairs": len(pairs),
         "mirrored_pairs": int(pairs["mirrored"].sum()),
         "identical_pairs": int(pairs["identical"].sum()),
         "pairs_with_two_labels": len(conflicts),
-        "groups_with_two_labels": len(conflicting_groups(table)),
-        "groups_across_splits": len(groups_across_splits(table)),
+        "groups_with_two_labels": int((by_group["label"].nunique() > 1).sum()),
+        "groups_across_splits": int((by_group["split"].nunique() > 1).sum()),
     }
-    if table["mislabelled"].any():
-        numbers |= _mislabelled(table, conflicts)
-    if table["source_image"].duplicated().any():
-        numbers |= score_against_provenance(table, pairs)
-    if table.loc[known(table["patient"]), "patient"].nunique() > 1:
-        numbers |= _control(table, pixels)
-    ties = split_ties(table, pairs) if set(table["split"]) >= SPLITS else None
+    wrong = set(table.loc[table["mislabelled"], "path"])
+    if wrong:
+        found = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
+        numbers |= {"mislabelled_files": len(wrong), "mislabelled_files_found": len(found)}
+    repeated = table["source_image"].duplicated().to_numpy()
+    if repeated.any():
+        numbers |= _compare_with_provenance(table, pairs)
+    numbers |= negative_control(table[~repeated], pixels[~repeated])
+    ties = _count_ties(table, pairs) if set(table["split"]) >= set(SPLIT_NAMES) else None
     if ties is not None:
         numbers |= {f"test_{name}": int(count) for name, count in ties.loc["all"].items()}
     return AuditReport(pairs, conflicts, ties, numbers)
 
 
-def _mislabelled(table: pd.DataFrame, conflicts: pd.DataFrame) -> dict[str, float]:
-    """Count the files known to be mislabelled, and those that a copy with another label betrays."""
-    wrong = set(table.loc[table["mislabelled"], "path"])
-    betrayed = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
-    return {"mislabelled_files": len(wrong), "mislabelled_files_found": len(betrayed)}
+def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6) -> pd.DataFrame:
+    """Pick pairs with one file in Training and the other in Testing, for display.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Image table.
+    pairs : DataFrame
+        As `find_duplicates` returns them.
+    count : int
+        Maximum number of rows, each of another file, half of them mirrored if there are as many.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `pairs` with `train` and `test`, the row positions of the two files.
+    """
+    rows = pairs[["first", "second"]].to_numpy()
+    sides = table["split"].to_numpy()[rows]
+    across = (np.sort(sides) == sorted(SPLIT_NAMES)).all(axis=1)
+    ordered = np.where(sides[:, :1] == TRAINING, rows, rows[:, ::-1])
+    picked = pairs.assign(train=ordered[:, 0], test=ordered[:, 1])[across]
+    picked = picked[~picked["train"].duplicated() & ~picked["test"].duplicated()]
+    plain = picked[~picked["mirrored"]].head(count - count // 2)
+    return pd.concat([plain, picked[picked["mirrored"]].head(count - len(plain))])
 
 
-def _control(table: pd.DataFrame, pixels: np.ndarray) -> dict[str, float]:
-    """Count how often different patients look the same, one file for each source picture."""
-    rows = np.flatnonzero(~table["source_image"].duplicated())
-    control = negative_control(table.iloc[rows].reset_index(drop=True), pixels[rows])
+def _ends(table: pd.DataFrame, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of the table at both ends of each pair."""
+    return tuple(table.iloc[pairs[end]].reset_index(drop=True) for end in ("first", "second"))
+
+
+def _conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    first, second = _ends(table[["path", "label"]], pairs)
+    listed = pd.concat([pairs, first.add_prefix("first_"), second.add_prefix("second_")], axis=1)
+    return listed[listed["first_label"] != listed["second_label"]].reset_index(drop=True)
+
+
+def _count_ties(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    train = (table["split"] == TRAINING).to_numpy()
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    twins = np.concatenate([first[train[second]], second[train[first]]])
+    ties = pd.DataFrame({"label": table["label"], "test": True})
+    ties["twin"] = np.isin(np.arange(len(table)), twins)
+    ties["patient_known"] = table["patient"] != ""
+    for column in ("patient", "group"):
+        ties[column] = table[column].isin(set(table.loc[train, column]) - {""})
+    ties["free"] = ~ties[["twin", "patient", "group"]].any(axis=1)
+    counts = ties[table["split"] == TESTING].groupby("label").sum()
+    counts.loc["all"] = counts.sum()
+    return counts.astype(int)
+
+
+def _compare_with_provenance(table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, float]:
+    """Compare the pairs with the known ones, two files with the same source image.
+
+    Returns
+    -------
+    dict of str to number
+        `known_pairs`, `found_pairs`, `recall` (found / known); `mirrored_right`, the share of the
+        found pairs whose mirrored flag is right; and the other pairs by kind:
+        `same_patient_other_slice`, `different_patients`, `same_group_other_file` (patient unknown;
+        near-identical images that the provenance table keeps together), `unexplained`.
+    """
+    sizes = table["source_image"].value_counts()
+    known_pairs = int((sizes * (sizes - 1) // 2).sum())
+    first, second = _ends(table, pairs)
+    equal = first == second
+    same = equal["source_image"]
+    right = pairs["mirrored"] != equal["mirrored"]
+    patients = (first["patient"] != "") & (second["patient"] != "") & ~same
+    group = equal["group"] & ~same & ~patients
     return {
-        "control_pairs": control.pairs,
-        "control_highest_correlation": float(control.highest[0]),
-        "control_false_pairs": control.false_pairs(DUPLICATE_THRESHOLD),
+        "known_pairs": known_pairs,
+        "found_pairs": int(same.sum()),
+        "recall": float(same.sum() / known_pairs),
+        "mirrored_right": float(right[same].mean()),
+        "same_patient_other_slice": int((patients & equal["patient"]).sum()),
+        "different_patients": int((patients & ~equal["patient"]).sum()),
+        "same_group_other_file": int(group.sum()),
+        "unexplained": int((~same & ~patients & ~group).sum()),
     }
