@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brainlib.data.sources import describe_sources
 from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ app = typer.Typer(
 ModelOption = Annotated[str, typer.Option(help="Model file; the released one by default.")]
 EngineOption = Annotated[str, typer.Option(help="onnx or keras.")]
 PlaneOption = Annotated[str, typer.Option(help="acquired, axial, coronal or sagittal.")]
-SourceOption = Annotated[str, typer.Option(help="kaggle, phantom, or a folder.")]
+SourceOption = Annotated[str, typer.Option(help=f"{describe_sources()}.")]
 OutputOption = Annotated[str, typer.Option(help="Folder of everything that is written.")]
 SchedulerOption = Annotated[str, typer.Option(help="Address of a running dask cluster.")]
 
