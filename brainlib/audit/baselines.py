@@ -162,11 +162,11 @@ def write_predictions(
         values = None
         for protocol in protocols:
             file = folder / f"{name}_{protocol}.test.csv"
-            parts = _splits(table, protocol, seed)
-            if not _is_complete(file, table, parts):
+            folds = _splits(table, protocol, seed)
+            if not _is_complete(file, table, folds):
                 if values is None:
                     values = baseline.features(table, loaded.pixels, collection.root)
-                predictions = _predict(baseline, table, values, parts, seed)
+                predictions = _predict(baseline, table, values, folds, seed)
                 with paths.atomic_write(file) as temporary:
                     predictions.to_csv(temporary, index=False, float_format="%.6f")
             predictions = pd.read_csv(file)

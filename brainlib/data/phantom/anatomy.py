@@ -1,4 +1,4 @@
-"""The head: the MNI152 template with a skull, a scalp and a face grown around it."""
+"""Head model: the MNI152 template with a skull, a scalp and a face grown around it."""
 
 import functools
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from brainlib.data.phantom.fields import Volume, edge, mix, sample
 
-_GRID = 2.5  # mm, of all that is grown around the template
-_CAVITIES = (  # centre and radii of what holds air: sinuses, nose, pharynx, mastoid cells
+_GRID = 2.5  # mm, resolution of everything around the template
+_CAVITIES = (  # centre and radii of air spaces: sinuses, nose, pharynx, mastoid cells
     ((0, 15, -52), (12, 12, 8)),
     ((0, 72, 2), (14, 5, 10)),
     ((6, 62, -54), (4, 24, 17)),
@@ -24,14 +24,14 @@ _CAVITIES = (  # centre and radii of what holds air: sinuses, nose, pharynx, mas
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What every head is deformed from."""
+    """Volumes from which every head is deformed."""
 
     brain: Volume  # grey levels of the template
     white: Volume  # probability of white matter
     skull: Volume  # mm outside the skull's inner table, negative inside
     skin: Volume  # mm outside the head, negative inside
     soft: Volume  # signal outside the skull: fat, muscle, eyes, air
-    seats: dict[str, tuple[np.ndarray, np.ndarray]]  # points (n, 3) for a lesion, and the way in
+    seats: dict[str, tuple[np.ndarray, np.ndarray]]  # lesion sites (n, 3) and inward normals
 
 
 @functools.lru_cache(maxsize=1)
@@ -64,7 +64,7 @@ def _closed(mask: np.ndarray, reach: float, smoothing: float) -> np.ndarray:
 
 
 def _ellipsoid(points: np.ndarray, centre: tuple, radii: tuple) -> np.ndarray:
-    """Return how far out each point is: below 1 inside the ellipsoid."""
+    """Return the normalised distance from the centre: below 1 inside the ellipsoid."""
     offsets = [(p - c) / r for p, c, r in zip(points, centre, radii, strict=True)]
     return np.sqrt(sum(offset**2 for offset in offsets))
 
@@ -104,7 +104,7 @@ def _soft(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _seats(
     depth: np.ndarray, white: Volume, points: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return where the lesions of each kind can sit, and which way is into the head from there."""
+    """Return the sites and inward normals of each kind of lesion."""
     x, y, z = points
     whiteness = sample(white, points.reshape(3, -1)).reshape(x.shape)
     whiteness = ndimage.gaussian_filter(whiteness, 1.5)
@@ -122,5 +122,5 @@ def _seats(
 
 
 def falx_level(y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Return how far out a point of the midline is: the lower edge of the falx is at 1."""
+    """Return the level of a midline point: the lower edge of the falx is at 1."""
     return np.hypot((y + 18) / 66, (z + 2) / 45)

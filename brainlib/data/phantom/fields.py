@@ -1,4 +1,4 @@
-"""Smooth random fields, planes of points and volumes, all in MNI millimetres."""
+"""Smooth random fields, planes of points and volumes in MNI millimetres."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Plane:
     steps: np.ndarray  # (size,)
 
     def moved(self, matrix: np.ndarray, centre: np.ndarray) -> "Plane":
-        """Return the plane turned and stretched about `centre`."""
+        """Return the plane rotated and scaled about `centre`."""
         return Plane(matrix @ (self.middle - centre) + centre, matrix @ self.axes, self.steps)
 
     def points(self) -> np.ndarray:
@@ -51,22 +51,22 @@ class Waves:
         return np.einsum("cw,wn->cn", self.amplitude.astype(np.float32), waves)
 
     def on(self, plane: Plane) -> np.ndarray:
-        """Return the same on a plane, (channels, size * size), where waves are separable."""
+        """Return the field on a plane, (channels, size * size), where waves are separable."""
         start = self.amplitude * np.exp(1j * (self.frequency @ plane.middle + self.phase))
         right, down = np.exp(1j * (self.frequency @ plane.axes).T[:, :, None] * plane.steps)
         down = start[:, :, None] * down
         halves = np.concatenate([down.real, down.imag], 1).astype(np.float32)
         others = np.concatenate([right.imag, right.real]).astype(np.float32)
-        # einsum and not matmul: as fast, and threads of a BLAS cannot get in each other's way
+        # einsum rather than matmul: as fast, and independent of the threads of a BLAS
         return np.einsum("cwd,wr->cdr", halves, others).reshape(len(halves), -1)
 
 
 def sample(volume: Volume, points: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """Return a volume's values at `points` (3, n), zero outside `where`."""
+    """Return the values of a volume at `points` (3, n), zero outside `where`."""
     voxels, origin, spacing = volume
     chosen = points if where is None else points[:, where]
-    places = (chosen - column(origin)) / np.float32(spacing)
-    values = ndimage.map_coordinates(voxels, places, np.float32, order=1, mode="nearest")
+    coordinates = (chosen - column(origin)) / np.float32(spacing)
+    values = ndimage.map_coordinates(voxels, coordinates, np.float32, order=1, mode="nearest")
     if where is None:
         return values
     everywhere = np.zeros(len(where), np.float32)
@@ -75,22 +75,22 @@ def sample(volume: Volume, points: np.ndarray, where: np.ndarray | None = None) 
 
 
 def edge(distance: np.ndarray, width: float = 1.0) -> np.ndarray:
-    """Return 0 below zero and 1 above, with an edge `width` wide."""
+    """Return 0 below zero and 1 above, with a linear transition of `width`."""
     return np.clip(distance / width + 0.5, 0, 1)
 
 
 def mix(below: np.ndarray, above: np.ndarray | float, opacity: np.ndarray) -> np.ndarray:
-    """Return `below` where opacity is 0 and `above` where it is 1."""
+    """Return `below` blended with `above` by opacity (alpha compositing)."""
     return below + (above - below) * opacity
 
 
 def column(vector: np.ndarray) -> np.ndarray:
-    """Return a vector as it is added to points (3, n)."""
+    """Return a vector as a float32 column, to broadcast over points (3, n)."""
     return vector[:, None].astype(np.float32)
 
 
 def rotation(angles: np.ndarray) -> np.ndarray:
-    """Return the matrix of three angles, radians."""
+    """Return the rotation matrix of three Euler angles, radians."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_euler("xyz", angles).as_matrix()

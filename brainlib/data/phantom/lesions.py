@@ -1,4 +1,4 @@
-"""The three tumours: where they sit, how far they reach, what they look like."""
+"""Tumour models: site, shape and appearance of glioma, meningioma and pituitary tumour."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ class Lesion:
     centre: np.ndarray  # (3,), mm in the template
     radius: float  # mm
     radii: np.ndarray  # (3,), multiples of `radius`
-    side: float  # of the falx that it sits on, -1 or 1; 0 elsewhere
+    side: float  # of the falx for a falx meningioma, -1 or 1; otherwise 0
     enhancement: float
-    core: float  # how far out the necrosis of a glioma reaches
+    core: float  # level to which the necrosis of a glioma reaches
     surface: Waves
     texture: Waves
 
     def level(self, points: np.ndarray, skull: np.ndarray) -> np.ndarray:
-        """Return how far out each point is: below 1 inside the tumour, 1 on its surface."""
+        """Return the level set of the tumour at points: below 1 inside, 1 on its surface."""
         offset = (points - column(self.centre)) / column(self.radius * self.radii)
         level = np.sqrt((offset**2).sum(0))
         near = level < 3
@@ -35,7 +35,7 @@ class Lesion:
         return level
 
     def pushed_from(self, points: np.ndarray) -> np.ndarray:
-        """Return where the tissue now at `points` was before the lesion pushed it away."""
+        """Return the original positions of the tissue displaced to `points` (mass effect)."""
         offset = points - column(self.centre)
         distance = np.maximum(np.sqrt((offset**2).sum(0)), 1e-3) / self.radius
         before = np.cbrt(np.maximum(distance**3 - 0.5, 0.5 * distance**3))
@@ -59,7 +59,7 @@ class Lesion:
 
 
 def place_lesion(kind: str, random: np.random.Generator) -> Lesion:
-    """Place a lesion in the template where its kind sits."""
+    """Place a lesion in the template at a typical site of its kind."""
     seat = "falx" if kind == "meningioma" and random.random() < 0.4 else kind
     points, inward = grow_anatomy().seats[seat]
     chosen = random.integers(len(points))

@@ -1,4 +1,4 @@
-"""A patient: a deformation, a contrast and a lesion of their own, and the slices of them."""
+"""Simulated patients: an individual head with a lesion, and slices through it."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ _GREY_LEVELS = (0, 66, 166, 223, 255)  # of the template: nothing, CSF, grey and
 
 @dataclass(frozen=True)
 class Slice:
-    """One picture and where its lesion is.
+    """One simulated image with the mask of its lesion.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ def simulate_patient(
     seed : int or SeedSequence
         The same seed gives the same pixels.
     slices : int
-        Number of pictures, shared out over the three planes; each of a tumour patient cuts the
+        Number of images, distributed over the three planes; each one of a tumour patient cuts the
         tumour.
     size : int
         Height and width, pixels, at least 64.
@@ -54,7 +54,7 @@ def simulate_patient(
     Raises
     ------
     ValueError
-        For an unknown label, no slices, or pictures that are too small.
+        For an unknown label, no slices, or images that are too small.
 
     Examples
     --------
@@ -68,19 +68,19 @@ def simulate_patient(
         raise ValueError(f"slices must be at least 1 and size at least 64, not {slices} and {size}")
     random = np.random.default_rng(seed)
     patient = Patient(label, random)
-    pictures = []
+    images = []
     for turn, plane in enumerate(random.permutation(PLANES)):
-        pictures += patient.series(str(plane), len(range(turn, slices, len(PLANES))), size)
-    return pictures
+        images += patient.series(str(plane), len(range(turn, slices, len(PLANES))), size)
+    return images
 
 
 class Patient:
-    """A head of its own, with its lesion."""
+    """An individual head, with its lesion."""
 
     def __init__(self, label: str, random: np.random.Generator) -> None:
         self.random = random
         self.anatomy = grow_anatomy()
-        # a healthy head is sliced where a tumour could have been: position must not tell them apart
+        # a healthy head is sliced where a tumour could be: position must not separate the classes
         likely = random.choice(["glioma", "meningioma", "pituitary"])
         self.target = place_lesion(str(likely) if label == "notumor" else label, random)
         self.lesion = None if label == "notumor" else self.target
@@ -92,9 +92,9 @@ class Patient:
         self.bone = random.uniform(4.5, 7)  # thickness of the skull, mm
 
     def series(self, plane: str, slices: int, size: int) -> list[Slice]:
-        """Return the slices of one plane, spread over the lesion."""
+        """Return the slices of one plane, distributed over the lesion."""
         scanner = Scanner(plane, size, self.random)
-        centre = self.target.centre  # becomes where the head's shape has taken it
+        centre = self.target.centre  # moves with the deformation of the head
         for _ in range(4):
             moved = self.pose @ (centre - _CENTRE[:, 0]) + _CENTRE[:, 0]
             centre = centre + self.target.centre - moved - self.head.at(moved[:, None])[:, 0]
@@ -124,11 +124,11 @@ class Patient:
     def _signal(
         self, points: np.ndarray, tissue: np.ndarray, skull: np.ndarray, level: np.ndarray
     ) -> np.ndarray:
-        """Return the signal at points whose tissue comes from elsewhere in the template."""
+        """Return the signal at points, whose tissue the deformation takes from `tissue`."""
         tissue = self.lesion.pushed_from(tissue) if self.lesion else tissue
-        known = (self.fluid, self.fluid, self.grey, 1, 1.1)
+        contrast = (self.fluid, self.fluid, self.grey, 1, 1.1)
         inside = skull < 2
-        signal = np.interp(sample(self.anatomy.brain, tissue, inside), _GREY_LEVELS, known)
+        signal = np.interp(sample(self.anatomy.brain, tissue, inside), _GREY_LEVELS, contrast)
         signal = _enhanced_dura(signal, points, skull)
         if self.lesion is None:
             return self._covered(signal, points, skull)
@@ -160,5 +160,5 @@ def _enhanced_dura(signal: np.ndarray, points: np.ndarray, skull: np.ndarray) ->
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
-    parts, count = ndimage.label(mask)
-    return parts == 1 + np.bincount(parts.ravel())[1:].argmax() if count > 1 else mask
+    regions, count = ndimage.label(mask)
+    return regions == 1 + np.bincount(regions.ravel())[1:].argmax() if count > 1 else mask

@@ -1,4 +1,4 @@
-"""The scanner: a plane, a field of view, a window, a coil and its noise."""
+"""Simulated scanner: plane, field of view, window, coil sensitivity and noise."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from brainlib.data.phantom.fields import Plane, Waves, rotation
 
 PLANES = ("axial", "coronal", "sagittal")
 
-_AXES = {  # of a picture, as columns: to its right, downwards, from slice to slice
+_AXES = {  # image axes as columns: right, down, from slice to slice
     "axial": np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1]]).T,
     "coronal": np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T,
     "sagittal": np.array([[0, 1, 0], [0, 0, -1], [1, 0, 0]]).T,
@@ -16,7 +16,7 @@ _VIEWS = {"axial": (205, 220), "coronal": (205, 220), "sagittal": (220, 235)}  #
 
 
 class Scanner:
-    """One series: a plane, a field of view, a window, a coil and its noise."""
+    """The settings of one series."""
 
     def __init__(self, plane: str, size: int, random: np.random.Generator) -> None:
         self.name, self.size = plane, size
@@ -29,13 +29,13 @@ class Scanner:
         self.bias = Waves(random, (180, 400), 0.07)
 
     def plane_at(self, centre: np.ndarray, offset: float) -> Plane:
-        """Return the pixels' positions, `offset` mm beside `centre`."""
+        """Return the positions of the pixels of a slice `offset` mm from `centre`."""
         across = self.axes[:, 2]
         middle = self.middle + across * (across @ (centre - self.middle) + offset)
         return Plane(middle, self.axes[:, :2], self.steps)
 
     def acquired(self, signal: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Return the picture of a signal: bias field, Rician noise (Gudbjartsson 1995), window."""
+        """Return the image of a signal: bias field, Rician noise (Gudbjartsson 1995), window."""
         plane = Plane(np.zeros(3), np.eye(3)[:, :2], self.steps)
         bright = signal * np.exp(self.bias.on(plane)[0].reshape(signal.shape)) * self.white
         real, imaginary = self.noise * random.standard_normal((2, *signal.shape), np.float32)
