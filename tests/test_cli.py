@@ -1,34 +1,115 @@
-"""The commands say in one line what a user can mend, and a source is one entry of a registry."""
+"""The commands: a line a person reads, tables that programs read, and an honest exit status."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
+from PIL import Image
 
-from brainlib import cli
+from brainlib import cli, inference
 from brainlib.data import SOURCES, datasets, open_collection
 from brainlib.notebook import pipeline
-from brainlib.paths import BrainlibError, project_root
+from brainlib.paths import BrainlibError
 
 
-def test_a_command_says_in_one_line_what_a_user_can_mend():
-    command = [sys.executable, "-m", "brainlib", "classify", "no/such/scan"]
-    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
-    assert done.returncode == 2 and not done.stdout
-    assert "no/such/scan" in done.stderr and done.stderr.count("\n") == 1
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run a command as if in an own folder; give status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["brainlib", *map(str, arguments)])
+        status = cli.main()
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
 
 
-def test_a_missing_source_is_one_line(monkeypatch, capsys, tmp_path):
+@pytest.fixture
+def scans(tmp_path):
+    """Draw two images that the released gate refuses, one of them named to do harm."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("blank.png", "=a\x1b[31m.png"):
+        Image.fromarray(np.zeros((90, 90), np.uint8)).save(folder / name)
+    return folder
+
+
+def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans):
+    status, out, _ = call("classify", "scans")
+    assert status == 0
+    assert out.splitlines() == [
+        r"=a\x1b[31m.png: refused: it is blank", "blank.png: refused: it is blank",
+    ]  # fmt: skip
+
+
+def test_json_and_csv_are_for_programs(call, scans):
+    _, out, _ = call("classify", "--json", "scans/blank.png")
+    answer = json.loads(out)
+    assert answer["label"] is None and answer["decision"] == "refused: it is blank"
+    _, out, _ = call("classify", "--csv", "scans")
+    header, *rows = out.splitlines()
+    assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2
+    assert rows[0].startswith("'=a")
+
+
+def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
+    status, out, _ = call("classify", "scans", "--output", "out", "--reports")
+    assert status == 0 and len(out.splitlines()) == 2
+    assert len(pd.read_csv(tmp_path / "out" / "studies.csv")) == 2
+    names = sorted(file.name for file in (tmp_path / "out" / "reports").iterdir())
+    assert names == ["a-x1b-31m.html", "blank.html", "index.html"]
+
+
+@pytest.mark.parametrize("output", [(), ("--output", "out")])
+def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans, output):
+    (scans / "cut.png").write_bytes(b"\x89PNG cut short")
+    status, out, _ = call("classify", "scans", *output)
+    assert status == 3 and len(out.splitlines()) == 3
+    assert "cut.png: unreadable: " in out and "blank.png: refused" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["classify", "no/such/scan"], "no/such/scan"),
+        (["classify", "scans", "--engine", "abacus"], "abacus"),
+        (["classify", "scans", "--model", "mine.keras"], "mine.onnx"),
+        (["classify", "scans", "--plane", "tilted"], "tilted"),
+        (["classify", "scans", "--reports"], "--output"),
+    ],
+)
+def test_a_mistake_is_one_line_and_ends_with_2(call, scans, arguments, said):
+    status, out, err = call(*arguments)
+    assert status == 2 and not out and said in err and err.count("\n") == 1
+
+
+def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call):
+    status, _, err = call("clasify")
+    assert status == 2 and "No such command" in err and "classify" in err
+    for command in ([], ["classify"], ["app"], ["run"], ["sweep"]):
+        status, out, _ = call(*command, "--help")
+        assert status == 0 and 0 < len(out.splitlines()) <= 40
+
+
+def test_the_console_script_and_the_module_are_the_same(tmp_path):
+    command = [sys.executable, "-m", "brainlib", "classify", "nothing"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and str(tmp_path / "nothing") in done.stderr
+
+
+def test_a_missing_source_is_one_line(call, monkeypatch, tmp_path):
     def execute(*_):
         raise papermill.PapermillExecutionError(3, 7, "x", "BrainlibError", "no folder", ["..."])
 
     monkeypatch.setattr(pipeline, "execute", execute)
-    monkeypatch.setattr(
-        sys, "argv", ["brainlib", "run", "--source", "no/such", "--output", str(tmp_path)]
-    )
-    assert cli.main() == 2
-    told = capsys.readouterr().err
+    status, _, told = call("run", "--source", "no/such", "--output", tmp_path)
+    assert status == 2
     assert "raised BrainlibError: no folder" in told and told.count("\n") == 1
 
 
