@@ -31,7 +31,9 @@ test: setup ## what CI runs on each Python: lint, unit tests, notebooks
 	$(BIN)/python -m pytest --nbval
 
 lab: setup ## JupyterLab on a copy of the notebooks, in runs/lab
-	mkdir -p runs/lab && cp -n notebooks/*.ipynb runs/lab/
+	mkdir -p runs/lab
+	for name in notebooks/*.ipynb; do \
+		test -e "runs/lab/$${name#notebooks/}" || cp "$$name" runs/lab/; done
 	BRAINLIB_UPLOAD_MB=500 $(BIN)/jupyter lab runs/lab \
 		--ServerApp.tornado_settings='{"websocket_max_message_size": 508000000}'
 

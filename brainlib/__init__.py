@@ -6,6 +6,7 @@ for scans, `report` shows the answers; `plots` draws, and `notebook` frames the 
 takes from those below it. Importing `brainlib` loads none of them.
 """
 
+import logging
 import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,8 @@ except PackageNotFoundError:  # run from a copy of the sources that was never in
 
 # TensorFlow's start-up notices would otherwise end up in every notebook's stored output
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# images come in many sizes, and TensorFlow warns of every one that it compiles for
+logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 # oneDNN's convolutions train a third faster on processors without AVX-512, where they are not used
 # unless asked for
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

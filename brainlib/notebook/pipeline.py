@@ -23,10 +23,8 @@ from brainlib.notebook.runs import NotebookError
 
 NOTEBOOKS = tuple(runs.SETTINGS)
 
-_NOISE = (
-    "I0000 ", "[IPKernelApp]", "WARNING: All log messages", "Input Notebook", "Output Notebook",
-    "Executing Cell", "Ending Cell", "<Figure", "VBox(",
-)  # fmt: skip
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_APP = "*The app appears here when the cell runs.*"
 
 Target = tuple[str, str, int, Path]
 """Source, output folder, seed, and the folder of the executed notebooks."""
@@ -239,8 +237,8 @@ def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
 def publish(executed: Path) -> None:
     """Replace the committed notebook by an executed copy, without traces of the machine.
 
-    The injected parameters, standard error and papermill's metadata are removed; execution counts
-    are renumbered.
+    The injected parameters, standard error, progress bars and papermill's metadata are removed;
+    execution counts are renumbered. The app lives only in a running notebook: a sentence says so.
     """
     import nbformat
 
@@ -255,12 +253,19 @@ def publish(executed: Path) -> None:
         cell.metadata = {"tags": cell_tags} if cell_tags else {}
     for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
         cell.execution_count = count
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
+        if "page" in cell.metadata.get("tags", []):
+            cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": _APP})]
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count
     with paths.atomic_write(paths.project_root() / "notebooks" / executed.name) as temporary:
         nbformat.write(notebook, temporary)
+
+
+def _is_passing(output: dict[str, Any]) -> bool:
+    """Return whether an output is a log or a widget, which mean nothing once the run is over."""
+    return output.get("name") == "stderr" or _WIDGET in output.get("data", {})
 
 
 def summary(output: str) -> str:
@@ -277,7 +282,9 @@ def summary(output: str) -> str:
         lines.append("Phantoms are easy: this shows that all works, and says nothing of real heads")
     names = {"Executed notebooks": "notebooks", "Figures": "figures", "Model and metrics": "model",
              "Predictions": "predictions.csv"}  # fmt: skip
-    return "\n".join(lines + [f"{title}: {folder / name}" for title, name in names.items()])
+    lines += [f"{title}: {folder / name}" for title, name in names.items()]
+    lines.append(f"Read next, in JupyterLab: {folder / 'notebooks' / '01_explore.ipynb'}")
+    return "\n".join(lines)
 
 
 def _model_files(step: Step, output: str) -> tuple[Path, str]:
@@ -378,9 +385,13 @@ def _use_threads(count: int) -> None:
 def _show_progress() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(lambda record: not record.getMessage().strip().startswith(_NOISE))
-    handler.addFilter(lambda record: bool(record.getMessage().strip()))
+    handler.addFilter(_is_worth_showing)
     for name in ("brainlib", "papermill"):
         shown = logging.getLogger(name)
         shown.handlers, shown.propagate = [handler], False
         shown.setLevel(logging.INFO)
+
+
+def _is_worth_showing(record: logging.LogRecord) -> bool:
+    """Show this project's own messages, and of what notebooks print finished progress bars."""
+    return record.name.startswith("brainlib") or "100%|" in record.getMessage()
