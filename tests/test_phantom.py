@@ -251,8 +251,3 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         phantom.write_phantom(tmp_path / "collection", **SMALL)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_label_is_refused():
-    with pytest.raises(ValueError, match="glioma, meningioma, notumor, pituitary"):
-        phantom.simulate_patient("stroke")
