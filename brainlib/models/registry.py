@@ -1,5 +1,6 @@
 """The networks by name."""
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import keras
@@ -14,8 +15,8 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 }
 """The networks by name, the released one first."""
 
-TRAINING_SIZES = {"brain_tumor": PICTURE_SIZE, "seed_cnn": INPUT_SIZE}
-"""Height and width of the pictures that each is trained on, pixels."""
+TRAINING_SIZES = defaultdict(lambda: INPUT_SIZE, brain_tumor=PICTURE_SIZE, seed_cnn=INPUT_SIZE)
+"""Height and width of the images that each is trained on, pixels; 150 unless said otherwise."""
 
 
 def build_model(name: str = "brain_tumor", seed: int = 0) -> keras.Model:

@@ -100,7 +100,7 @@ RECIPES: dict[str, Schedule] = {
     ),
     "seed_cnn": Schedule(),
 }
-"""What each model is fitted with unless something else is asked for."""
+"""What each model is fitted with unless something else is asked for; others: `Schedule()`."""
 
 
 def recipe(
@@ -117,4 +117,4 @@ def recipe(
     """
     asked = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     changed = {name: value for name, value in asked.items() if value}
-    return replace(RECIPES[model], seed=seed, **changed)
+    return replace(RECIPES.get(model, Schedule()), seed=seed, **changed)
