@@ -22,7 +22,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -31,14 +30,13 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    JPEGLSLossless,
     MRImageStorage,
     RLELossless,
     generate_uid,
 )
 
 from brainlib import imaging
-from brainlib.imaging import codecs, dicom, geometry, pictures, scans
+from brainlib.imaging import dicom, pictures, scans, volumes
 
 NAME = "Doe^Jane"
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -359,7 +357,7 @@ def test_a_dicom_whose_header_says_more_than_it_holds_is_refused(tmp_path, kind,
 
 
 @pytest.mark.parametrize("change", [{"Rows": 7}, {"Columns": 5}, {"SamplesPerPixel": 2}], ids=str)
-@pytest.mark.parametrize("kind", ["plain.dcm", "rle.dcm", "jpeg.dcm", "jpeg2000.dcm"])
+@pytest.mark.parametrize("kind", ["plain.dcm", "jpeg.dcm", "jpeg2000.dcm"])
 def test_a_dicom_that_holds_more_than_its_header_says_is_refused(tmp_path, kind, change):
     dataset = pydicom.dcmread(io.BytesIO(VALID[kind]))
     for name, value in change.items():
@@ -375,23 +373,22 @@ def test_pixel_data_that_are_shorter_than_the_slice_are_refused(tmp_path):
     assert "126 bytes of pixels, and its header says 128" in reason
 
 
-@pytest.mark.parametrize("kind", [JPEGBaseline8Bit, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("kind", [JPEGBaseline8Bit, JPEG2000Lossless])
 def test_a_compressed_frame_of_another_size_is_not_unpacked(tmp_path, kind):
     huge = {
         JPEGBaseline8Bit: picture_bytes(Image.new("L", (9000, 9000)), "JPEG"),
         JPEG2000Lossless: picture_bytes(Image.new("L", (900, 900)), "JPEG2000", no_jp2=True),
-        JPEGLSLossless: b"\xff\xd8\xff\xf7\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0\xff\xd9",
     }[kind]
     (tmp_path / "a.dcm").write_bytes(compressed_bytes(noise((8, 8)), kind, huge))
     slices, memory = peak(tmp_path)
-    assert "and not (8, 8, 1)" in slices[0].error and memory < 20 * MEGABYTE
+    assert "and not (8, 8)" in slices[0].error and memory < 20 * MEGABYTE
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 2**32 - 1])
 def test_a_jpeg_2000_box_that_leads_nowhere_does_not_hang(tmp_path, length):
     boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I", length) + b"ftyp" + bytes(30)
     reason = refused(tmp_path / "a.dcm", compressed_bytes(noise((8, 8)), JPEG2000Lossless, boxes))
-    assert "does not say its size" in reason
+    assert "dcm2niix cannot convert it" in reason
 
 
 def test_a_deflated_dicom_is_read_and_a_deflated_bomb_is_not(tmp_path, monkeypatch):
@@ -403,7 +400,7 @@ def test_a_deflated_dicom_is_read_and_a_deflated_bomb_is_not(tmp_path, monkeypat
     (tmp_path / "deflated.dcm").write_bytes(deflated)
     plain, unpacked = opened(tmp_path / "plain.dcm"), opened(tmp_path / "deflated.dcm")
     np.testing.assert_array_equal(plain[0].pixels, unpacked[0].pixels)
-    monkeypatch.setattr(codecs, "MAX_INFLATED", 10 * MEGABYTE)
+    monkeypatch.setattr(dicom, "MAX_INFLATED", 10 * MEGABYTE)
     bomb = dicom_bytes(
         noise((8, 8)), DeflatedExplicitVRLittleEndian, PixelData=bytes(40 * MEGABYTE)
     )
@@ -426,15 +423,15 @@ def test_a_long_file_of_zeros_is_refused_at_once(tmp_path):
     assert [sound(found) for found in slices] == [False] * 3 and memory < 20 * MEGABYTE
 
 
-def test_no_frame_of_a_damaged_file_is_tried_for_ever(tmp_path, monkeypatch):
+def test_not_every_file_of_a_damaged_series_is_tried(tmp_path, monkeypatch):
     tries = []
-    unpack = codecs._decode_rle
-    monkeypatch.setattr(codecs, "_decode_rle", lambda *args: tries.append(1) or unpack(*args))
-    frames = encapsulate([b"no run lengths"] * 400)
-    content = dicom_bytes(noise((8, 8)), RLELossless, PixelData=frames, NumberOfFrames=400)
-    (tmp_path / "a.dcm").write_bytes(content)
+    run = dicom._run
+    monkeypatch.setattr(dicom, "_run", lambda *args, **more: tries.append(1) or run(*args, **more))
+    for number in range(60):
+        content = compressed_bytes(noise((8, 8)), RLELossless, b"no run lengths")
+        (tmp_path / f"{number}.dcm").write_bytes(content)
     slices = opened(tmp_path)
-    assert len(slices) == 400 and not any(sound(found) for found in slices) and len(tries) < 20
+    assert len(slices) == 60 and not any(sound(found) for found in slices) and len(tries) < 20
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -463,16 +460,17 @@ def test_a_window_that_is_no_number_is_no_window(tmp_path):
             assert not sound(found) or np.ptp(found.pixels) > 200
 
 
-def test_four_dimensions_colours_and_pairs_of_files_are_refused_with_a_reason(tmp_path):
+def test_four_dimensions_colours_and_half_pairs_are_refused_with_a_reason(tmp_path):
     series = nifti_bytes(noise((4, 5, 6, 3), np.int16))
     assert "4 by 5 by 6 by 3" in refused(tmp_path / "a.nii", series)
-    colours = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    colours = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")])
     assert "colours" in refused(tmp_path / "a.nii", nifti_bytes(colours))
     numbers = np.zeros((4, 4, 4), np.complex64)
     assert "complex" in refused(tmp_path / "a.nii", nifti_bytes(numbers))
     nibabel.save(nibabel.Nifti1Pair(noise((4, 4, 4), np.int16), np.eye(4)), tmp_path / "pair.hdr")
+    (tmp_path / "pair.img").unlink()
     (found,) = opened(tmp_path / "pair.hdr")
-    assert ".hdr and .img" in found.error
+    assert "its .img is missing" in found.error
 
 
 def test_a_volume_that_holds_more_than_its_header_says_is_refused(tmp_path):
@@ -795,7 +793,7 @@ def test_scans_are_what_they_say(tmp_path):
 
 def test_warnings_are_silent_until_the_last_reader_leaves_and_not_after():
     filters = warnings.filters[:]
-    first, second = imaging.threads.silenced(), imaging.threads.silenced()
+    first, second = imaging.errors.silenced(), imaging.errors.silenced()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -814,7 +812,7 @@ def test_an_error_quotes_nothing_from_the_file_and_is_the_same_in_each_run():
 
 def test_large_slices_are_decoded_one_after_the_other(tmp_path, monkeypatch):
     """However many threads read, one large picture is in memory."""
-    monkeypatch.setattr(imaging.threads, "LARGE", 100)
+    monkeypatch.setattr(imaging.errors, "LARGE", 100)
     inside, most = [], []
     real = pictures._to_grey
 
@@ -837,20 +835,8 @@ def test_large_slices_are_decoded_one_after_the_other(tmp_path, monkeypatch):
 def test_the_longest_side_and_the_largest_slice_are_those_that_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "MAX_SLICE_PIXELS", 63)
     assert "at most 63" in refused(tmp_path / "a.dcm", dicom_bytes(noise((8, 8))))
-    monkeypatch.setattr(geometry, "MAX_VOXELS", 63)
+    monkeypatch.setattr(volumes, "MAX_VOXELS", 63)
     assert "4 by 4 by 4 voxels" in refused(tmp_path / "a.nii", nifti_bytes(noise((4, 4, 4))))
-
-
-@pytest.mark.parametrize(
-    "name", ["MR_small_RLE.dcm", "SC_rgb_rle_2frame.dcm", "SC_rgb_rle_16bit.dcm"]
-)
-def test_run_lengths_are_unpacked_as_pydicom_does(tmp_path, name):
-    file = get_testdata_file(name, download=False)
-    if file is None:
-        pytest.skip("this pydicom ships without its examples")
-    ours = np.stack(list(pydicom.pixels.iter_pixels(file, decoding_plugin=codecs.PLUGIN)))
-    theirs = np.stack(list(pydicom.pixels.iter_pixels(file, decoding_plugin="pydicom")))
-    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_no_log_tells_what_a_damaged_file_holds(tmp_path):

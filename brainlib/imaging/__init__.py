@@ -20,14 +20,13 @@ from brainlib.imaging.pictures import (
     resize,
     sample_pictures,
 )
-from brainlib.imaging.scans import Scan, list_scans, open_scans, read_scan
-from brainlib.imaging.slices import PLANES, Frame, ScanSlice
+from brainlib.imaging.scans import list_scans, open_scans, read_scan
+from brainlib.imaging.slices import PLANES, Scan, ScanSlice, robust_range, to_grey
 
 __all__ = [
     "CACHE_VERSION",
     "PLANES",
     "UNREADABLE_LIMIT",
-    "Frame",
     "ImageError",
     "LoadedImages",
     "Scan",
@@ -42,5 +41,7 @@ __all__ = [
     "read_picture",
     "read_scan",
     "resize",
+    "robust_range",
     "sample_pictures",
+    "to_grey",
 ]

@@ -18,8 +18,7 @@ from tqdm import tqdm
 
 from brainlib import paths
 from brainlib.data.datasets import Collection
-from brainlib.imaging.errors import ImageError
-from brainlib.imaging.threads import sharing_memory, silenced
+from brainlib.imaging.errors import ImageError, sharing_memory, silenced
 
 CACHE_VERSION = "1"
 """Part of every cache key: to be raised when the same file would decode to other pixels."""

@@ -1,78 +1,57 @@
-"""The slices of whatever lies at a path: pictures, DICOM, NIfTI, or folders of all of them."""
+"""The slices of whatever lies at a path: images, DICOM, NIfTI, archives, or folders of these."""
 
 import dataclasses
+import gzip
 import os
+import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from brainlib import paths
-from brainlib.data.datasets import PICTURE_SUFFIXES
+from brainlib.data.datasets import IMAGE_SUFFIXES
 from brainlib.imaging.errors import ImageError, one_line, quietly
 from brainlib.imaging.pictures import read_picture
-from brainlib.imaging.slices import PLANES, Frame, ScanSlice
+from brainlib.imaging.slices import PLANES, Scan, ScanSlice
 
-SCAN_SUFFIXES = {".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".nii": "nifti",
-                 ".nii.gz": "nifti", **dict.fromkeys(PICTURE_SUFFIXES, "picture")}  # fmt: skip
+SCAN_SUFFIXES = {
+    ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".dcm.gz": "dicom", ".nii": "nifti",
+    ".nii.gz": "nifti", ".hdr": "nifti", ".mgz": "nifti", ".mgh": "nifti", ".zip": "archive",
+    **dict.fromkeys((*IMAGE_SUFFIXES, ".webp"), "picture"),
+}  # fmt: skip
 """What a file claims to be by its name; what it is, its content says."""
 
+MAX_UNZIPPED = 4_000_000_000
+"""The most bytes that an archive may unpack to."""
+
+_NOT_READ = (
+    ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".heic", ".jp2", ".gif", ".tar", ".tar.gz", ".tgz",
+    ".7z", ".rar", ".bz2", ".xz",
+)  # fmt: skip
 _HEAD = 512
-_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths; many a text starts with BM
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What is read in one go: a picture, a volume, a series, or a file that cannot be read.
-
-    It holds no pixels, can be pickled, and is read by `read_scan`.
-
-    Attributes
-    ----------
-    file : Path
-        As it was named; of a series the first file.
-    series : str
-        What its slices are called by, as in `ScanSlice`.
-    root : Path
-        What `list_scans` looked through, on disk.
-    given : Path
-        The same, as it was named.
-    kind : str
-        `picture`, `dicom`, `nifti` or `unreadable`.
-    frames : tuple of Frame
-        Where the slices of a DICOM series are found, in any order; empty for others.
-    error : str
-        Why it is unreadable, without the name of the file; empty for others.
-    """
-
-    file: Path
-    series: str
-    root: Path
-    given: Path
-    kind: str = "unreadable"
-    frames: tuple[Frame, ...] = ()
-    error: str = ""
 
 
 def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]:
     """Give the slices of a scan, one after the other, in an order that does not change.
 
-    Nothing but the slice (or the one volume) at hand is held in memory, and a line for each DICOM
-    file. A file that cannot be read gives a `ScanSlice` with its `error`, and the rest goes on; so
-    does, as the last of its series, what is wrong with a series (slices are missing, or their order
-    is a guess).
+    A file that cannot be read gives a `ScanSlice` with its `error`, and the rest goes on; so does,
+    as the last of its series, what is wrong with a series (slices are missing, its order is a
+    guess, patients share its UID).
     In a folder, what is neither a scan nor named as one (`notes.txt`, a licence) is passed over, as
     are names that start with a dot; links to folders are followed once.
 
     Parameters
     ----------
     path : Path or str
-        A picture, a DICOM file, a NIfTI volume, or a folder of these, nested as deep as one likes;
-        a relative one is taken from the project's root. Recognised by content.
+        An image, a DICOM file, a NIfTI, Analyze or MGH volume, a `.zip` of these, or a folder,
+        nested as deep as one likes; a relative one is taken from the project's root. Recognised by
+        content.
     plane : str
-        `acquired`, or one of `axial`, `coronal`, `sagittal`: NIfTI volumes, and DICOM series that
-        make a regular volume, are cut in it; a picture shows what it shows.
+        `acquired`, or one of `axial`, `coronal`, `sagittal`: volumes, and DICOM series that make a
+        regular volume, are cut in it; an image shows what it shows.
 
     Returns
     -------
@@ -92,7 +71,8 @@ def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]
     >>> [(found.series, found.pixels.shape) for found in open_scans(folder)]
     [('slice.png', (2, 3))]
     """
-    return _read_each(list_scans(path, plane), plane)
+    scans = list_scans(path, plane)
+    return (one for scan in scans for one in read_scan(scan, plane))
 
 
 def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
@@ -104,7 +84,7 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     Parameters
     ----------
     path : Path or str
-        As `open_scans` takes it.
+        As `open_scans` takes it. A DICOMDIR stands for its folder.
     plane : str
         Looked at for being one that `read_scan` takes.
 
@@ -116,19 +96,21 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     if plane not in ("acquired", *PLANES):
         raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
     try:
-        root = paths.resolve(path)
+        root, given = paths.resolve(path), Path(path)
         there = root.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, too long a name
         raise ImageError(f"{one_line(str(path))} is no path ({type(error).__name__})") from error
     if not there:
         raise ImageError(f"there is nothing at {path}; name a picture, DICOM, NIfTI or folder")
+    if root.name.upper() == "DICOMDIR" and root.is_file():
+        root, given = root.parent, given.parent
     kinds = _recognised(root)
     if not kinds:
         raise ImageError(
             f"the folder {path} holds nothing that could be a scan: no picture, no DICOM and no "
             "NIfTI, whatever its name; choose another folder"
         )
-    return list(_units(kinds, root, Path(path)))
+    return list(_units(kinds, root, given))
 
 
 def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
@@ -143,86 +125,98 @@ def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
         As `open_scans` takes it.
     """
     file = scan.root / scan.file.relative_to(scan.given)
-    for found in _safely(_slices(scan, file, plane), file, scan.series):
+    for found in _safely(_READERS[scan.kind](scan, file, plane), file, scan):
         named = scan.given / found.file.relative_to(scan.root)
         error = found.error and f"{named}: {found.error}".replace(str(found.file), str(named))
         yield dataclasses.replace(found, file=named, error=one_line(error))
 
 
-def _read_each(scans: list[Scan], plane: str) -> Iterator[ScanSlice]:
-    for scan in scans:
-        yield from read_scan(scan, plane)
-
-
 def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
-    series, errors = _index_dicom([file for file, kind in kinds.items() if kind == "dicom"])
-    firsts: dict[Path, list[str]] = {}
-    for name, frames in series.items():
-        firsts.setdefault(frames[0].file, []).append(name)
+    series: dict = {}
+    remarks: dict[str, str] = {}
+    errors = {}
+    files = [file for file, kind in kinds.items() if kind == "dicom"]
+    if files:
+        from brainlib.imaging import dicom
+
+        for file in files:
+            try:
+                frame = dicom.index_file(file)
+                series.setdefault(frame.series, []).append(frame)
+            except ImageError as error:
+                errors[file] = str(error)
+        remarks = dicom.remarks(series)
+    firsts = {frames[0].file: name for name, frames in series.items()}
     for file, kind in kinds.items():
         below = file.relative_to(root)
         name = below.as_posix() if below.name else file.name
         # a name that is not UTF-8 could not be stored in a table
-        series_name = name.encode("utf-8", "backslashreplace").decode()
-        named = Scan(given / below, series_name, root, given)
-        if kind in ("picture", "nifti"):
+        named = Scan(given / below, name.encode("utf-8", "backslashreplace").decode(), root, given)
+        if kind in ("picture", "nifti", "archive"):
             yield dataclasses.replace(named, kind=kind)
-        elif kind != "dicom" or file in errors:
+        elif file in errors or kind != "dicom":
             yield dataclasses.replace(named, error=errors.get(file, kind))
-        for name in firsts.get(file, []):
-            yield dataclasses.replace(named, series=name, kind="dicom", frames=tuple(series[name]))
+        elif name := firsts.get(file, ""):
+            yield dataclasses.replace(
+                named, series=name, kind="dicom", frames=tuple(series[name]),
+                remark=remarks.get(name, ""),
+            )  # fmt: skip
 
 
-def _index_dicom(files: list[Path]) -> tuple[dict[str, list[Frame]], dict[Path, str]]:
-    """Return the frames of each series, and why files belong to none."""
-    series: dict[str, list[Frame]] = {}
-    errors = {}
-    for file in files:
-        from brainlib.imaging import dicom
-
-        try:
-            for frame in dicom.index_file(file):
-                series.setdefault(frame.series, []).append(frame)
-        except ImageError as error:
-            errors[file] = str(error)
-    return series, errors
+def _read_image(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+    yield ScanSlice(file, scan.series, pixels=read_picture(file), total=1)
 
 
-def _slices(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
-    if scan.kind == "picture":
-        return _read_one(file, scan.series)
-    if scan.kind == "nifti":
-        from brainlib.imaging import nifti
+def _read_volume(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+    from brainlib.imaging import volumes  # nibabel is imported where there is a volume
 
-        return nifti.read_volume(file, plane, scan.series)
-    if scan.kind == "dicom":
-        from brainlib.imaging import dicom
-
-        return dicom.read_series(list(scan.frames), plane)
-    return iter([ScanSlice(file, scan.series, error=scan.error)])
+    return volumes.read_volume(file, plane, scan.series)
 
 
-def _read_one(file: Path, series: str) -> Iterator[ScanSlice]:
-    yield ScanSlice(file, series, pixels=read_picture(file))
+def _read_series(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+    from brainlib.imaging import dicom
+
+    return dicom.read_series(list(scan.frames), plane)
 
 
-def _safely(slices: Iterator[ScanSlice], file: Path, series: str) -> Iterator[ScanSlice]:
+def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+    """Unpack a `.zip` and give the slices of all that it holds, as series of their own."""
+    with tempfile.TemporaryDirectory(prefix="brainlib-") as folder, zipfile.ZipFile(file) as whole:
+        if sum(member.file_size for member in whole.infolist()) > MAX_UNZIPPED:
+            raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
+        whole.extractall(folder)
+        inside = Path(folder).resolve()
+        for one in open_scans(inside, plane):
+            error = one.error.replace(f"{inside}{os.sep}", "").replace(str(inside), "")
+            series = f"{scan.series}/{one.series}"
+            yield dataclasses.replace(one, file=file, series=series, error=error)
+
+
+def _unreadable(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+    yield ScanSlice(file, scan.series, error=scan.error)
+
+
+_READERS: dict[str, Callable[[Scan, Path, str], Iterator[ScanSlice]]] = {
+    "picture": _read_image, "nifti": _read_volume, "dicom": _read_series,
+    "archive": _read_archive, "unreadable": _unreadable,
+}  # fmt: skip
+
+
+def _safely(slices: Iterator[ScanSlice], file: Path, scan: Scan) -> Iterator[ScanSlice]:
     """Pass slices on; where no more can be had, end with a record that says why."""
     number = 0
-    while True:
-        try:
-            found = quietly(lambda: next(slices, None))
-        except ImageError as error:
-            yield ScanSlice(file, series, number, error=str(error).removeprefix(f"{file} "))
-            return
-        if found is None:
-            return
-        number = found.number + 1
-        yield found
+    try:
+        while (found := quietly(lambda: next(slices, None))) is not None:
+            number = found.number + 1
+            yield found
+    except ImageError as error:
+        yield ScanSlice(file, scan.series, number, error=str(error).removeprefix(f"{file} "))
+    if scan.remark:
+        yield ScanSlice(file, scan.series, number, error=scan.remark)
 
 
 def _recognised(root: Path) -> dict[Path, str]:
-    """Return what each file is: `picture`, `dicom`, `nifti`, or why it cannot be read."""
+    """Return what each file is: a kind of scan, or why it cannot be read."""
     if not root.is_dir():
         return {root: _kind(root) or "it is no picture, no DICOM and no NIfTI; name another file"}
     failures: dict[Path, str] = {}
@@ -248,7 +242,7 @@ def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
             failures[folder] = f"the folder cannot be opened ({error.strerror}); look at who may"
             continue
         for entry in found:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             if _is_folder(entry):
                 waiting.append(folder / entry.name)
@@ -265,28 +259,45 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _kind(file: Path) -> str:
     """Return what a file is by its content, else by its name; empty where it is something else."""
-    ends = file.name.lower()
-    claimed = next((kind for end, kind in SCAN_SUFFIXES.items() if ends.endswith(end)), "")
+    name = file.name.lower()
+    ends = sorted((end for end in SCAN_SUFFIXES if name.endswith(end)), key=len)
+    claimed = SCAN_SUFFIXES[ends[-1]] if ends else ""
+    other = next((end for end in _NOT_READ if name.endswith(end)), "")
     try:
         if not file.is_file():  # a pipe would be waited for, a broken link is said
             return "it is no regular file, or a link to nothing; remove it" if claimed else ""
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
+        head = _head(file)
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
     if head[128:132] == b"DICM" or _starts_without_preamble(head):
         return "dicom"
-    if head.startswith(_PICTURE_STARTS) or _is_bmp(head):
+    if head.startswith(_IMAGE_STARTS) or head[8:12] == b"WEBP" or _is_bmp(head):
         return "picture"
     if not head and claimed:
         return "it is empty; copy it again from where it came"
     if _is_nifti(file):
-        return "nifti"
+        pair = head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
+        return "" if pair else "nifti"
     if claimed == "dicom":  # to parse what is none could take for ever
         return "it is named as a DICOM file and does not begin as one; copy it again or remove it"
+    if other:
+        return f"it is a {other} file, which is not read; convert it to NIfTI, DICOM or PNG first"
     if not claimed and _may_be_damaged(file, head):
         return "it is no picture, no DICOM and no NIfTI, or damaged; copy it again or remove it"
     return claimed
+
+
+def _head(file: Path) -> bytes:
+    """Return the first bytes of a file, unpacked where it is compressed."""
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD)
+    if head[:2] == b"\x1f\x8b":
+        try:
+            with gzip.open(file) as stream:
+                return stream.read(_HEAD)
+        except (OSError, EOFError, zlib.error):  # it will be said where it is opened
+            pass
+    return head
 
 
 def _is_bmp(head: bytes) -> bool:
@@ -301,10 +312,10 @@ def _starts_without_preamble(head: bytes) -> bool:
 
 
 def _is_nifti(file: Path) -> bool:
-    from brainlib.imaging import nifti
+    from brainlib.imaging import volumes
 
     try:
-        return nifti.may_be_nifti(file)
+        return volumes.may_be_nifti(file)
     except (OSError, EOFError, zlib.error):
         return False
 

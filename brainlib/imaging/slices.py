@@ -1,17 +1,63 @@
-"""One slice of a scan, and how signal becomes grey."""
+"""Scans, their slices, and the grey values that signal is drawn with."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from brainlib.imaging.errors import ImageError
 
+if TYPE_CHECKING:
+    from brainlib.imaging.dicom import Frame
+
 PLANES = ("axial", "coronal", "sagittal")
 """The planes that a volume can be cut in."""
 
 PERCENTILES = (0.5, 99.5)
-"""What of a series or volume is drawn black and white where no window says otherwise."""
+"""Percentiles of a series that are drawn black and white where no window says otherwise."""
+
+_FEW_VALUES = 16  # an image of an organ has more
+_MOST_LABELS = 300
+_ENOUGH = 4096  # pixels, below which nothing is said about their distribution
+_LOOKS_DERIVED = "{}: it is no image to be classified; choose the image that it was made from"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One unit of reading: an image, a volume, a series, an archive, or an unreadable file.
+
+    It holds no pixels, can be pickled, and is read by `read_scan`.
+
+    Attributes
+    ----------
+    file : Path
+        As it was named; of a series the first file.
+    series : str
+        The name of its slices, as in `ScanSlice`.
+    root : Path
+        What `list_scans` looked through, on disk.
+    given : Path
+        The same, as it was named.
+    kind : str
+        `picture`, `dicom`, `nifti`, `archive` or `unreadable`.
+    frames : tuple of Frame
+        The files of a DICOM series, in any order; empty for others.
+    error : str
+        Why it is unreadable, without the name of the file; empty for others.
+    remark : str
+        What is odd about how its files name patient, study and series.
+    """
+
+    file: Path
+    series: str
+    root: Path
+    given: Path
+    kind: str = "unreadable"
+    frames: tuple["Frame", ...] = ()
+    error: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +71,8 @@ class ScanSlice:
         first of them.
     series : str
         The series that it belongs to, the same for all its slices and free of patient identifiers:
-        the series number and a hash of the series' UID (`401-9f86d081`); for a picture or a NIfTI
-        volume, its path below the folder that was opened.
+        the series number and a hash (`401-9f86d081`); for an image or a NIfTI volume, its path
+        below the folder that was opened.
     number : int
         Its place in the series, from 0, in order of position: from the feet to the head, from the
         front to the back, from the patient's left to the right.
@@ -39,7 +85,12 @@ class ScanSlice:
     error : str
         Empty, or why there are no pixels and what to do about it, on one line.
     modality : str
-        What a DICOM file says it was taken with, such as `MR` or `CT`; empty for all others.
+        What the file says or shows that it was taken with, such as `MR` or `CT`; empty if unknown.
+    total : int
+        The slices of its series in this plane; 0 where that is unknown.
+    facts : mapping of str to str
+        `description`, `sequence`, `contrast` and `field strength`, as far as the file says; only
+        words of imaging are kept of what people typed.
     """
 
     file: Path
@@ -49,63 +100,16 @@ class ScanSlice:
     pixels: np.ndarray | None = None
     error: str = ""
     modality: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where one slice is found, and where it lies; no pixels.
-
-    Attributes
-    ----------
-    file : Path
-    index : int
-        Its place in a multi-frame file, 0 in others.
-    series : str
-        The series number and a hash of the series' UID.
-    identity : str
-        The file's own UID, empty where it has none.
-    instance : int
-        Its instance number, -1 where it has none.
-    orientation : tuple of 6 floats, or None
-        Directions of a row and of a column in the patient, DICOM's axes.
-    position : tuple of 3 floats, or None
-        Centre of the first pixel, mm, DICOM's axes.
-    spacing : tuple of 2 floats
-        Between rows and between columns, mm where the file says.
-    shape : tuple of 2 ints
-        Height and width.
-    modality : str
-        As for `ScanSlice`.
-    """
-
-    file: Path
-    index: int
-    series: str
-    identity: str
-    instance: int
-    orientation: tuple[float, ...] | None
-    position: tuple[float, ...] | None
-    spacing: tuple[float, float]
-    shape: tuple[int, int]
-    modality: str = ""
-
-    @property
-    def affine(self) -> np.ndarray:
-        """From (row, column, 0) to millimetres, nibabel's axes; for frames with an orientation."""
-        along_row, along_column = np.reshape(self.orientation, (2, 3))
-        affine = np.eye(4)
-        affine[:3, 0] = along_column * self.spacing[0]
-        affine[:3, 1] = along_row * self.spacing[1]
-        affine[:3, 2] = np.cross(along_row, along_column)
-        affine[:3, 3] = self.position or (0, 0, 0)
-        affine[:2] *= -1  # DICOM counts to the left and to the back
-        return affine
+    total: int = 0
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def robust_range(values: np.ndarray) -> tuple[float, float]:
     """Return the signals to be drawn black and white: percentiles 0.5 and 99.5.
 
-    Where they are the same, as in a volume that is nearly all background, the lowest and highest.
+    A negative value that many pixels share and that lies far below all others (padding, air set to
+    -1000) is left out. Where both percentiles are the same, as in a volume that is nearly all
+    background, the lowest and highest are returned.
 
     Parameters
     ----------
@@ -116,12 +120,24 @@ def robust_range(values: np.ndarray) -> tuple[float, float]:
     ------
     ImageError
         Where no value is finite.
+
+    Examples
+    --------
+    >>> robust_range(np.r_[np.full(100, -2000), np.arange(1000)])
+    (4.995, 994.005)
     """
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        raise ImageError("it holds no finite value")
-    low, high = np.percentile(finite, PERCENTILES)
-    return (low, high) if high > low else (finite.min(), finite.max())
+    kept = values[np.isfinite(values)]
+    if not kept.size:
+        raise ImageError("it holds no finite value; save it again from where it came")
+    low, high = (float(limit) for limit in np.percentile(kept, PERCENTILES))
+    while low < 0 and (rest := kept[kept > kept.min()]).size:
+        shared = 1 - rest.size / kept.size
+        start, end = (float(limit) for limit in np.percentile(rest, PERCENTILES))
+        far = rest.min() - kept.min() > 0.2 * (end - start)
+        if shared < 0.005 or not far or len(np.unique(rest)) <= _FEW_VALUES:
+            break
+        kept, low, high = rest, start, end
+    return (low, high) if high > low else (float(kept.min()), float(kept.max()))
 
 
 def to_grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -148,3 +164,42 @@ def to_grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
     with np.errstate(over="ignore"):
         known = np.nan_to_num(values, nan=low, posinf=high, neginf=low).clip(low, high)
         return np.rint((known - low) / (high - low) * 255).astype(np.uint8)
+
+
+def is_ct(values: np.ndarray) -> bool:
+    """Return whether signal looks like a head in Hounsfield units: air, brain and bone."""
+    inside = values[values > -200]
+    if inside.size < _ENOUGH or values.min() < -3100 or (values < -900).mean() < 0.05:
+        return False
+    return bool(((inside > 0) & (inside < 90)).mean() > 0.4 and (inside > 300).mean() > 0.01)
+
+
+def refuse_derived(slices: list[np.ndarray]) -> None:
+    """Refuse label maps, and phase or imaginary images, by how their values are distributed.
+
+    A label map holds few values, or nearly all neighbours in it are equal; phase and imaginary
+    parts lie evenly around zero.
+
+    Parameters
+    ----------
+    slices : list of float arrays of shape (height, width)
+
+    Raises
+    ------
+    ImageError
+    """
+    values = np.concatenate([one.ravel() for one in slices])
+    distinct = np.unique(values[np.isfinite(values)])
+    if values.size < _ENOUGH or len(distinct) < 2:
+        return
+    if len(distinct) <= _MOST_LABELS and (distinct == np.rint(distinct)).all():
+        pairs = np.concatenate([np.stack([one[:-1], one[1:]], -1).reshape(-1, 2) for one in slices])
+        background = distinct[np.argmax([(values == one).sum() for one in distinct])]
+        pairs = pairs[(pairs != background).any(axis=1)]
+        if len(distinct) <= _FEW_VALUES or (pairs[:, 0] == pairs[:, 1]).mean() > 0.8:
+            raise ImageError(_LOOKS_DERIVED.format("it looks like a label map or a mask"))
+    low, high = np.percentile(values[np.isfinite(values)], PERCENTILES)
+    negative = (values < 0).sum() / max(1, (values != 0).sum())
+    even = abs(low + high) < 0.1 * (high - low) and 0.4 < negative < 0.6
+    if even and not is_ct(values):
+        raise ImageError(_LOOKS_DERIVED.format("it looks like a phase or imaginary image"))
