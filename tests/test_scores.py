@@ -1,0 +1,201 @@
+"""Scores of all models: tables read once and in order, nothing lost on the way to metrics.json."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from brainlib import CLASS_NAMES, evaluation
+from brainlib.data import datasets, splits
+from brainlib.evaluation import EvaluationError
+from brainlib.notebook import runs
+
+CLASSES = list(CLASS_NAMES)
+
+
+def make_table(fold=0, images=80, seed=0, skill=2.0, prefix="", twins=False):
+    """Make a prediction table of groups of two images, right more often than not."""
+    random = np.random.default_rng([seed, fold])
+    labels = np.arange(images) // 2 % 4
+    logits = random.normal(size=(images, 4))
+    logits[np.arange(images), labels] += skill
+    names = [f"{prefix}{fold}-{row // 2}" for row in range(images)]
+    table = pd.DataFrame({
+        "path": [f"{name}-{row % 2}.jpg" for row, name in enumerate(names)],
+        "patient": names,
+        "group": names,
+        "label": np.take(CLASSES, labels),
+        "fold": fold,
+    })  # fmt: skip
+    table[CLASSES] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return table.assign(twin_in_training=np.arange(images) % 4 == 0) if twins else table
+
+
+def write(table, folder, name, **options):
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / name, index=False, **options)
+    return folder / name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write the tables of two models: one with its folds apart, one with all folds in one."""
+    place = tmp_path / "predictions"
+    for fold in range(5):
+        write(make_table(fold), place, f"seed_cnn_patient{fold}.test.csv")
+        write(make_table(fold, prefix="v"), place, f"seed_cnn_patient{fold}.validation.csv")
+    write(make_table(twins=True), place, "seed_cnn_official.test.csv")
+    together = pd.concat([make_table(fold, skill=1.0) for fold in range(5)])
+    write(together, place, "a_shortcut_patient.test.csv")
+    write(make_table(twins=True, skill=1.0), place, "a_shortcut_official.test.csv")
+    return place
+
+
+def test_the_folds_of_a_model_become_one_table_beside_the_other_protocols(folder):
+    tables = evaluation.read_tables(folder, models=("brain_tumor", "seed_cnn"))
+    assert list(tables) == ["seed_cnn", "a_shortcut"]
+    for by_protocol in tables.values():
+        assert tuple(by_protocol) == splits.PROTOCOLS
+        assert by_protocol["patient"]["fold"].value_counts().to_dict() == dict.fromkeys(
+            range(5), 80
+        )
+        official, unseen = by_protocol["official"], by_protocol["deduplicated"]
+        assert set(unseen["path"]) == set(official.loc[~official["twin_in_training"], "path"])
+    validation = evaluation.read_tables(folder, "validation")
+    assert list(validation) == ["seed_cnn"]
+    assert validation["seed_cnn"]["patient"]["path"].str.startswith("v").all()
+    del by_protocol["patient"]
+    assert evaluation.preferred_protocol(by_protocol) == "official"
+
+
+def test_a_folder_that_does_not_fit_is_refused_by_name(folder, tmp_path):
+    with pytest.raises(EvaluationError, match="02_train") as refused:
+        evaluation.read_tables(tmp_path)
+    assert str(tmp_path) in str(refused.value)
+    images = evaluation.read_tables(folder)["seed_cnn"]["patient"]["path"]
+    with pytest.raises(EvaluationError, match="1 images that the source does not hold"):
+        evaluation.read_tables(folder, images=images.iloc[1:])
+    write(make_table(0), folder, "seed_cnn_patient.test.csv")  # the fold is there already
+    with pytest.raises(EvaluationError, match="more than one row"):
+        evaluation.read_tables(folder)
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """Make what another framework would give for the published folds: path and probabilities."""
+    known = splits.benchmark()
+    random = np.random.default_rng(0)
+    values = random.dirichlet(np.ones(4), len(known))
+    values[np.arange(len(known)), known["label"].map(CLASSES.index)] += 0.3
+    table = pd.DataFrame(values / values.sum(axis=1, keepdims=True), columns=CLASSES)
+    return table.assign(path=known["path"]).sample(frac=1, random_state=0)
+
+
+def test_a_table_of_another_framework_is_compared_with_the_published_networks(foreign, tmp_path):
+    file = write(foreign, tmp_path, "theirs.test.csv", float_format="%.5f")
+    networks = ("brain_tumor", "seed_cnn")
+    tables = evaluation.read_tables(file, models=networks)
+    assert list(tables) == ["theirs", *networks]
+    table = tables["theirs"]["patient"]
+    assert table["path"].tolist() == foreign["path"].tolist()
+    assert (table["label"] == table["path"].str.split("/").str[1]).all()
+    correct = evaluation.is_correct(table)
+    scores = evaluation.score_tables(tables, 100, detailed=["theirs"])
+    accuracy = scores["theirs"]["patient"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(correct.mean(), abs=1e-6)
+    assert accuracy["low"] < correct.mean() < accuracy["high"]
+    compared = evaluation.compare_with_others(tables, "theirs")
+    assert compared.index.tolist() == list(networks)
+    assert (compared["low"] < compared["difference"]).all()
+    assert (compared["difference"] < compared["high"]).all()
+    published = scores["brain_tumor"]["patient"]["accuracy"]["value"]
+    difference = correct.mean() - published
+    assert compared.loc["brain_tumor", "difference"] == pytest.approx(difference, abs=1e-6)
+
+
+def drop_two(table):
+    return table.iloc[2:], f"lacks 2 images of the published reference ({table['path'].iloc[0]}"
+
+
+def add_another(table):
+    added = pd.concat([table, table.head(1).assign(path="mine/1.jpg")])
+    return added, "lacks 1 images of"
+
+
+def repeat_first(table):
+    return pd.concat([table, table.head(1)]), f"more than one row for 1 images ({table['path'][0]})"
+
+
+def relabel(table):
+    return splits.benchmark().merge(table).assign(label="glioma"), "disagree on the label"
+
+
+def lose_a_class(table):
+    return table.drop(columns="notumor"), "has no column notumor"
+
+
+@pytest.mark.parametrize("spoil", [drop_two, add_another, repeat_first, relabel, lose_a_class])
+def test_a_table_of_another_framework_that_does_not_fit_is_refused(foreign, tmp_path, spoil):
+    table, message = spoil(foreign.reset_index(drop=True))
+    file = write(table, tmp_path, "theirs.csv")
+    with pytest.raises(EvaluationError) as refused:
+        evaluation.read_tables(file)
+    assert message in str(refused.value) and "theirs.csv" in str(refused.value)
+
+
+def test_a_single_table_with_its_own_labels_needs_no_reference(tmp_path):
+    file = write(make_table(), tmp_path, "mine.test.csv")
+    tables = evaluation.read_tables(file, models=("brain_tumor",))
+    assert list(tables) == ["mine"]
+    pd.testing.assert_series_equal(tables["mine"]["patient"]["label"], make_table()["label"])
+
+
+def test_networks_are_scored_in_full_and_others_by_their_headline(folder):
+    tables = evaluation.read_tables(folder, models=["seed_cnn"])
+    scores = evaluation.score_tables(tables, 100, detailed=["seed_cnn"])
+    assert set(scores["seed_cnn"]["patient"]) == {"images", "groups", *evaluation.METRICS}
+    headline = {"images", "groups", *evaluation.scores.HEADLINE}
+    assert set(scores["a_shortcut"]["patient"]) == headline
+    shown = evaluation.headline(scores)
+    cell = shown.loc[("seed_cnn", "patient"), "accuracy"]
+    accuracy = scores["seed_cnn"]["patient"]["accuracy"]
+    numbers = [float(number) for number in re.findall(r"\d\.\d+", cell)]
+    assert numbers == [round(accuracy[name], 3) for name in ("value", "low", "high")]
+    assert shown.loc[("seed_cnn", "deduplicated"), "test images"] == 60
+    by_patient = evaluation.patient_tables(tables)["seed_cnn"]
+    assert len(by_patient["patient"]) == 5 * 40
+    assert evaluation.tumor_type_tables(tables) == {}  # they do not know their sources
+
+
+def test_look_alikes_and_robustness_are_read_from_beside_the_predictions(folder):
+    table = evaluation.read_tables(folder)["seed_cnn"]["patient"]
+    assert evaluation.without_look_alikes(table, folder) is table
+    assert evaluation.read_robustness(folder) == {}
+    first, second, *others = table["path"]
+    write(pd.DataFrame({"first": [first], "second": [second]}), folder.parent, "look_alikes.csv")
+    assert evaluation.without_look_alikes(table, folder)["path"].tolist() == others
+    rows = {"corruption": ["clean", "blur"], "strength 1": [np.nan, 0.8], "mean": [0.9, 0.8]}
+    robustness = pd.DataFrame(rows).assign(model="brain_tumor", images=5, seed=0)
+    write(robustness, folder.parent, "robustness.csv")
+    assert evaluation.read_robustness(folder)["brain_tumor"].loc["blur", "strength 1"] == 0.8
+
+
+def test_sections_of_metrics_are_replaced_and_those_of_another_source_go(tmp_path):
+    run = runs.start("03_evaluate", {"output": str(tmp_path)})
+    run.update_metrics(results={"a": 1}, audit={"pairs": 3})
+    document = run.update_metrics(results={"b": 2}, conformal={})
+    assert document == {"results": {"b": 2}, "audit": {"pairs": 3}, "conformal": {}}
+    assert evaluation.read_metrics(tmp_path) == document
+    table = pd.DataFrame({"source": ["theirs"]})
+    run.collection = datasets.Collection("theirs", "", tmp_path, table, "nothing")
+    document = run.update_metrics(theirs={"a": 1})
+    assert document == {"source": "theirs", "synthetic": False, "theirs": {"a": 1}}
+
+
+def test_what_is_missing_is_left_out_of_metrics():
+    table = pd.DataFrame({"value": [0.123456789, np.nan], "low": [0.1, 0.2]}, index=["a", "b"])
+    assert evaluation.rounded(table) == {"a": {"value": 0.123457, "low": 0.1}, "b": {"low": 0.2}}
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [np.nan] * 2})
+    last = evaluation.last_epochs({"patient": {"first": history}})
+    assert last == {"first": {"epoch": 2.0, "loss": 0.4}}
