@@ -51,6 +51,10 @@ def main() -> int:
 
         print(one_line(str(error)), file=sys.stderr)
         return MISTAKE
+    except ModuleNotFoundError as error:
+        needed = f"`{error.name}`: pip install 'brainlib[notebooks]'"
+        print(f"this command needs {needed}", file=sys.stderr)
+        return MISTAKE
     except typer.Abort:
         return 130
     except Exception as error:
