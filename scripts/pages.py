@@ -81,6 +81,7 @@ def page_context(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         "starting": starting,
         "titles": {name: title for name, title in titles.items() if name in document["results"]},
         "classes": CLASS_NAMES,
+        "coverage": evaluation.COVERAGE,
         "records": {file.name.removesuffix(".run.json"): runs.read_record(file) for file in files},
     }
 
