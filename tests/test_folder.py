@@ -297,8 +297,8 @@ def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
 def test_the_engines_agree_on_the_released_files(name, tmp_path):
     model = paths.project_root() / "model" / f"{name}.keras"
     present = [
-        engine for engine, suffix in engines.SUFFIXES.items()
-        if model.with_suffix(suffix).is_file()
+        engine for engine in engines.ENGINES
+        if model.with_suffix(f".{engine}").is_file()
     ]  # fmt: skip
     if len(present) < 2:
         pytest.skip(f"model/ has {name} for {', '.join(present) or 'no engine'} alone")

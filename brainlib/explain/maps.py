@@ -73,7 +73,7 @@ def open_drawer(model: Path, engine: str) -> "engines.MapsEngine | None":
     model : Path
         The model file, absolute.
     engine : str
-        A key of `engines.SUFFIXES`.
+        A name of `engines.ENGINES`.
 
     Returns
     -------

@@ -104,12 +104,8 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     """
     path = paths.resolve(model) if model else paths.released_model()
     gate_file, rules_file = path.with_suffix(".gate.npz"), path.with_suffix(".rules.json")
-    if engine == "onnx" and threads:
-        predict = engines.open_onnx(path.with_suffix(".onnx"), threads)
-    else:
-        predict = engines.open_engine(path, engine)
     return Classifier(
-        predict,
+        engines.open_engine(path, engine, threads),
         path,
         engine,
         gate.read_gate(gate_file) if gate_file.is_file() else None,

@@ -26,15 +26,12 @@ MapsEngine = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 MAPS = ("heat_map", "outline")
 
-SUFFIXES = {"onnx": ".onnx", "keras": ".keras"}
-"""What runs a model, and how the file that it needs ends."""
-
 
 class EngineError(BrainlibError):
     """An engine that is not installed, or a file that it cannot run."""
 
 
-def open_engine(model: Path | str, engine: str = "onnx") -> Engine:
+def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> Engine:
     """Load a model for the engine that is asked for, from the file that this engine needs.
 
     Parameters
@@ -42,7 +39,9 @@ def open_engine(model: Path | str, engine: str = "onnx") -> Engine:
     model : path of a model file
         Any of its copies, such as `model/brain_tumor.keras`; the engine's own lies beside it.
     engine : str
-        `onnx` (ONNX Runtime), or `keras` (Keras on its backend).
+        A name of `ENGINES`; the engine's file ends with it.
+    threads : int
+        Processor cores for ONNX Runtime; 0: all of them.
 
     Returns
     -------
@@ -58,17 +57,19 @@ def open_engine(model: Path | str, engine: str = "onnx") -> Engine:
     --------
     >>> open_engine("model/brain_tumor.keras", "onnx")  # doctest: +SKIP
     """
-    if engine not in SUFFIXES:
-        raise EngineError(f"there is no engine {engine!r}: choose {', '.join(SUFFIXES)}")
-    path = Path(model).with_suffix(SUFFIXES[engine])
-    if engine == "keras":
-        from brainlib import models
+    if engine not in ENGINES:
+        raise EngineError(f"there is no engine {engine!r}: choose {', '.join(ENGINES)}")
+    return ENGINES[engine](Path(model).with_suffix(f".{engine}"), threads)
 
-        try:
-            return models.load_model(path).predict_on_batch
-        except models.ModelError as error:
-            raise EngineError(str(error)) from error
-    return open_onnx(path)
+
+def open_keras(path: Path, threads: int = 0) -> Engine:
+    """Load a Keras file; its backend spreads over the cores by itself."""
+    from brainlib import models
+
+    try:
+        return models.load_model(path).predict_on_batch
+    except models.ModelError as error:
+        raise EngineError(str(error)) from error
 
 
 def batches(pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
@@ -139,6 +140,10 @@ def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
     """
     session = _open_session(path, threads, ["probabilities"])
     return _in_batches(lambda batch: session.run(["probabilities"], {"pixels": batch})[0])
+
+
+ENGINES: dict[str, Callable[[Path, int], Engine]] = {"onnx": open_onnx, "keras": open_keras}
+"""What can run a model, by the ending of the file that it needs."""
 
 
 def open_maps(path: Path | str, threads: int | None = None) -> MapsEngine:

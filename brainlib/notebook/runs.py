@@ -26,7 +26,7 @@ from brainlib import audit, evaluation, paths
 from brainlib.data import open_collection, splits
 from brainlib.data.datasets import Collection
 from brainlib.imaging import PLANES, LoadedImages, load_images
-from brainlib.models.engines import SUFFIXES
+from brainlib.models.engines import ENGINES
 from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class InferSettings(Settings):
     pictures: str = ""
     plane: str = _choice("acquired", "acquired", *PLANES)
     model: str = "model/brain_tumor.keras"
-    engine: str = _choice("onnx", *SUFFIXES)
+    engine: str = _choice("onnx", *ENGINES)
     scheduler: str = ""
     reports: int = _number(1, 0, 1000)
 
