@@ -46,7 +46,9 @@ pandas.DataFrame(rows).to_csv(sys.argv[3])
 """What a user would write: one `predict` an image."""
 
 
-def measure(source: str = "kaggle", images: int = IMAGES) -> dict[str, dict[str, float]]:
+def measure(
+    source: str = "kaggle", output: str = ".", images: int = IMAGES
+) -> dict[str, dict[str, float]]:
     """Time all ways.
 
     Returns
@@ -55,7 +57,7 @@ def measure(source: str = "kaggle", images: int = IMAGES) -> dict[str, dict[str,
         By what is timed: `seconds`, those of the naive way as `naive_seconds`, and their ratio,
         `times`; `images_a_second` for folders.
     """
-    run = runs.Run("benchmark", runs.Settings(source=source), paths.project_root(), smoke=False)
+    run = runs.Run("benchmark", runs.Settings(source), paths.resolve(output), smoke=False)
     collection = run.open_collection()
     chosen = collection.table["path"].sample(min(images, len(collection.table)), random_state=0)
     with tempfile.TemporaryDirectory() as temporary:

@@ -22,7 +22,7 @@ TUMOR = "Training/glioma/Tr-gl_0119.jpg"
 """A glioma of fold 0, whose patients the released network has not seen."""
 
 CT = "Testing/notumor/Te-no_0043.jpg"
-PORT, SIZE = 8931, (1200, 1000)
+PORT, SIZE = 8931, (1200, 1150)
 HEIGHT = 900
 BUTTON = ".brainlib-drop button:not([disabled])"
 _KEEP_INPUT = """
@@ -68,7 +68,7 @@ def take_screenshot(address: str, image: Path, target: Path) -> None:
         browser.save_screenshot(str(target))
     finally:
         browser.quit()
-    Image.open(target).crop((0, 0, SIZE[0], HEIGHT)).quantize(128).save(target, optimize=True)
+    Image.open(target).crop((0, 0, SIZE[0], HEIGHT)).save(target, optimize=True)
 
 
 def _wait(ready: Callable[[], object], seconds: int = 90) -> None:
