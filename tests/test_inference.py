@@ -135,7 +135,7 @@ def test_a_set_holds_every_class_within_its_threshold():
 )
 def test_the_modality_that_a_file_states_counts(tmp_path, monkeypatch, modality, decision):
     monkeypatch.setattr(inference.classifier.gate, "refuse", lambda *_: "")
-    header = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    header = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
     header.Modality = modality
     header.save_as(tmp_path / "slice.dcm")
     table = inference.classify(classifier(gate="any"), imaging.open_scans(tmp_path / "slice.dcm"))
@@ -158,11 +158,16 @@ DARK, HEALTHY, TUMOR = np.zeros((8, 8), np.uint8), flat(2), flat(0)
         ([TUMOR, DARK, TUMOR], "glioma", "accepted"),
         ([DARK, DARK], "", "refused: it is dark"),
         ([None], "", "unreadable: it is broken"),
+        (["a.dcm: skipped: it is a localizer"], "", "refused: it is a localizer"),
     ],
 )  # fmt: skip
 def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, label, decision):
-    read = [a_slice(number, pixels, error="" if pixels is not None else "it is broken")
-            for number, pixels in enumerate(slices)]  # fmt: skip
+    read = [
+        a_slice(number, one)
+        if isinstance(one, np.ndarray)
+        else a_slice(number, error=one or "it is broken")
+        for number, one in enumerate(slices)
+    ]
     rules = {"conformal": {"thresholds": dict.fromkeys(CLASSES, 0.5)},
              "study": inference.classifier.MEAN_RULE}  # fmt: skip
     judge = classifier(gate="any", rules=rules)

@@ -40,6 +40,8 @@ OTHER_MODALITIES = {
 }  # fmt: skip
 """Why a DICOM file of another modality is refused."""
 
+_SKIPPED = "skipped: "  # by the reader: a localizer, a report; not damaged, and no slice
+
 CHUNK = 32
 """Slices that are read, judged and classified at once: the one chunk on the way to the tables.
 
@@ -259,17 +261,20 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
         **dict(zip(CLASS_NAMES, probabilities.T, strict=True)),
         "set": _sets(probabilities, classifier.rules),
         "decision": [
-            "" if one.error else REFUSED + reason if reason else accepted
+            REFUSED + reason if reason else "" if one.error else accepted
             for one, reason in zip(slices, reasons, strict=True)
         ],
-        "error": [one.error for one in slices],
+        "error": ["" if reason else one.error
+                  for one, reason in zip(slices, reasons, strict=True)],
     })  # fmt: skip
     return table[list(COLUMNS)]
 
 
 def _refuse(classifier: Classifier, one: imaging.ScanSlice) -> str:
-    """Return why a slice is refused, empty where it is not."""
-    if classifier.gate is None or one.pixels is None:
+    """Return why a slice is refused, by its reader or by the gate; empty where it is not."""
+    if one.pixels is None:
+        return one.error.partition(_SKIPPED)[2]
+    if classifier.gate is None:
         return ""
     return OTHER_MODALITIES.get(one.modality) or gate.refuse(classifier.gate, one.pixels)
 
