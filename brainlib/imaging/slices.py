@@ -21,7 +21,7 @@ PERCENTILES = (0.5, 99.5)
 _FEW_VALUES = 16  # an image of an organ has more
 _MOST_LABELS = 300
 _ENOUGH = 4096  # pixels, below which nothing is said about their distribution
-_LOOKS_DERIVED = "{}: it is no image to be classified; choose the image that it was made from"
+_LOOKS_DERIVED = "skipped: {}; choose the image that it was made from"
 
 
 @dataclass(frozen=True)
