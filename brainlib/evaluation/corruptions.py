@@ -1,20 +1,20 @@
-"""What scanners and archives do to a picture, in five strengths, and what a model makes of it.
+"""MRI artefacts and image corruptions in five strengths, and the accuracy of a model on them.
 
 Ten corruptions named after their physics, on the pattern of ImageNet-C (Hendrycks and Dietterich,
 2019) and MedMNIST-C (Di Salvo et al., 2024), with the MRI artefacts of TorchIO (Pérez-García et
-al., 2021). Strength 1 is barely visible; at strength 5 the picture is clearly spoilt, and still can
-be read. Motion, ghosts, blur and crop are measured in shares of the picture's size, noise,
+al., 2021). Strength 1 is barely visible; at strength 5 the image is clearly degraded, and still
+readable. Motion, ghosts, blur and crop are measured in shares of the image's size, noise,
 resolution and JPEG blocks in its pixels; a weak blur is too narrow to show below 100 pixels.
 
 Every corruption takes uint8 pixels of shape (height, width), a strength and a random generator, and
 gives uint8 pixels of the same shape. `blur`, `low_resolution`, `jpeg` and `crop` draw nothing at
-random. All others draw the same numbers at each strength: from one seed the picture turns the
+random. All others draw the same numbers at each strength: from one seed the image turns the
 same way at each strength, only further.
 """
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,27 +22,23 @@ from PIL import Image
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from brainlib.paths import BrainlibError
+from brainlib.evaluation.tables import EvaluationError
 
 STRENGTHS = (1, 2, 3, 4, 5)
-"""From barely visible to clearly spoilt."""
+"""From barely visible to clearly degraded."""
 
 MINIMUM_SIZE = 16
-"""The least height and width of a picture, pixels."""
+"""The least height and width of an image, pixels."""
 
 Predict = Callable[[list[np.ndarray]], np.ndarray]
-"""From n uint8 pictures of shape (height, width) to their probabilities, shape (n, 4)."""
-
-
-class CorruptionError(BrainlibError):
-    """A corruption, a strength or pictures that this room does not know how to handle."""
+"""From n uint8 images of shape (height, width) to their probabilities, shape (n, 4)."""
 
 
 def motion(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
     """Move the head four times while the scan goes on, by degrees and by per cent of the side.
 
     Each segment of k-space lines shows the head as it lay at that time; the middle segment, which
-    holds most of the picture, shows it where it belongs (Shaw et al., 2019). The stronger the
+    holds most of the image, shows it where it belongs (Shaw et al., 2019). The stronger the
     motion, the fewer lines are in the middle.
     """
     reach = _setting(strength, (0.4, 0.8, 1.2, 1.7, 2.2))
@@ -60,7 +56,7 @@ def motion(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.nd
 
 
 def ghosting(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Add two ghosts, as blood that pulses does, each some per cent as bright as the picture.
+    """Add two ghosts, as blood that pulses does, each some per cent as bright as the image.
 
     The k-space lines swing periodically, which shifts faint copies along the direction of phase
     encoding by the frequency of the swing (Wood and Henkelman, 1985).
@@ -74,7 +70,7 @@ def ghosting(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.
 
 
 def bias_field(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Brighten and darken smoothly across the picture, as an uneven receive coil does.
+    """Brighten and darken smoothly across the image, as an uneven receive coil does.
 
     The logarithm of the field is a polynomial of third order (Van Leemput et al., 1999); the
     strength is its standard deviation over the head. The mean brightness hardly changes.
@@ -84,7 +80,7 @@ def bias_field(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> n
     coefficients = rng.normal(size=(4, 4)) * (orders <= 3) / np.maximum(orders, 1)
     height, width = (np.linspace(-1, 1, side) for side in pixels.shape)
     field = np.polynomial.legendre.leggrid2d(height, width, coefficients)
-    head = pixels + 1.0  # weights: where the signal is, and anywhere in a black picture
+    head = pixels + 1.0  # weights: where the signal is, and anywhere in a black image
     field -= np.average(field, weights=head)
     field *= spread / np.sqrt(np.average(field**2, weights=head))
     return _grey(pixels * np.exp(field))
@@ -93,7 +89,7 @@ def bias_field(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> n
 def noise(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
     """Add Rician noise, its spread a share of the brightest tissue (Gudbjartsson and Patz, 1995).
 
-    Both channels of the receiver are noisy, and the picture is the magnitude of the two. A picture
+    Both channels of the receiver are noisy, and the image is the magnitude of the two. An image
     without signal stays as it is.
     """
     spread = _setting(strength, (0.02, 0.04, 0.07, 0.1, 0.14)) * np.percentile(pixels, 99)
@@ -135,7 +131,7 @@ def contrast(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.
 
 
 def rotation(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Turn the picture about its middle, in degrees, to either side: a head that lay askew.
+    """Turn the image about its middle, in degrees, to either side: a head that lay askew.
 
     What comes in from beyond the field of view is black (TorchIO, 2021).
     """
@@ -163,39 +159,29 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarr
 
 
 def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarray:
-    """Spoil one picture; the same seed spoils it in the same way.
+    """Corrupt an image; the same seed corrupts it in the same way.
 
     Parameters
     ----------
     pixels : uint8 array of shape (height, width)
         At least 16 pixels high and wide.
     name : str
-        One of `CORRUPTIONS`.
+        A key of `CORRUPTIONS`.
     strength : int
-        1, barely visible, to 5, clearly spoilt.
+        1, barely visible, to 5, clearly degraded.
     seed : int
         Not negative.
 
-    Returns
-    -------
-    uint8 array of shape (height, width)
-
-    Raises
-    ------
-    CorruptionError
-        For an unknown corruption or strength, or pixels that are not such a picture.
-
     Examples
     --------
-    >>> picture = np.full((20, 30), 100, np.uint8)
-    >>> corrupt(picture, "noise", 3, seed=0).shape
+    >>> image = np.full((20, 30), 100, np.uint8)
+    >>> corrupt(image, "noise", 3, seed=0).shape
     (20, 30)
     """
-    _check([name], [strength])
-    is_picture = pixels.ndim == 2 and pixels.dtype == np.uint8
-    if not is_picture or min(pixels.shape) < MINIMUM_SIZE:
-        raise CorruptionError(
-            f"pixels of type {pixels.dtype} and shape {pixels.shape}: give a grey picture, uint8 "
+    _require_known([name], [strength])
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or min(pixels.shape) < MINIMUM_SIZE:
+        raise EvaluationError(
+            f"pixels of type {pixels.dtype} and shape {pixels.shape}: give a grey image, uint8 "
             f"of shape (height, width), at least {MINIMUM_SIZE} pixels high and wide"
         )
     return CORRUPTIONS[name](pixels, strength, np.random.default_rng(seed))
@@ -203,65 +189,60 @@ def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarr
 
 def robustness(
     predict: Predict,
-    pictures: Sequence[np.ndarray],
-    truth: Sequence[int] | np.ndarray,
+    images: Sequence[np.ndarray],
+    labels: np.ndarray,
     seed: int = 0,
     names: Sequence[str] = tuple(CORRUPTIONS),
     strengths: Sequence[int] = STRENGTHS,
 ) -> pd.DataFrame:
-    """Measure the accuracy on clean and on spoilt pictures.
+    """Measure the accuracy on clean and on corrupted images.
 
-    Each picture is spoilt in its own way, and in the same way for every predictor.
+    Each image is corrupted in its own way, and in the same way for every predictor.
 
     Parameters
     ----------
     predict : function
-        From a list of n uint8 pictures of shape (height, width) to float probabilities of shape
+        From a list of n uint8 images of shape (height, width) to float probabilities of shape
         (n, 4).
-    pictures : sequence of uint8 arrays of shape (height, width)
-        As they come, the sizes may differ.
-    truth : int array of shape (n,)
-        The number of each picture's class in `CLASS_NAMES`.
+    images : sequence of uint8 arrays of shape (height, width)
+        Their sizes may differ.
+    labels : int array of shape (n,)
+        The position of each label in `CLASS_NAMES`.
     seed : int
     names : sequence of str
-        Names from `CORRUPTIONS`; all of them by default.
+        Keys of `CORRUPTIONS`; all of them by default.
     strengths : sequence of int
         From `STRENGTHS`; all of them by default.
 
     Returns
     -------
     DataFrame
-        One row a `corruption`: the accuracy at `strength 1` to `strength 5`, 0 to 1, and their
+        A row for each `corruption`: the accuracy at `strength 1` to `strength 5`, 0 to 1, and their
         `mean`. The row `clean` is first and has only a `mean`, its accuracy.
-
-    Raises
-    ------
-    CorruptionError
-        For an unknown corruption or strength, or where pictures, truth and what is predicted
-        do not match.
 
     Examples
     --------
-    >>> def is_bright(pictures):
-    ...     return np.eye(4)[[int(picture.mean() > 50) for picture in pictures]]
-    >>> pictures = [np.zeros((16, 16), np.uint8), np.full((16, 16), 200, np.uint8)]
-    >>> robustness(is_bright, pictures, [0, 1], names=["blur"], strengths=[5])["mean"].to_dict()
+    >>> def is_bright(images):
+    ...     return np.eye(4)[[int(image.mean() > 50) for image in images]]
+    >>> images = [np.zeros((16, 16), np.uint8), np.full((16, 16), 200, np.uint8)]
+    >>> table = robustness(is_bright, images, np.array([0, 1]), names=["blur"], strengths=[5])
+    >>> table["mean"].to_dict()
     {'clean': 1.0, 'blur': 1.0}
     """
-    _check(names, strengths)
-    truth = _checked_truth(truth, len(pictures))
-    seeds = np.random.SeedSequence(seed).generate_state(len(pictures)).tolist()
+    _require_known(names, strengths)
+    if not len(images) or len(images) != len(labels):
+        raise EvaluationError(f"{len(labels)} labels for {len(images)} images: give one each")
+    seeds = np.random.SeedSequence(seed).generate_state(len(images)).tolist()
     accuracies = {}
     conditions = list(itertools.product(names, strengths))
     for name, strength in tqdm(conditions, "robustness", delay=2, leave=False):
-        spoilt = [
-            corrupt(picture, name, strength, number)
-            for picture, number in zip(pictures, seeds, strict=True)
+        corrupted = [
+            corrupt(image, name, strength, own) for image, own in zip(images, seeds, strict=True)
         ]
-        accuracies[name, f"strength {strength}"] = _accuracy(predict, spoilt, truth)
+        accuracies[name, f"strength {strength}"] = _accuracy(predict, corrupted, labels)
     table = pd.Series(accuracies).unstack(sort=False)
     table["mean"] = table.mean(axis="columns")
-    clean = pd.DataFrame({"mean": _accuracy(predict, list(pictures), truth)}, index=["clean"])
+    clean = pd.DataFrame({"mean": _accuracy(predict, list(images), labels)}, index=["clean"])
     return pd.concat([clean, table])[list(table)].rename_axis("corruption")
 
 
@@ -276,11 +257,10 @@ def accuracy_kept(table: pd.DataFrame) -> float:
     Returns
     -------
     float
-        1 where nothing is lost; NaN where nothing was right on clean pictures.
+        1 where nothing is lost; NaN where no clean image was classified correctly.
     """
     clean = table.loc["clean", "mean"]
-    spoilt = table.drop(index="clean")["mean"].mean()
-    return float(spoilt / clean) if clean > 0 else float("nan")
+    return float(table.drop(index="clean")["mean"].mean() / clean) if clean > 0 else float("nan")
 
 
 def _setting(strength: int, settings: tuple[float, ...]) -> float:
@@ -288,7 +268,7 @@ def _setting(strength: int, settings: tuple[float, ...]) -> float:
 
 
 def _phase_encoding(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return the place of each k-space line along one axis or the other, -0.5 to 0.5."""
+    """Return the position of each k-space line along a random axis, -0.5 to 0.5."""
     axis = int(rng.integers(2))
     return np.expand_dims(np.fft.fftfreq(shape[axis]), 1 - axis)
 
@@ -301,34 +281,22 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def _check(names: Iterable[str], strengths: Iterable[int]) -> None:
+def _require_known(names: Sequence[str], strengths: Sequence[int]) -> None:
     for kind, asked, known in (
-        ("corruption", names, tuple(CORRUPTIONS)),
-        ("strength", strengths, STRENGTHS),
-    ):
-        unknown = [one for one in asked if one not in known]
+        ("corruption", names, CORRUPTIONS), ("strength", strengths, STRENGTHS),
+    ):  # fmt: skip
+        unknown = [repr(value) for value in asked if value not in known]
         if unknown:
-            raise CorruptionError(
-                f"no {kind} {', '.join(map(repr, unknown))}: "
-                f"choose from {', '.join(map(str, known))}"
+            raise EvaluationError(
+                f"no {kind} {', '.join(unknown)}: choose from {', '.join(map(str, known))}"
             )
 
 
-def _checked_truth(truth: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
-    truth = np.asarray(truth)
-    if not count or truth.shape != (count,) or truth.dtype.kind not in "iu":
-        raise CorruptionError(
-            f"truth of type {truth.dtype} and shape {truth.shape} for {count} pictures: give at "
-            "least one picture, and the number of its class for each"
+def _accuracy(predict: Predict, images: list[np.ndarray], labels: np.ndarray) -> float:
+    probabilities = np.asarray(predict(images))
+    if probabilities.ndim != 2 or len(probabilities) != len(images):
+        raise EvaluationError(
+            f"the predictor gave probabilities of shape {probabilities.shape} for {len(images)} "
+            "images: it must give a row of four for each"
         )
-    return truth
-
-
-def _accuracy(predict: Predict, pictures: list[np.ndarray], truth: np.ndarray) -> float:
-    probabilities = np.asarray(predict(pictures))
-    if probabilities.ndim != 2 or len(probabilities) != len(pictures):
-        raise CorruptionError(
-            f"the predictor gave probabilities of shape {probabilities.shape} for {len(pictures)} "
-            "pictures: it must give one row of four for each"
-        )
-    return float((probabilities.argmax(axis=1) == truth).mean())
+    return float((probabilities.argmax(axis=1) == labels).mean())
