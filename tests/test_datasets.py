@@ -93,16 +93,13 @@ def test_kaggle_version_1_is_requested_and_described(downloaded, monkeypatch, tm
 
 def test_outlines_follow_mirrored_images(downloaded):
     table = open_collection("kaggle").table
+    published = kaggle.read_outlines()
     outlined = table[table["outline"] != ""]
-    assert (outlined["source_image"].nunique(), len(outlined)) == (3064, 4750)
-    for _, pair in outlined[outlined["source_image"].duplicated(keep=False)].groupby(
-        "source_image"
-    ):
-        plain, mirrored = (
-            np.array(json.loads(pair.loc[pair["mirrored"] == flag, "outline"].iloc[0]))
-            for flag in (False, True)
-        )
-        np.testing.assert_allclose(mirrored, [512, 0] + plain * [-1, 1], atol=0.11)
+    assert outlined["source_image"].nunique() == len(published) == 3064
+    for row in outlined.itertuples():
+        points = np.array(json.loads(published[row.source_image[9:-4]]))
+        expected = [512, 0] + points * [-1, 1] if row.mirrored else points
+        np.testing.assert_allclose(json.loads(row.outline), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
