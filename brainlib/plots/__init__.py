@@ -1,9 +1,11 @@
-"""From tables to matplotlib figures. Nothing is computed here, only drawn.
+"""Figures of tables, images and maps. Nothing is computed here, only drawn.
 
-Classes have the same order and colour everywhere: four of Okabe and Ito's colours (2008), which
-colour-blind readers tell apart. `charts` draws numbers, `galleries` pictures.
+`charts` draws numbers, `galleries` images; `style` holds colours and names for readers.
 """
 
+# ruff: noqa: F401
+
+from brainlib import CLASS_COLORS
 from brainlib.plots.charts import (
     class_counts,
     confusion_matrices,
@@ -16,37 +18,12 @@ from brainlib.plots.charts import (
 )
 from brainlib.plots.galleries import (
     answer_captions,
-    class_examples,
-    classified_pictures,
+    classified_images,
     confusion_captions,
     heat_maps,
-    labelled_pictures,
-    outline_caption,
+    image_rows,
+    labelled_images,
     outlines,
-    show_picture,
-    twin_pictures,
+    twin_images,
 )
-from brainlib.plots.style import CLASS_COLORS, PROTOCOL_COLORS
-
-__all__ = [
-    "CLASS_COLORS",
-    "PROTOCOL_COLORS",
-    "answer_captions",
-    "class_counts",
-    "class_examples",
-    "classified_pictures",
-    "confusion_captions",
-    "confusion_matrices",
-    "grey_histograms",
-    "heat_maps",
-    "history",
-    "labelled_pictures",
-    "outline_caption",
-    "outlines",
-    "protocol_scores",
-    "reliability",
-    "risk_coverage",
-    "robustness",
-    "show_picture",
-    "twin_pictures",
-]
+from brainlib.plots.style import PROTOCOL_COLORS, readable

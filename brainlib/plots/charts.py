@@ -10,43 +10,41 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from brainlib.plots.style import CLASS_COLORS, PROTOCOL_COLORS, finished
-
-_LINE_COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#999999",
-)
-_MARKERS = "osD^vPX*"
+from brainlib import CLASS_COLORS
+from brainlib.plots.style import LINE_COLORS, PROTOCOL_COLORS, drawn, readable, say
 
 
-def class_counts(counts: pd.DataFrame, title: str = "Pictures of each class") -> Figure:
-    """Draw the number of pictures, a group of bars for each row of the table."""
-    figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    counts.plot.bar(ax=axes, color=[CLASS_COLORS[label] for label in counts.columns], rot=0)
+@drawn
+def class_counts(counts: pd.DataFrame, title: str) -> Figure:
+    """Draw the number of images of each class, a group of bars for each row of the table."""
+    figure, axes = plt.subplots(figsize=(7.5, 3.6))
+    in_order = counts.sort_index(ascending=False)  # Training before Testing
+    in_order.rename(columns=readable).plot.bar(
+        ax=axes, color=[CLASS_COLORS[label] for label in counts], rot=0, width=0.8
+    )
     for bars in axes.containers:
-        axes.bar_label(bars, fontsize=8)
-    axes.set(xlabel="", ylabel="pictures")
-    axes.legend(title="", frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    return finished(figure, title)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=9.5)
+    axes.set(xlabel="", ylabel="images")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.12)
+    axes.grid(visible=False, axis="x")
+    axes.legend(title="", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    figure.suptitle(title)
+    return figure
 
 
+@drawn
 def grey_histograms(shares: pd.DataFrame, title: str) -> Figure:
     """Draw the share of pixels at each grey value, a line for each class, on a logarithmic axis."""
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    for label in shares.columns:
-        axes.plot(shares.index, shares[label], color=CLASS_COLORS[label], label=label)
-    axes.set(xlabel="grey value", ylabel="share of pixels", yscale="log", xlim=(0, 255))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return finished(figure, title)
+    figure, axes = plt.subplots(figsize=(7.5, 3.8))
+    colors = {readable(label): CLASS_COLORS[label] for label in shares}
+    sns.lineplot(shares.rename(columns=readable), palette=colors, dashes=False, ax=axes)
+    axes.set(xlabel="grey value, 0 to 255", ylabel="share of pixels", yscale="log", xlim=(0, 255))
+    figure.suptitle(title)
+    return figure
 
 
+@drawn
 def history(
     histories: Mapping[str, Mapping[str, pd.DataFrame]], quantity: str, title: str
 ) -> Figure:
@@ -56,34 +54,36 @@ def history(
     ----------
     histories : mapping of protocol to mapping of run name to history
         Histories as `training.fit` returns them; a line for each run, a colour for each protocol.
-    quantity : str
-        `accuracy` or `loss`.
+    quantity : {"accuracy", "loss"}
     title : str
     """
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for protocol, runs in histories.items():
-        for number, table in enumerate(runs.values()):
-            for column, style in ((quantity, "--"), (f"validation_{quantity}", "-")):
-                if table[column].isna().all():  # a fit without validation pictures
-                    continue
-                name = "validation" if column.startswith("validation") else "training"
-                axes.plot(
-                    table["epoch"], table[column], style, color=PROTOCOL_COLORS[protocol],
-                    marker="o", markersize=5, alpha=0.85, linewidth=1.4,
-                    label=f"{protocol}, {name}" if number == 0 else None,
-                )  # fmt: skip
+    parts = {quantity: "training", f"validation_{quantity}": "validation"}
+    tidy = pd.concat(
+        table.melt("epoch", list(parts), "part").assign(run=run, protocol=readable(protocol))
+        for protocol, runs in histories.items()
+        for run, table in runs.items()
+    ).replace({"part": parts})
+    figure, axes = plt.subplots(figsize=(7.5, 4))
+    sns.lineplot(
+        tidy.dropna(), x="epoch", y="value", hue="protocol", style="part", units="run",
+        estimator=None, palette={readable(name): color for name, color in PROTOCOL_COLORS.items()},
+        hue_order=[readable(name) for name in histories], linewidth=1.6,
+        dashes={"training": (3, 2), "validation": ""}, ax=axes,
+        marker="o" if tidy["epoch"].max() == 1 else None,
+    )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.08)
-    axes.set(xlabel="epoch", ylabel="cross-entropy loss" if quantity == "loss" else quantity)
+    axes.set_xlim(0.5, tidy["epoch"].max() + 0.5)
+    axes.set(xlabel="epoch", ylabel="cross-entropy, nats" if quantity == "loss" else quantity)
     if quantity == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return finished(figure, title)
+    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title="")
+    figure.suptitle(title)
+    return figure
 
 
+@drawn
 def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Draw one confusion matrix for each protocol: counts, coloured by the share of the true class.
+    """Draw confusion matrices, two in a row: counts, coloured by the share of the true class.
 
     Parameters
     ----------
@@ -91,25 +91,28 @@ def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figu
         Rows the true class, columns the predicted one.
     title : str
     """
-    figure, axes_row = plt.subplots(
-        1, len(matrices), figsize=(4.6 * len(matrices), 4.4), squeeze=False, layout="constrained"
+    columns, rows = min(2, len(matrices)), -(-len(matrices) // 2)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.4 * columns, 0.4 + 4.1 * rows), squeeze=False
     )
-    for axes, (name, matrix) in zip(axes_row[0], matrices.items(), strict=True):
-        shares = matrix.div(matrix.sum(axis="columns").clip(lower=1), axis="index")
-        notes = [
-            [f"{count:,}\n{share:.0%}" for count, share in zip(counts, parts, strict=True)]
-            for counts, parts in zip(matrix.to_numpy(), shares.to_numpy(), strict=True)
-        ]
+    for axes in grid.flat[len(matrices) :]:
+        axes.remove()
+    for axes, (name, matrix) in zip(grid.flat, matrices.items(), strict=False):
+        words = matrix.rename(index=readable, columns=readable)
+        shares = words.div(words.sum(axis="columns").clip(lower=1), axis="index")
+        notes = words.map("{:,}".format) + "\n" + shares.map("{:.0%}".format)
         sns.heatmap(
             shares, annot=notes, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
-            linewidths=1, ax=axes, annot_kws={"fontsize": 9},
+            linewidths=1, ax=axes, annot_kws={"fontsize": 11},
         )  # fmt: skip
-        axes.set(title=name, xlabel="predicted class", ylabel="true class")
-        axes.tick_params(axis="x", rotation=30)
+        axes.set(title=readable(name), xlabel="predicted", ylabel="true")
+        axes.tick_params(axis="x", rotation=25)
         axes.tick_params(axis="y", rotation=0)
-    return finished(figure, title)
+    figure.suptitle(title)
+    return figure
 
 
+@drawn
 def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Draw accuracy over confidence in equal-mass bins, a panel for each diagram.
 
@@ -121,37 +124,32 @@ def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
         As `evaluation.reliability` gives them: `confidence`, `accuracy`, `low`, `high`.
     title : str
     """
-    figure, axes_row = plt.subplots(
-        1,
-        len(diagrams),
-        figsize=(4.4 * len(diagrams), 4.2),
-        squeeze=False,
-        sharey=True,
-        layout="constrained",
+    figure, row = plt.subplots(
+        1, len(diagrams), figsize=(0.6 + 4.2 * len(diagrams), 4.4), squeeze=False, sharey=True
     )
-    for axes, (name, bins) in zip(axes_row[0], diagrams.items(), strict=True):
-        corner = axes.inset_axes((0.57, 0.1, 0.4, 0.37), xlim=(0.92, 1.004), ylim=(0.92, 1.004))
+    for axes, (name, bins) in zip(row[0], diagrams.items(), strict=True):
+        corner = axes.inset_axes((0.55, 0.1, 0.42, 0.38), xlim=(0.9, 1.005), ylim=(0.9, 1.005))
         for part in (axes, corner):
-            _draw_bins(part, bins)
+            part.plot([0, 1], [0, 1], ":", color="0.4", label="accuracy = confidence")
+            _draw_intervals(part, bins, label="bin, 95 % interval")
         axes.indicate_inset_zoom(corner, edgecolor="0.5")
-        axes.set(title=name, xlabel="confidence (highest probability)", xlim=(0.2, 1.02))
-    axes_row[0][0].set(ylabel="accuracy", ylim=(0, 1.02))
-    axes_row[0][0].legend(frameon=False, loc="upper left")
-    return finished(figure, title)
+        axes.set(title=name, xlabel="confidence (highest probability)", xlim=(0.2, 1.02),
+                 xticks=[0.2, 0.4, 0.6, 0.8, 1])  # fmt: skip
+    row[0][0].set(ylabel="accuracy", ylim=(0, 1.02))
+    row[0][0].legend(loc="upper left")
+    figure.suptitle(title)
+    return figure
 
 
-def _draw_bins(axes: Axes, bins: pd.DataFrame) -> None:
-    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as sure as right")
-    errors = [bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]]
-    axes.errorbar(
-        bins["confidence"], bins["accuracy"], np.clip(errors, 0, None), fmt="o", markersize=4.5,
-        color=PROTOCOL_COLORS["patient"], capsize=2, label="bin, 95 % interval",
-    )  # fmt: skip
-    axes.grid(alpha=0.3)
+def _draw_intervals(axes: Axes, bins: pd.DataFrame, label: str) -> None:
+    reach = np.clip([bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]], 0, None)
+    axes.errorbar(bins["confidence"], bins["accuracy"], reach, fmt="o", markersize=4.5, capsize=2,
+                  color=LINE_COLORS[0], label=label)  # fmt: skip
 
 
+@drawn
 def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Draw the error rate of the accepted pictures over the share that is accepted.
+    """Draw the error rate of the accepted images over the share that is accepted.
 
     Parameters
     ----------
@@ -159,22 +157,23 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
         As `evaluation.risk_coverage` gives them: `coverage`, `risk`. The first is drawn thick.
     title : str
     """
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.2))
     for number, (name, curve) in enumerate(curves.items()):
+        cycle, color = divmod(number, len(LINE_COLORS))
         axes.plot(
-            curve["coverage"], curve["risk"], color=_LINE_COLORS[number % len(_LINE_COLORS)],
-            linestyle="-" if number < len(_LINE_COLORS) else "--",
-            label=name.replace("_", " "), linewidth=1.2 if number else 2.6, zorder=2 - number / 99,
+            curve["coverage"], curve["risk"], ("-", "--")[cycle % 2], color=LINE_COLORS[color],
+            label=readable(name), linewidth=1.4 if number else 3, zorder=3 - number / 99,
         )  # fmt: skip
-    axes.set(xlabel="coverage: share of pictures answered", ylabel="risk: share of answers wrong")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set(xlabel="coverage: share of images answered", ylabel="risk: share of answers wrong")
     axes.set(xlim=(0, 1), ylim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return finished(figure, title)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title)
+    return figure
 
 
+@drawn
 def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "accuracy") -> Figure:
     """Draw one metric of every model under every protocol, with its interval, the best on top.
 
@@ -185,29 +184,28 @@ def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "a
     title : str
     metric : str
     """
-    figure, axes = plt.subplots(figsize=(7.5, 1.2 + 0.55 * len(results)), layout="constrained")
-    protocols = list(PROTOCOL_COLORS)
+    figure, axes = plt.subplots(figsize=(8, 1.5 + 0.5 * len(results)))
     best = sorted(results, key=lambda name: -next(iter(results[name].values()))[metric]["value"])
-    for row, name in enumerate(best):
-        for protocol, values in results[name].items():
-            score = values[metric]
-            shift = 0.22 * (protocols.index(protocol) - 1)
-            reach = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
-            axes.errorbar(
-                score["value"], row + shift, xerr=np.clip(reach, 0, None), fmt="o", capsize=2,
-                color=PROTOCOL_COLORS[protocol],
-            )  # fmt: skip
-    for protocol in protocols:
-        axes.plot([], [], "o", color=PROTOCOL_COLORS[protocol], label=protocol)
-    axes.set_yticks(range(len(results)), [name.replace("_", " ") for name in best])
+    for place, (protocol, color) in enumerate(PROTOCOL_COLORS.items()):
+        rows = [name for name in best if protocol in results[name]]
+        scores = pd.DataFrame([results[name][protocol][metric] for name in rows],
+                              columns=["value", "low", "high"])  # fmt: skip
+        reach = np.clip(
+            [scores["value"] - scores["low"], scores["high"] - scores["value"]], 0, None
+        )
+        heights = [best.index(name) + 0.22 * (place - 1) for name in rows]
+        axes.errorbar(scores["value"], heights, xerr=reach, fmt="osD"[place], markersize=5,
+                      capsize=2, color=color, label=readable(protocol))  # fmt: skip
+    axes.set_yticks(range(len(best)), [readable(name) for name in best])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set(xlabel=f"{metric.replace('_', ' ')}, 95 % interval over patients")
-    axes.grid(alpha=0.3, axis="x")
-    axes.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return finished(figure, title)
+    axes.set_xlabel(f"{readable(metric)}, 95 % interval over patients")
+    axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1))
+    figure.suptitle(title)
+    return figure
 
 
+@drawn
 def robustness(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Draw accuracy over the strength of each corruption, a panel for each, a line for each model.
 
@@ -217,37 +215,30 @@ def robustness(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
         As `corruptions.robustness` gives them, all with the same rows; strength 0 is `clean`.
     title : str
     """
-    names = [name for name in next(iter(tables.values())).index if name != "clean"]
+    if not tables:
+        return say("Robustness has not been measured for these predictions.")
+    names = next(iter(tables.values())).index.drop("clean")
     columns = min(5, len(names))
-    rows = -(-len(names) // columns)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(2.1 * columns, 0.9 + 2.1 * rows), squeeze=False,
-        sharex=True, sharey=True, layout="constrained",
+        -(-len(names) // columns), columns, figsize=(8.4, 1.2 + 1.8 * -(-len(names) // columns)),
+        squeeze=False, sharex=True, sharey=True,
     )  # fmt: skip
     for axes in grid.flat[len(names) :]:
-        axes.set_axis_off()
+        axes.remove()
     for axes, name in zip(grid.flat, names, strict=False):
-        for number, (model, table) in enumerate(tables.items()):
-            _strength_line(axes, table, name, number, model.replace("_", " "))
-        axes.set_title(name.replace("_", " "), fontsize=11)
-        axes.grid(alpha=0.3)
-    for axes in grid.flat[: len(names)][-columns:]:  # the lowest of each column
-        axes.set_xlabel("strength (0: clean)")
+        styles = zip(tables.items(), LINE_COLORS, "osD^vPX*", strict=False)
+        for (model, table), color, marker in styles:
+            strengths = table.filter(like="strength ").loc[name]
+            values = [table.loc["clean", "mean"], *strengths]
+            axes.plot(values, marker=marker, markersize=4.5, color=color, label=readable(model))
+        axes.set_title(readable(name), fontsize=10.5)
         axes.tick_params(labelbottom=True)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("accuracy")
     grid[0][0].xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[0][0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for axes in grid[-1]:
+        axes.set_xlabel("strength")
+    figure.supylabel("accuracy (strength 0: clean images)", fontsize=11)
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center")
-    return finished(figure, title)
-
-
-def _strength_line(axes: Axes, table: pd.DataFrame, name: str, number: int, label: str) -> None:
-    columns = [column for column in table.columns if column.startswith("strength ")]
-    strengths = [int(column.removeprefix("strength ")) for column in columns]
-    axes.plot(
-        [0, *strengths], [table.loc["clean", "mean"], *table.loc[name, columns]],
-        color=_LINE_COLORS[number % len(_LINE_COLORS)], marker=_MARKERS[number % len(_MARKERS)],
-        markersize=4.5, linewidth=1.6, label=label,
-    )  # fmt: skip
+    figure.legend(handles, labels, ncols=4, loc="outside lower center")
+    figure.suptitle(title)
+    return figure

@@ -1,4 +1,4 @@
-"""Pictures in rows and grids, with what is known about each."""
+"""Images in rows and grids, with what is known about each."""
 
 import json
 import textwrap
@@ -9,101 +9,57 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from brainlib import CLASS_NAMES
-from brainlib.plots.style import CLASS_COLORS, finished
+from brainlib import CLASS_COLORS, CLASS_NAMES
+from brainlib.plots.style import drawn, readable, say
 
-_OUTLINE_STYLES = {
-    "radiologist": {"color": "#E69F00", "linewidth": 1.8, "label": "radiologist's outline"},
-    "network": {"color": "#56B4E9", "linewidth": 1.8, "linestyle": "--",
-                "label": "the network's outline"},
-}  # fmt: skip
-_PEAK_STYLE = {"marker": "X", "markersize": 9, "color": "white", "markeredgecolor": "black",
-               "linestyle": "none", "label": "peak of the heat map"}  # fmt: skip
+_RADIOLOGIST = {"color": "#E69F00", "linewidth": 2, "label": "radiologist's outline"}
+_NETWORK = {"color": "#56B4E9", "linewidth": 2, "linestyle": "--", "label": "network's outline"}
+_PEAK = {"marker": "X", "markersize": 9, "color": "white", "markeredgecolor": "black",
+         "linestyle": "none", "label": "peak of the heat map"}  # fmt: skip
+_WIDTH = 8.4  # inches of a figure: readable at the width of a README
 
 
-def class_examples(
-    pictures: Mapping[str, Sequence[np.ndarray]], title: str = "Four pictures of each class"
-) -> Figure:
-    """Draw some pictures of each class, a row for each.
+@drawn
+def image_rows(rows: Mapping[str, Sequence[np.ndarray]], title: str) -> Figure:
+    """Draw rows of images, each row behind its name; classes in their colours.
 
     Parameters
     ----------
-    pictures : mapping of class name to uint8 arrays of shape (height, width)
+    rows : mapping of name to arrays of shape (height, width), grey values 0 to 255
     title : str
     """
-    columns = max(len(row) for row in pictures.values())
-    figure, grid = plt.subplots(
-        len(pictures),
-        columns,
-        figsize=(2.2 * columns, 2.25 * len(pictures)),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axes_row, (label, row) in zip(grid, pictures.items(), strict=True):
-        for axes in axes_row:
-            axes.set_axis_off()
-        for axes, picture in zip(axes_row, row, strict=False):
-            show_picture(axes, picture)
-        axes_row[0].text(
-            -0.06, 0.5, label, transform=axes_row[0].transAxes, rotation=90, ha="right",
-            va="center", color=CLASS_COLORS[label], fontweight="bold", fontsize=12,
-        )  # fmt: skip
-    return finished(figure, title)
+    figure, grid = _grid(sum(map(len, rows.values())), max(map(len, rows.values())))
+    for line, (name, images) in zip(grid, rows.items(), strict=True):
+        for axes, image in zip(line, images, strict=False):
+            _show(axes, image)
+        line[0].text(-0.06, 0.5, readable(name), transform=line[0].transAxes, rotation=90,
+                     ha="right", va="center", color=CLASS_COLORS.get(name, "black"),
+                     fontweight="bold")  # fmt: skip
+    figure.suptitle(title)
+    return figure
 
 
-def labelled_pictures(
-    pictures: Sequence[np.ndarray], captions: Sequence[str], title: str, columns: int = 6
+@drawn
+def labelled_images(
+    images: Sequence[np.ndarray], captions: Sequence[str], title: str, columns: int = 4
 ) -> Figure:
-    """Draw pictures in a grid, each below its caption."""
-    figure, grid = _grid(len(pictures), columns, 2.3, 2.75)
-    for axes, picture, caption in zip(grid.flat, pictures, captions, strict=False):
-        show_picture(axes, picture)
-        axes.set_title(caption, fontsize=8.5)
-    return finished(figure, title)
+    """Draw images in a grid, each below its caption."""
+    if not len(images):
+        return say("There is no image to show.")
+    lines = 1 + max(caption.count("\n") for caption in captions)
+    figure, grid = _grid(len(images), columns, below=0.18 * lines)
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        _show(axes, image)
+        axes.set_title(caption, fontsize=10)
+    figure.suptitle(title)
+    return figure
 
 
-def classified_pictures(
-    pictures: Sequence[np.ndarray], predictions: pd.DataFrame, title: str
-) -> Figure:
-    """Draw each picture beside the probabilities that the model gives it.
-
-    Parameters
-    ----------
-    pictures : sequence of uint8 arrays of shape (height, width)
-    predictions : DataFrame
-        One row a picture, with a column for each class, and `name` for the caption. Where there is
-        no answer, `decision` says why.
-    title : str
-    """
-    columns = 4
-    rows = max(1, -(-len(pictures) // columns))
-    figure, grid = plt.subplots(
-        2 * rows, columns, figsize=(3 * columns, 4.1 * rows), squeeze=False,
-        height_ratios=[3, 1.1] * rows, layout="constrained",
-    )  # fmt: skip
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for number, (picture, row) in enumerate(
-        zip(pictures, predictions.to_dict("records"), strict=True)
-    ):
-        line, column = divmod(number, columns)
-        show_picture(grid[2 * line, column], picture)
-        grid[2 * line, column].set_title(row["name"], fontsize=9)
-        if np.isfinite([row[label] for label in CLASS_NAMES]).all():
-            _probability_bars(grid[2 * line + 1, column], row)
-        else:
-            _reason(grid[2 * line + 1, column], row["decision"])
-    return finished(figure, title)
-
-
-def twin_pictures(
-    pairs: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray, title: str
-) -> Figure:
-    """Draw pairs of pictures, the file from Training above the one from Testing.
+def twin_images(pairs: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray, title: str) -> Figure:
+    """Draw pairs of images, the file from Training above the one from Testing.
 
     Parameters
     ----------
@@ -114,18 +70,55 @@ def twin_pictures(
     pixels : uint8 array of shape (n, height, width, 1)
     title : str
     """
-    rows = [*pairs["train"], *pairs["test"]]
+    if pairs.empty:
+        return drawn(say)("No image is in both Training and Testing.")
     notes = ["mirrored" if mirrored else "the same" for mirrored in pairs["mirrored"]]
+    rows = [*pairs["train"], *pairs["test"]]
     captions = [
-        f"{Path(table['path'].iloc[row]).name}\n{note}"
-        for row, note in zip(rows, [*["Training"] * len(pairs), *notes], strict=True)
+        f"{Path(table['path'].iloc[row]).stem}\n{note}"
+        for row, note in zip(rows, ["Training"] * len(pairs) + notes, strict=True)
     ]
-    pictures = [pixels[row, :, :, 0] for row in rows]
-    return labelled_pictures(pictures, captions, title, columns=max(1, len(pairs)))
+    return labelled_images(list(pixels[rows, :, :, 0]), captions, title, columns=len(pairs))
 
 
+@drawn
+def classified_images(
+    images: Sequence[np.ndarray], predictions: pd.DataFrame, title: str
+) -> Figure:
+    """Draw each image above the probabilities that the model gives it.
+
+    Parameters
+    ----------
+    images : sequence of uint8 arrays of shape (height, width)
+    predictions : DataFrame
+        One row an image, with a column for each class, and `name` for the caption. Where there is
+        no answer, `decision` says why.
+    title : str
+    """
+    columns, rows = _shape(len(images), 4)
+    figure, grid = plt.subplots(
+        2 * rows, columns, figsize=(_WIDTH * columns / 4, 3.5 * rows), squeeze=False,
+        height_ratios=[3, 1.3] * rows,
+    )  # fmt: skip
+    upper, lower = grid[::2].flat, grid[1::2].flat
+    for axes in grid.flat:
+        axes.set_axis_off()
+    answers = predictions.to_dict("records")
+    for image_axes, axes, image, row in zip(upper, lower, images, answers, strict=False):
+        _show(image_axes, image)
+        image_axes.set_title(row["name"], fontsize=10)
+        if pd.notna(row[CLASS_NAMES[0]]):
+            _draw_probabilities(axes, row)
+        else:
+            axes.text(0.5, 1, textwrap.fill(row["decision"], 26), ha="center", va="top",
+                      fontsize=9.5, transform=axes.transAxes)  # fmt: skip
+    figure.suptitle(title)
+    return figure
+
+
+@drawn
 def outlines(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     scored_rows: pd.DataFrame,
     truth_outlines: Sequence[np.ndarray],
     title: str,
@@ -135,66 +128,65 @@ def outlines(
 
     Parameters
     ----------
-    pictures : sequence of uint8 arrays of shape (height, width)
+    images : sequence of uint8 arrays of shape (height, width)
     scored_rows : DataFrame
-        A row for each picture, as `explain.score_maps` gives them.
+        A row for each image, as `explain.score_maps` gives them.
     truth_outlines : sequence of float arrays of shape (n, 2)
-        The radiologist's outline of each, x and y in fractions of the picture's sides, as
+        The radiologist's outline of each, x and y in fractions of the image's sides, as
         `explain.read_outline` gives them.
     title : str
     columns : int
     """
-    figure, grid = _grid(len(pictures), columns, 2.7, 3.2, margin=0.6)
-    together = zip(
-        grid.flat[: len(pictures)], pictures, scored_rows.to_dict("records"), truth_outlines,
-        strict=True,
-    )  # fmt: skip
-    for axes, picture, row, truth in together:
-        show_picture(axes, picture)
-        _outline_line(axes, truth, picture.shape, "radiologist")
-        _outline_line(axes, json.loads(row["outline"] or "[]"), picture.shape, "network")
-        x, y = (row["peak_x"], row["peak_y"]) * np.array(picture.shape[::-1]) - 0.5
-        axes.plot(x, y, **_PEAK_STYLE)
-        axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
-        axes.set_title(outline_caption(row), fontsize=9)
-    handles = {handle.get_label(): handle for axes in grid.flat for handle in axes.lines}
-    figure.legend(
-        handles=list(handles.values()), ncols=3, loc="outside lower center", facecolor="0.35",
-        labelcolor="white", edgecolor="none",
-    )  # fmt: skip
-    return finished(figure, title)
+    if not len(images):
+        return say("There are no outlines to compare.")
+    figure, grid = _grid(len(images), columns, below=0.4)
+    rows = scored_rows.to_dict("records")
+    for axes, image, row, truth in zip(grid.flat, images, rows, truth_outlines, strict=False):
+        _show(axes, image)
+        _draw_outline(axes, truth, image.shape, _RADIOLOGIST)
+        _draw_outline(axes, json.loads(row["outline"] or "[]"), image.shape, _NETWORK)
+        x, y = (row["peak_x"], row["peak_y"]) * np.array(image.shape[::-1]) - 0.5
+        axes.plot(x, y, **_PEAK)
+        axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+        axes.set_title(_outline_caption(row), fontsize=10)
+    figure.legend(handles=grid.flat[0].lines, ncols=3, loc="outside lower center", frameon=True,
+                  facecolor="0.35", labelcolor="white", edgecolor="none")  # fmt: skip
+    figure.suptitle(title)
+    return figure
 
 
-def heat_maps(pictures: Sequence[np.ndarray], maps: Any, title: str, columns: int = 4) -> Figure:
-    """Draw pictures with what each place adds to the answer, and the outline of the tumour.
+@drawn
+def heat_maps(images: Sequence[np.ndarray], maps: Any, title: str, columns: int = 4) -> Figure:
+    """Draw images with what each place adds to the answer, and the outline of the tumour.
 
     Parameters
     ----------
-    pictures : sequence of uint8 arrays of shape (height, width)
-    maps : explain.Maps
-        Of the same pictures.
+    images : sequence of uint8 arrays of shape (height, width)
+    maps : explain.Maps or None
+        Of the same images; None where the model draws none.
     title : str
     columns : int
     """
-    figure, grid = _grid(len(pictures), columns, 2.7, 3.1, margin=0.6)
-    answers = zip(
-        grid.flat[: len(pictures)], pictures, maps.probabilities, maps.in_pictures(), strict=True
-    )
-    for axes, picture, probabilities, (outline, heat) in answers:
-        show_picture(axes, picture)
+    if maps is None or not len(images):
+        return say("There are no maps to show: this model draws none, or no image was accepted.")
+    figure, grid = _grid(len(images), columns, below=0.2)
+    answers = zip(grid.flat, images, maps.probabilities, maps.in_pictures(), strict=False)
+    for axes, image, probabilities, (outline, heat) in answers:
+        _show(axes, image)
         strength = heat / (heat.max() or 1.0)
         axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
         if outline.max() > maps.threshold:
-            axes.contour(outline, [maps.threshold], colors=[_OUTLINE_STYLES["network"]["color"]])
+            axes.contour(outline, [maps.threshold], colors=[_NETWORK["color"]])
         best = int(probabilities.argmax())
-        axes.set_title(f"{CLASS_NAMES[best]}, {probabilities[best]:.0%}", fontsize=9)
-    return finished(figure, title)
+        axes.set_title(f"{readable(CLASS_NAMES[best])}, {probabilities[best]:.0%}", fontsize=10)
+    figure.suptitle(title)
+    return figure
 
 
 def confusion_captions(confused: pd.DataFrame) -> list[str]:
     """Return a caption for each row of `evaluation.most_confused`."""
     return [
-        f"{row.label}\ntaken for {row.predicted} ({row.probability:.0%})"
+        f"{readable(row.label)}, called\n{readable(row.predicted)} ({row.probability:.0%})"
         for row in confused.itertuples()
     ]
 
@@ -202,59 +194,56 @@ def confusion_captions(confused: pd.DataFrame) -> list[str]:
 def answer_captions(predictions: pd.DataFrame) -> list[str]:
     """Return the name of the file and the class for each row of `inference.classify`."""
     return [
-        f"{Path(row.path).name}{f', slice {row.slice}' if row.slice else ''}\n"
-        f"{row.label or 'no answer'}"
+        f"{Path(row.path).stem}{f', slice {row.slice}' if row.plane else ''}\n"
+        f"{readable(row.label or 'no_answer')}"
         for row in predictions.rename(columns={"class": "label"}).itertuples()
     ]
 
 
-def outline_caption(row: Mapping[str, Any]) -> str:
-    """Return class, answer and scores in one row of `explain.score_maps`."""
-    is_right = row["answer"] == row["label"]
-    verdict = f"{row['label']}, " + ("answered right" if is_right else f"TAKEN FOR {row['answer']}")
-    place = "inside" if row["heat_peak_inside"] else "OUTSIDE"
-    return f"{verdict}\nDice {row['dice']:.2f}, peak {place}"
-
-
-def show_picture(axes: Axes, picture: np.ndarray) -> None:
-    """Show one grey picture without axes."""
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+def _show(axes: Axes, image: np.ndarray) -> None:
+    """Show one grey image without axes."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
 
 
-def _grid(
-    count: int, columns: int, width: float, height: float, margin: float = 0.0
-) -> tuple[Figure, np.ndarray]:
-    """Return a figure with room for `count` pictures, each of some inches, and its axes, bare."""
-    rows = max(1, -(-count // columns))
-    size = (width * columns, margin + height * rows)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+def _shape(count: int, most: int) -> tuple[int, int]:
+    """Return columns and rows that hold some panels, without an empty one where that can be."""
+    fitting = [columns for columns in range(most, most // 2, -1) if count % columns == 0]
+    columns = min(count, fitting[0] if fitting else most) or 1
+    return columns, max(1, -(-count // columns))
+
+
+def _grid(count: int, most: int, below: float = 0.0) -> tuple[Figure, np.ndarray]:
+    """Return a figure with square panels for some images, and room below each, in inches."""
+    columns, rows = _shape(count, most)
+    side = _WIDTH / max(columns, 4)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(side * columns, 0.6 + (side + below) * rows), squeeze=False
+    )
     for axes in grid.flat:
         axes.set_axis_off()
     return figure, grid
 
 
-def _outline_line(
-    axes: Axes, points: Sequence[Sequence[float]], shape: tuple[int, int], who: str
+def _draw_outline(
+    axes: Axes, points: Sequence[Sequence[float]], shape: tuple[int, int], style: dict[str, Any]
 ) -> None:
-    """Draw a closed outline given in fractions of the picture's width and height."""
+    """Draw a closed outline given in fractions of the image's width and height."""
     corners = np.array(points, float).reshape(-1, 2) * shape[::-1] - 0.5
-    x, y = np.concatenate([corners, corners[:1]]).T
-    axes.plot(x, y, **_OUTLINE_STYLES[who])
+    axes.plot(*np.concatenate([corners, corners[:1]]).T, **style)
 
 
-def _probability_bars(axes: Axes, row: Mapping[str, float]) -> None:
+def _draw_probabilities(axes: Axes, row: Mapping[str, float]) -> None:
     values = [row[label] for label in CLASS_NAMES]
-    axes.set_axis_on()
-    axes.barh(CLASS_NAMES, values, color=[CLASS_COLORS[label] for label in CLASS_NAMES])
-    for position, value in enumerate(values):
-        axes.text(value + 0.02, position, f"{value:.2f}", va="center", fontsize=7.5)
-    axes.set(xlim=(0, 1.2), xticks=[])
+    bars = axes.barh(CLASS_NAMES, values, color=[CLASS_COLORS[label] for label in CLASS_NAMES])
+    notes = [f"{row[label]:.2f} {readable(label)}" for label in CLASS_NAMES]
+    axes.bar_label(bars, notes, padding=3, fontsize=9.5)
+    axes.set_xlim(0, 2.4)
     axes.invert_yaxis()
-    axes.tick_params(axis="y", labelsize=7.5, length=0)
-    sns.despine(ax=axes, bottom=True, left=True)
 
 
-def _reason(axes: Axes, decision: str) -> None:
-    text = textwrap.fill(decision, 28)
-    axes.text(0.5, 1, text, ha="center", va="top", fontsize=8, transform=axes.transAxes)
+def _outline_caption(row: Mapping[str, Any]) -> str:
+    """Return class, answer and scores in one row of `explain.score_maps`."""
+    called = "" if row["answer"] == row["label"] else f", called {readable(row['answer'])}"
+    place = "in" if row["heat_peak_inside"] else "OUTSIDE"
+    return f"{row['label']}{called}\nDice {row['dice']:.2f}, peak {place}"

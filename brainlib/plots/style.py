@@ -1,16 +1,75 @@
-"""What every figure has in common: colours, and the last touch."""
+"""Colours, names for readers, and the layout that all figures share."""
+
+from collections.abc import Callable
+from functools import wraps
 
 import matplotlib.pyplot as plt
+import seaborn as sns
 from matplotlib.figure import Figure
 
-from brainlib import CLASS_NAMES
-
-CLASS_COLORS = dict(zip(CLASS_NAMES, ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), strict=True))
 PROTOCOL_COLORS = {"patient": "#0072B2", "official": "#E69F00", "deduplicated": "#56B4E9"}
 
+LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+               "#999999")  # fmt: skip
 
-def finished(figure: Figure, title: str) -> Figure:
-    """Return the figure with its title, not shown yet."""
-    figure.suptitle(title, fontsize=12)
-    plt.close(figure)  # the notebook shows what a cell returns; left open it would show twice
+NAMES = {
+    "notumor": "no tumour",
+    "patient": "new patients",
+    "official": "official split",
+    "deduplicated": "official split without twins",
+    "brain_tumor": "released network",
+    "lesion_net": "released network",
+    "seed_cnn": "starting network",
+    "hog_svm": "HOG + SVM",
+    "nearest_neighbor": "nearest neighbour",
+    "mirror_flag": "mirrored or not",
+    "masked_head": "outline of the head",
+    "jpeg": "JPEG",
+    "kaggle version 1": "Kaggle, version 1",
+    "figshare version 8": "figshare, version 8",
+}
+"""Identifiers that are not words; of all others the underscores become spaces."""
+
+_STYLE = {
+    **sns.axes_style("whitegrid", {"grid.color": "0.9", "axes.edgecolor": "0.4"}),
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "axes.titlesize": 11,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "figure.titlesize": 13,
+    "figure.constrained_layout.use": True,
+}
+
+
+def readable(name: str) -> str:
+    """Return an identifier as words: a class, protocol, model, corruption or source.
+
+    Examples
+    --------
+    >>> readable("hog_svm"), readable("border_pixels")
+    ('HOG + SVM', 'border pixels')
+    """
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def drawn(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the style of this package; close the figure, or a notebook would show it twice."""
+
+    @wraps(draw)
+    def styled(*arguments: object, **options: object) -> Figure:
+        with plt.rc_context(_STYLE):
+            figure = draw(*arguments, **options)
+            figure.canvas.draw()  # the layout depends on the style
+        plt.close(figure)
+        return figure
+
+    return styled
+
+
+def say(text: str) -> Figure:
+    """Return a low figure that holds a sentence, where there is nothing to draw."""
+    figure, axes = plt.subplots(figsize=(7, 0.6))
+    axes.set_axis_off()
+    axes.text(0, 0.5, text, va="center", color="0.3")
     return figure
