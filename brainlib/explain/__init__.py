@@ -1,12 +1,8 @@
-"""From a model and pictures to maps of where it looks, and how well they hit the tumour.
+"""Heat maps and outlines of a model, and how well they hit the tumour.
 
-A map covers the square that the model scales a picture into: centred, the picture's longer side
-filling it. Places are given as fractions of the picture's width and height, so that they hold for a
-copy of any size. Hits are counted as in the pointing game of Zhang et al. (2016), overlap is that
-of Dice (1945).
-
-`maps` draws them, `outlines` knows the radiologist's and the frames that points are given in,
-`scores` holds one against the other.
+A map covers the square that the model scales an image into: centred, the image's longer side
+filling it. Points are fractions of the image's width and height, so that they hold for a copy of
+any size. Peaks are scored as in the pointing game (Zhang et al., 2016), overlap by Dice (1945).
 """
 
 from brainlib.explain.maps import (

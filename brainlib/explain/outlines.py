@@ -1,4 +1,4 @@
-"""Outlines of tumours: the radiologist's and the drawn one, in the frames of picture and map."""
+"""Tumour outlines in the frames of image and map."""
 
 import json
 from collections.abc import Iterable
@@ -12,48 +12,46 @@ OUTLINE_THRESHOLD = 0.3
 """Probability from which a pixel of the map counts as tumour.
 
 The Dice is highest where the threshold is half of it (Lipton et al., 2014), not at one half; of
-0.15 to 0.6 this one was best on 400 pictures that the network of fold 1 was trained on.
+0.15 to 0.6 this one was best on 400 images that the network of fold 1 was trained on.
 """
 
 
-def read_outline(picture: pd.Series, height: int, width: int) -> np.ndarray:
-    """Return the outline in a row of an image table, as fractions of its picture's sides.
+def read_outline(row: pd.Series, height: int, width: int) -> np.ndarray:
+    """Return the outline in a row of an image table, as fractions of the image's sides.
 
     Parameters
     ----------
-    picture : Series
+    row : Series
         With `outline` and `outline_frame`.
     height, width : int
-        Size of the picture, pixels.
+        Size of the image, pixels.
 
     Returns
     -------
     float array of shape (n, 2)
         x and y of each point; of shape (0, 2) where there is no outline.
     """
-    points = np.array(json.loads(picture["outline"] or "[]"), float).reshape(-1, 2)
-    frame = picture["outline_frame"]
+    points = np.array(json.loads(row["outline"] or "[]"), float).reshape(-1, 2)
+    frame = row["outline_frame"]
     return points / ((width, height) if frame in ("", None) else float(frame))
 
 
 def known_outlines(
-    table: pd.DataFrame, chosen: Iterable[str], pictures: Iterable[np.ndarray]
+    table: pd.DataFrame, chosen: Iterable[str], images: Iterable[np.ndarray]
 ) -> list[np.ndarray]:
-    """Return the radiologist's outline of some pictures of an image table, as `read_outline`."""
+    """Return the radiologists' outlines of some images of an image table, as `read_outline`."""
     rows = table.set_index("path")
-    return [
-        read_outline(rows.loc[path], *picture.shape)
-        for path, picture in zip(chosen, pictures, strict=True)
-    ]
+    pairs = zip(chosen, images, strict=True)
+    return [read_outline(rows.loc[path], *image.shape) for path, image in pairs]
 
 
 def in_square(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Turn fractions of a picture's width and height into those of the square around it."""
+    """Turn fractions of a image's width and height into those of the square around it."""
     return 0.5 + (points - 0.5) * (width, height) / max(height, width)
 
 
 def in_picture(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Turn fractions of the square into those of the picture, at its border at most."""
+    """Turn fractions of the square into those of the image, within its border."""
     return (0.5 + (points - 0.5) * max(height, width) / np.array([width, height])).clip(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Scores: how well maps hit the tumour, for each picture and over groups."""
+"""Scores of heat maps and outlines against the radiologists' outlines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCORES = ("dice", "outline_peak_inside", "heat_peak_inside", "peak_x", "peak_y", "outline")
 COLUMNS = ("path", "patient", "group", "label", "fold", "answer", *SCORES)
-"""The columns of a table of scores, a row a picture."""
+"""The columns of a table of scores, a row for each image."""
 
 
 def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int) -> pd.DataFrame:
@@ -34,24 +34,24 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
     model : keras.Model
         As for `draw_maps`.
     table : DataFrame
-        An image table. Rows without tumour, or whose outline is not known, are left out.
+        An image table. Rows without tumour or outline are left out.
     root : Path
         The folder that its paths are relative to.
     fold : int
-        What is written into the column `fold`.
+        The value of the column `fold`.
 
     Returns
     -------
     DataFrame
-        `path, patient, group, label, fold`; `answer`, the class that is predicted; then the scores
-        that `score_map` gives.
+        `path, patient, group, label, fold`; `answer`, the predicted class; then the scores of
+        `score_map`.
 
     Raises
     ------
     ExplainError
         For a model that draws no maps, or a table without outlines.
-    ImageError
-        For a picture that cannot be read.
+    BrainlibError
+        For an image that cannot be read.
     """
     if "outline" not in table:
         raise ExplainError("the table has no column outline: take that of `open_collection`")
@@ -59,11 +59,10 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
     progress = tqdm(shown["path"], "maps", delay=2, leave=False)
     maps = draw_maps(model, (imaging.read_picture(root / path) for path in progress))
     answers = np.take(CLASS_NAMES, maps.probabilities.argmax(axis=1))
+    drawn = zip(maps.outlines, maps.heat_maps, maps.sizes.tolist(), strict=True)
     scores = [
         score_map(outline, heat_map, read_outline(shown.iloc[row], *size), *size)
-        for row, (outline, heat_map, size) in enumerate(
-            zip(maps.outlines, maps.heat_maps, maps.sizes.tolist(), strict=True)
-        )
+        for row, (outline, heat_map, size) in enumerate(drawn)
     ]
     scored = shown[["path", "patient", "group", "label"]].assign(fold=fold, answer=answers)
     return pd.concat([scored, pd.DataFrame(scores, columns=list(SCORES))], axis="columns")
@@ -72,26 +71,25 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
 def score_map(
     outline: np.ndarray, heat_map: np.ndarray, truth: np.ndarray, height: int, width: int
 ) -> dict[str, Any]:
-    """Hold the maps of one picture against the radiologist's outline.
+    """Score the maps of an image against the radiologist's outline.
 
     Parameters
     ----------
     outline, heat_map : float arrays of shape (64, 64)
     truth : float array of shape (n, 2)
-        The radiologist's outline, x and y in fractions of the picture's sides.
+        The radiologist's outline, x and y as fractions of the image's sides.
     height, width : int
-        Size of the picture, pixels.
+        Size of the image, pixels.
 
     Returns
     -------
     dict
-        `dice` of the two outlines, in pixels of the map; `outline_peak_inside` and
-        `heat_peak_inside`, whether the map is highest in a pixel that lies at least half in the
-        radiologist's outline, or in the one that holds its middle where it fills half of none;
-        `peak_x` and `peak_y`, where the heat map is highest, as fractions of the picture's width
-        and height, NaN where it is 0 everywhere; `outline`, the longest predicted outline as a JSON
-        list of [x, y], such fractions too, empty where nothing reaches
-        `OUTLINE_THRESHOLD`.
+        `dice` of the two outlines, 2 |A and B| / (|A| + |B|) in pixels of the map;
+        `outline_peak_inside` and `heat_peak_inside`, whether the map is highest in a pixel that
+        lies at least half in the radiologist's outline; `peak_x` and `peak_y`, where the heat map
+        is highest, as fractions of the image's width and height, NaN where it is 0 everywhere;
+        `outline`, the longest predicted outline as a JSON list of [x, y], such fractions too,
+        empty where nothing reaches `OUTLINE_THRESHOLD`.
     """
     inside = pixels_inside(in_square(truth, height, width), len(outline))
     drawn = outline >= OUTLINE_THRESHOLD
@@ -130,17 +128,13 @@ def read_scores(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_maps(place: Path | str, model: str) -> pd.DataFrame:
-    """Return how the maps of a model hit the tumours, beside a folder of predictions.
+def read_maps(predictions: Path | str, model: str) -> pd.DataFrame:
+    """Return the scores of a model's maps, all folds joined, from beside a folder of predictions.
 
-    Returns
-    -------
-    DataFrame
-        As `score_maps` gives it, all folds in one; without rows where there are no tables.
+    The table has no rows where there are no files `maps/<model>_patient<fold>.csv`.
     """
-    files = sorted((paths.resolve(place).parent / "maps").glob(f"{model}_patient*.csv"))
-    tables = [read_scores(file) for file in files]
-    return pd.concat(tables, ignore_index=True) if tables else no_scores()
+    files = sorted((paths.resolve(predictions).parent / "maps").glob(f"{model}_patient*.csv"))
+    return pd.concat(map(read_scores, files), ignore_index=True) if files else no_scores()
 
 
 def no_scores() -> pd.DataFrame:
@@ -151,7 +145,7 @@ def no_scores() -> pd.DataFrame:
 
 
 def choose_examples(scored: pd.DataFrame, count: int = 12, seed: int = 0) -> pd.DataFrame:
-    """Draw some scored pictures at random, as many failures as successes where there are.
+    """Draw scored images at random, as many failures as successes where there are.
 
     A failure has the wrong class, the peak of the heat map outside the tumour, or a Dice below 0.5.
 
@@ -160,25 +154,21 @@ def choose_examples(scored: pd.DataFrame, count: int = 12, seed: int = 0) -> pd.
     DataFrame
         At most `count` rows of the table, the failures first.
     """
-    failed = (
-        (scored["answer"] != scored["label"]) | ~scored["heat_peak_inside"] | (scored["dice"] < 0.5)
-    )
-    half = count // 2
-    wanted = min(int(failed.sum()), max(half, count - int((~failed).sum())))
-    numbers = (wanted, min(count - wanted, int((~failed).sum())))
-    parts = [
-        scored[chosen].sample(number, random_state=seed)
-        for chosen, number in zip((failed, ~failed), numbers, strict=True)
-    ]
-    return pd.concat(parts)
+    failed = scored["answer"] != scored["label"]
+    failed |= ~scored["heat_peak_inside"] | (scored["dice"] < 0.5)
+    failures, successes = scored[failed], scored[~failed]
+    failing = min(len(failures), max(count // 2, count - len(successes)))
+    succeeding = min(len(successes), count - failing)
+    return pd.concat([failures.sample(failing, random_state=seed),
+                      successes.sample(succeeding, random_state=seed)])  # fmt: skip
 
 
-def _peak(one_map: np.ndarray) -> tuple[int, int] | None:
+def _peak(drawn: np.ndarray) -> tuple[int, int] | None:
     """Return row and column of the highest pixel, of several the one nearest to their middle."""
-    highest = one_map.max()
+    highest = drawn.max()
     if not highest > 0:
         return None
-    tied = np.argwhere(one_map == highest)
+    tied = np.argwhere(drawn == highest)
     nearest = np.square(tied - tied.mean(axis=0)).sum(axis=1).argmin()
     return int(tied[nearest, 0]), int(tied[nearest, 1])
 
