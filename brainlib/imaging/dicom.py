@@ -52,6 +52,9 @@ MAX_INFLATED = 500_000_000
 MEMORY_BYTES = 8 * 2**30
 """The most memory that dcm2niix may address."""
 
+SECONDS = 20
+"""How long dcm2niix may take, and one more for every two million pixels."""
+
 _PERSON = ["PatientID", "PatientName", "StudyInstanceUID"]
 _TAGS = [
     *_PERSON, "Modality", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber",
@@ -63,6 +66,7 @@ _TAGS = [
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 _DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
+_BITS_STORED = re.compile(rb"(\x28\0\x01\x01(?:US\x02\0|\x02\0\0\0))..", re.DOTALL)
 _HEADER_BYTES = 8_000_000  # an enhanced file of a thousand slices has some five million
 _MAX_FRAMES = 100_000
 _FAILURES = 8  # after which the other files of a damaged series are not tried one by one
@@ -255,8 +259,12 @@ def _convert(frames: list[Frame], folder: Path) -> list[Volume]:
     for number, frame in enumerate(frames):
         link = source / f"{number:06d}.dcm"
         frame.file.stat()  # it may have gone away
-        if frame.packed:
-            link.write_bytes(_content(frame.file)[0])
+        if frame.packed or frame.look["shift"]:
+            content = _content(frame.file)[0] if frame.packed else frame.file.read_bytes()
+            # dcm2niix takes the lowest bits, wherever those that are stored lie
+            if frame.look["shift"]:
+                content = _BITS_STORED.sub(b"\\g<1>\x10\0", content, count=1)
+            link.write_bytes(content)
         else:
             try:
                 link.symlink_to(frame.file.resolve())
@@ -283,7 +291,7 @@ def _convert(frames: list[Frame], folder: Path) -> list[Volume]:
 def _run(source: Path, target: Path, pixels: int) -> None:
     import dcm2niix
 
-    seconds = 20 + pixels // 2_000_000
+    seconds = SECONDS + pixels // 2_000_000
     command = [dcm2niix.bin, "-g", "i", "-b", "n", "-z", "n", "-x", "i", "-d", "0", "-f", "v",
                "-o", str(target), str(source)]  # fmt: skip
     if os.name == "posix":
@@ -373,7 +381,10 @@ def _require_pixels(stream: io.BytesIO, size: int, header: Dataset, frames: int)
     data = stream.read(int.from_bytes(stream.read(8)[4:], "little"))
     said, found = (header.Columns, header.Rows), None
     if syntax == RLELossless:
-        found = said if math.prod(said) <= 64 * len(data) else "smaller"  # runs pack no tighter
+        parts = [int.from_bytes(data[at : at + 4], "little") for at in range(0, 64, 4)]
+        whole = parts[1] == 64 and parts[: parts[0] + 1] == sorted(parts[: parts[0] + 1])
+        # runs pack no tighter than 64 times
+        found = said if whole and math.prod(said) <= 64 * len(data) else "smaller"
     with suppress(Exception):  # Pillow does not know all that dcm2niix decodes
         found = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
     if found not in (said, None):
@@ -407,6 +418,7 @@ def _frame(file: Path, header: Dataset, packed: bool) -> Frame:
     shift = _whole_number(header, "HighBit", bits - 1) + 1 - bits
     look = {
         "bits": bits, "shift": shift if 0 < shift <= allocated - bits else 0,
+        "unsigned": get("PixelRepresentation") == 0,
         "window": _window(tags), "padding": _padding(get, allocated),
         "inverted": get("PhotometricInterpretation") == "MONOCHROME1", **header_facts(get),
     }  # fmt: skip

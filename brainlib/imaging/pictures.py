@@ -19,6 +19,7 @@ from tqdm import tqdm
 from brainlib import paths
 from brainlib.data.datasets import Collection
 from brainlib.imaging.errors import ImageError, sharing_memory, silenced
+from brainlib.imaging.slices import robust_range, to_grey
 
 CACHE_VERSION = "1"
 """Part of every cache key: to be raised when the same file would decode to other pixels."""
@@ -32,8 +33,13 @@ MAX_PICTURE_PIXELS = 100_000_000
 MAX_SIDE = 65_535
 """The longest side, in pixels or voxels: the most that JPEG and DICOM can say."""
 
+MAX_DECODED = 1_000_000_000
+"""Pixels times scans of a progressive JPEG: each scan decodes all of it again, some 10 s in all."""
+
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # no reader that starts programs (EPS)
 _BAND = 256  # rows that are made grey at once: the temporaries of a large picture would be larger
+_LUMA = (0.299, 0.587, 0.114)
+_DARK = 32  # of 255: a 48-bit PNG that is darker has its signal where Pillow does not look
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
 
 logger = logging.getLogger(__name__)
@@ -61,14 +67,14 @@ class LoadedImages:
 def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     """Decode one picture to grey, at its own size.
 
-    Alpha is flattened onto black, palettes are expanded, greys of more than 8 bits are scaled from
-    their lowest and highest value to 0 and 255 (fractions from 0 and 1), and the orientation that a
-    camera noted is applied.
+    Alpha is flattened onto black, palettes are expanded, values of more than 8 bits are scaled from
+    their lowest and highest to 0 and 255 (from robust percentiles where few pixels lie far out,
+    fractions from 0 and 1), and the orientation that a camera noted is applied.
 
     Parameters
     ----------
     path : Path, str or binary file
-        A JPEG, PNG, TIFF or BMP file, recognised by content.
+        A JPEG, PNG, TIFF, WebP or BMP file, recognised by content.
 
     Returns
     -------
@@ -78,7 +84,8 @@ def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     ------
     ImageError
         Where the file is absent, no picture, cut short, larger than 100 million pixels or than
-        65,535 along a side, or holds several pages.
+        65,535 along a side, holds several pages, or is a JPEG of so many scans that decoding it
+        would take minutes.
 
     Examples
     --------
@@ -93,7 +100,7 @@ def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
         with silenced(), Image.open(path, formats=_FORMATS) as picture:
             _require_one_slice(picture)
             with sharing_memory(picture.width * picture.height):
-                return _to_grey(ImageOps.exif_transpose(picture))
+                return _to_grey(picture)
     except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
         reason = _reason(error).replace(f" {str(name)!r}", "")
         raise ImageError(f"{name} cannot be read as a picture ({reason})") from error
@@ -105,7 +112,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MAX_PICTURE_PIXELS:,} pixels; scale it down first"
     if isinstance(error, UnidentifiedImageError):
-        return "it is no JPEG, PNG, TIFF or BMP, or its start is damaged; copy or save it again"
+        return "it is no JPEG, PNG, TIFF, WebP or BMP, or its start is damaged; save it again"
     text = f"{type(error).__name__}: {error}"
     return f"it is cut short, damaged or of a rare kind; save it again. {text}"
 
@@ -117,17 +124,36 @@ def _require_one_slice(picture: Image.Image) -> None:
             f"it has {width} by {height} pixels, more than {MAX_PICTURE_PIXELS:,} or more than "
             f"{MAX_SIDE:,} along a side; scale it down first"
         )
-    if picture.format == "TIFF" and picture.n_frames > 1:
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
         raise ImageError(f"it holds {picture.n_frames} pages; save each as a picture of its own")
+    if picture.format == "JPEG":
+        picture.fp.seek(0)
+        scans = picture.fp.read().count(b"\xff\xda")
+        if scans * width * height > MAX_DECODED and scans > 1:
+            raise ImageError(f"it is a JPEG of {scans:,} scans, too slow to decode; "
+                             "save it again, not progressive")  # fmt: skip
 
 
 def _to_grey(picture: Image.Image) -> np.ndarray:
+    tags = getattr(picture, "tag_v2", {})
+    if picture.mode == "RGB" and max(tags.get(258, (8,))) > 8:  # of which Pillow keeps 8 bits
+        import tifffile
+
+        picture.fp.seek(0)
+        colours = tifffile.imread(picture.fp)[..., :3]
+        return _to_8_bits((colours @ np.array(_LUMA)).astype(np.float32))
+    deep_png = picture.format == "PNG" and picture.tile and picture.tile[0].args == "RGB;16B"
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
-        return _to_8_bits(np.asarray(picture))
+        values = np.asarray(picture)
+        white_is_zero = tags.get(262) == 0 and values.dtype.kind in "iu"
+        return _to_8_bits(values.max() - values if white_is_zero else values)
     grey = np.empty((picture.height, picture.width), np.uint8)
     for top in range(0, picture.height, _BAND):
         box = (0, top, picture.width, min(top + _BAND, picture.height))
         grey[box[1] : box[3]] = _band_to_grey(picture.crop(box))
+    if deep_png and grey.max() < _DARK:
+        raise ImageError("its 48 bits a pixel use the lower half only; save it as 16-bit grey")
     return grey
 
 
@@ -147,13 +173,15 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
         raise ImageError("it holds values that are not finite; save it again without them")
     if low >= 0 and high <= 255 and not (values.dtype.kind == "f" and high <= 1):
         return values.astype(np.uint8)
+    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    else:
+        bottom, top = robust_range(values)
+        if high - low > 2 * (top - bottom):  # a few pixels far out would leave the rest black
+            low, high = bottom, top
     grey = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _BAND):
-        band = values[top : top + _BAND]
-        if low >= 0 and high <= 1 and values.dtype.kind == "f":
-            grey[top : top + _BAND] = (band * 255.0).round()
-        else:
-            grey[top : top + _BAND] = ((band - low) * (255.0 / (high - low or 1.0))).round()
+    for start in range(0, len(values), _BAND):
+        grey[start : start + _BAND] = to_grey(values[start : start + _BAND], low, high)
     return grey
 
 

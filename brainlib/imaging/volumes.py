@@ -64,6 +64,8 @@ class Volume:
         Of the signal.
     shift, bits : int
         Empty bits below those that are stored, and the bits that are; 0 bits where unknown.
+    unsigned : bool
+        Whether numbers to be shifted have no sign.
     padding, window : tuple of 2 floats, or None
         Lowest and highest stored value of padding, and signals to be drawn black and white.
     inverted : bool
@@ -78,6 +80,7 @@ class Volume:
     slope: float = 1.0
     intercept: float = 0.0
     shift: int = 0
+    unsigned: bool = False
     bits: int = 0
     padding: tuple[float, float] | None = None
     window: tuple[float, float] | None = None
@@ -89,7 +92,9 @@ class Volume:
         """Return what a part of the volume measured, as float32: colours as luma, no padding."""
         if stored.dtype.names:
             return np.sum([stored[name] * np.float32(w) for name, w in _LUMA.items()], axis=0)
-        shifted = stored >> self.shift if self.shift else stored
+        shifted = stored
+        if self.shift:  # dcm2niix may have taken the highest bit for a sign
+            shifted = stored.view(f"{'iu'[self.unsigned]}{stored.itemsize}") >> self.shift
         with np.errstate(over="ignore"):
             signal = shifted.astype(np.float32) * np.float32(self.slope) + np.float32(
                 self.intercept
@@ -341,8 +346,8 @@ def _header(start: bytes, file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
     if kind is not None:
         header = kind(start[: kind.sizeof_hdr], check=False)
     elif file.suffix.lower() in (".mgz", ".mgh"):
-        footer = bytes(MGHHeader.template_dtype.itemsize - 284)
-        header = MGHHeader(start[:284] + footer, check=False)
+        footer = bytes(MGHHeader._ftrdtype.itemsize)
+        header = MGHHeader(start[: MGHHeader._hdrdtype.itemsize] + footer, check=False)
     else:
         raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
     shape = header.get_data_shape()

@@ -1,0 +1,455 @@
+"""Files as people have them: each kind that was once answered wrong, with its right value."""
+
+import gzip
+import io
+import json
+import struct
+import time
+import zipfile
+import zlib
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
+from test_scans import AXIAL, functional_groups, only, opened, write_dicom
+
+from brainlib import imaging
+
+SHAPE = (12, 24, 20)  # slices, rows, columns
+
+
+def head(top=3000):
+    """Return a textured head in air, as slices of rows of columns that lead to the left."""
+    z, y, x = np.indices(SHAPE)
+    inside = ((y - 12) / 11) ** 2 + ((x - 10) / 9) ** 2 < 1
+    texture = np.random.default_rng(3).uniform(0.3, 0.7, SHAPE) + x / 70 + z / 60
+    return np.where(inside, texture * top, 0).round().astype(np.int16)
+
+
+def write_head(folder, values=None, change=None, **tags):
+    """Write a head as a DICOM series; `change` spoils the dataset of each file."""
+    for number, pixels in enumerate(head() if values is None else values):
+        file = folder / f"{number:02d}.dcm"
+        dataset = write_dicom(
+            file, pixels, ImageOrientationPatient=list(AXIAL), InstanceNumber=number + 1,
+            ImagePositionPatient=[0, 0, 2.5 * number], PixelSpacing=[1, 1], **tags,
+        )  # fmt: skip
+        if change is not None:
+            change(dataset, file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """Return the slices of the head as NIfTI."""
+    file = tmp_path_factory.mktemp("truth") / "head.nii"
+    voxels = head().transpose(2, 1, 0)[::-1, ::-1]
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 2.5, 1])), file)
+    return shown(file)
+
+
+def shown(path, plane="acquired"):
+    slices = opened(path, plane)
+    assert slices and not any(one.error for one in slices), [one.error for one in slices]
+    return np.stack([one.pixels for one in slices]).astype(int)
+
+
+def rewritten(syntax):
+    def change(dataset, file):
+        if syntax == RLELossless:
+            dataset.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
+        elif syntax == JPEG2000Lossless:
+            frame = io.BytesIO()
+            Image.fromarray(dataset.pixel_array).save(frame, "JPEG2000", no_jp2=True)
+            dataset.PixelData = encapsulate([frame.getvalue()])
+            dataset["PixelData"].is_undefined_length = True
+        elif syntax == ExplicitVRBigEndian:
+            dataset.PixelData = dataset.pixel_array.astype(">u2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(file, enforce_file_format=True)
+
+    return change
+
+
+def gzipped(dataset, file):
+    file.with_suffix(".dcm.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+
+
+def floating(dataset, file):
+    dataset.FloatPixelData = dataset.pixel_array.astype(np.float32).tobytes()
+    dataset.BitsAllocated = 32
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(dataset, name)
+    dataset.save_as(file)
+
+
+UNSIGNED = head().astype(np.uint16)
+VARIANTS = {
+    "explicit": {},
+    "unsigned": {"values": UNSIGNED},
+    "implicit": {"values": UNSIGNED, "change": rewritten(ImplicitVRLittleEndian)},
+    "big endian": {"values": UNSIGNED, "change": rewritten(ExplicitVRBigEndian)},
+    "deflated": {"values": UNSIGNED, "change": rewritten(DeflatedExplicitVRLittleEndian)},
+    "run lengths": {"values": UNSIGNED, "change": rewritten(RLELossless)},
+    "JPEG 2000": {"values": UNSIGNED, "change": rewritten(JPEG2000Lossless)},
+    "gzip": {"change": gzipped},
+    "float": {"change": floating},
+    "12 bits": {"values": UNSIGNED, "BitsStored": 12, "HighBit": 11},
+    "left-justified": {"values": UNSIGNED << 4, "BitsStored": 12, "HighBit": 15},
+    "left-justified with overlay": {"values": UNSIGNED << 4 | 5, "BitsStored": 12, "HighBit": 15},
+    "left-justified with window": {
+        "values": UNSIGNED << 4, "BitsStored": 12, "HighBit": 15,
+        "WindowCenter": 1500, "WindowWidth": 3500,
+    },
+    "monochrome 1": {"values": 4000 - UNSIGNED, "PhotometricInterpretation": "MONOCHROME1"},
+    "slope": {"RescaleSlope": 2, "RescaleIntercept": 0},
+    "slope 0": {"RescaleSlope": 0, "RescaleIntercept": 0},
+    "window in other units": {"RescaleSlope": 0.001, "WindowCenter": 1500, "WindowWidth": 3000},
+    "window of width 0": {"WindowCenter": 1500, "WindowWidth": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_variant_of_dicom_shows_the_same_head(tmp_path, truth, variant):
+    found = shown(write_head(tmp_path, **VARIANTS[variant]))
+    if "with window" in variant:
+        correlation = np.corrcoef(found.ravel(), truth.ravel())[0, 1]
+        assert correlation > 0.995
+    else:
+        assert np.abs(found - truth).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "tag", "value"),
+    [
+        ("window", "WindowWidth", b"1.#QNAN "), ("spacing", "PixelSpacing", b"1,0\\1,0 "),
+        ("instance", "InstanceNumber", b"A bad 1A"), ("slope", "RescaleSlope", b"one     "),
+        ("series", "SeriesNumber", b"seven..."),
+    ],
+)  # fmt: skip
+def test_optional_tags_that_are_bad_cost_nothing(tmp_path, truth, name, tag, value):
+    marker = {"WindowWidth": "12345678", "PixelSpacing": None, "InstanceNumber": "87654321",
+              "RescaleSlope": "11112222", "SeriesNumber": "33334444"}[tag]  # fmt: skip
+    write_head(tmp_path)
+    for file in tmp_path.iterdir():
+        dataset = pydicom.dcmread(file)
+        if tag == "PixelSpacing":
+            dataset.PixelSpacing, old = ["1.0", "1.00"], b"1.0\\1.00"
+        else:
+            dataset.WindowCenter = 100
+            setattr(dataset, tag, marker)
+            old = marker.encode()
+        dataset.save_as(file)
+        content = file.read_bytes()
+        assert content.count(old) == 1
+        file.write_bytes(content.replace(old, value))
+    assert np.abs(shown(tmp_path) - truth).max() <= 1
+
+
+@pytest.mark.parametrize("order", [range(12), [5, 3, 0, 1, 2, 4, 11, 10, 9, 8, 7, 6]])
+@pytest.mark.parametrize("plane", ["acquired", "coronal", "sagittal"])
+def test_an_enhanced_file_shows_the_same_head(tmp_path, plane, order):
+    write_head(tmp_path / "single")
+    write_dicom(
+        tmp_path / "enhanced" / "a.dcm", head()[list(order)], NumberOfFrames=12, Rows=24,
+        Columns=20, SharedFunctionalGroupsSequence=[functional_groups(
+            PlaneOrientationSequence={"ImageOrientationPatient": list(AXIAL)},
+            PixelMeasuresSequence={"PixelSpacing": [1, 1], "SliceThickness": 2.5},
+        )],
+        PerFrameFunctionalGroupsSequence=[functional_groups(
+            PlanePositionSequence={"ImagePositionPatient": [0, 0, 2.5 * number]},
+        ) for number in order],
+    )  # fmt: skip
+    first, second = (shown(tmp_path / name, plane) for name in ("single", "enhanced"))
+    assert first.shape == second.shape and np.abs(first - second).max() <= 1
+
+
+@pytest.mark.parametrize("value", [-2000, -1024, 32767])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_padding_is_black_and_outside_the_grey_range(tmp_path, truth, value, wrapped):
+    values = head()
+    values[:, :, :4] = values[:, :, -4:] = value
+    write_head(tmp_path, values, PixelPaddingValue=value)
+    if wrapped and value < 0:  # written as if it had no sign
+        for file in tmp_path.iterdir():
+            content = file.read_bytes()
+            tag = b"\x28\0\x20\x01SS"
+            assert content.count(tag) == 1
+            file.write_bytes(content.replace(tag, tag[:4] + b"US"))
+    found = shown(tmp_path)
+    assert not found[:, :, :4].any()
+    inside = np.s_[:, :, 4:-4]
+    assert np.corrcoef(found[inside].ravel(), truth[inside].ravel())[0, 1] > 0.99
+    assert np.abs(found[inside] - truth[inside]).mean() < 8
+
+
+def test_a_range_of_padding_is_black(tmp_path):
+    values = head()
+    values[:, :3], values[:, -3:] = 9000, 9010
+    found = shown(write_head(tmp_path, values, PixelPaddingValue=9000, PixelPaddingRangeLimit=9020))
+    assert not found[:, :3].any() and not found[:, -3:].any() and found.max() == 255
+
+
+@pytest.mark.parametrize("air", [(-1000,), (-2000, -1000), (-1,)])
+def test_air_far_below_all_signal_is_left_out_of_the_grey_range(tmp_path, truth, air):
+    voxels = head().transpose(2, 1, 0)[::-1, ::-1].copy()
+    voxels[voxels == 0] = air[-1]
+    voxels[:1] = air[0]
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 2.5, 1])), tmp_path / "a.nii")
+    found = shown(tmp_path)
+    inside = truth > 20
+    assert np.corrcoef(found[inside], truth[inside])[0, 1] > 0.99
+    assert np.ptp(found[inside]) > 240 and not found[:, 0, 0].any()
+    assert {one.modality for one in opened(tmp_path)} == {""}
+
+
+def test_a_head_in_hounsfield_units_is_marked_as_ct(tmp_path):
+    _, y, x = np.indices((20, 40, 40))
+    radius = np.hypot(x - 20, y - 20)
+    noise = np.random.default_rng(1).normal(0, 8, radius.shape)
+    volume = np.where(radius < 15, 35, np.where(radius < 18, 900, -1000)) + noise
+    nibabel.save(nibabel.Nifti1Image(volume.T.astype(np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
+    assert {one.modality for one in opened(tmp_path)} == {"CT"}
+
+
+def test_two_patients_with_one_series_uid_are_kept_apart_and_said(tmp_path):
+    for patient in ("one", "two"):
+        write_head(tmp_path / patient, PatientID=patient)
+    slices = opened(tmp_path)
+    names = {one.series for one in slices}
+    assert len(names) == 2 and sum(one.pixels is not None for one in slices) == 24
+    said = [one.error for one in slices if one.error]
+    assert len(said) == 2 and all("2 patients or studies share the UID" in text for text in said)
+
+
+def test_a_series_uid_for_each_slice_is_said(tmp_path):
+    for number, pixels in enumerate(head()):
+        write_dicom(tmp_path / f"{number}.dcm", pixels, SeriesInstanceUID=f"1.2.{number}")
+    said = [one.error for one in opened(tmp_path) if one.error]
+    assert len(said) == 1 and "12 slices that look like one series each name" in said[0]
+
+
+def labels(count):
+    z, y, x = np.indices((16, 24, 20))
+    return ((x // 5 + y // 6 + z // 4) % count).astype(np.int16)
+
+
+@pytest.mark.parametrize("count", [2, 5, 11])
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_a_label_map_is_refused_by_what_it_looks_like(tmp_path, count, kind):
+    if kind == "nifti":
+        nibabel.save(nibabel.Nifti1Image(labels(count), np.eye(4)), tmp_path / "aseg.nii.gz")
+    else:
+        write_head(tmp_path, labels(count))
+    said = [one.error for one in opened(tmp_path)]
+    assert len(said) == 1 and "looks like a label map" in said[0]
+
+
+def test_a_label_map_is_refused_by_what_it_says(tmp_path):
+    image = nibabel.Nifti1Image(head(), np.eye(4))
+    image.header.set_intent("label")
+    nibabel.save(image, tmp_path / "a.nii")
+    assert "it is a label map" in opened(tmp_path)[0].error
+
+
+@pytest.mark.parametrize("tags", [
+    {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
+    {"ImageType": ["ORIGINAL", "PRIMARY", "IMAGINARY"]},
+    {"ComplexImageComponent": "PHASE"},
+])  # fmt: skip
+def test_phase_and_imaginary_images_are_refused_by_what_they_say(tmp_path, tags):
+    write_dicom(tmp_path / "a.dcm", head()[5], **tags)
+    assert "phase or imaginary" in opened(tmp_path)[0].error
+
+
+def test_phase_and_imaginary_images_are_refused_by_what_they_look_like(tmp_path):
+    random = np.random.default_rng(2)
+    noise = random.uniform(-np.pi, np.pi, (20, 20, 20)), random.normal(0, 9, (20, 20, 20))
+    for name, values in zip(("phase", "imaginary"), noise, strict=True):
+        volume = nibabel.Nifti1Image(values.astype(np.float32), np.eye(4))
+        nibabel.save(volume, tmp_path / f"{name}.nii")
+    assert all("phase or imaginary" in one.error for one in opened(tmp_path))
+    normalized = (head() - head().mean()) / head().std()
+    nibabel.save(nibabel.Nifti1Image(normalized, np.eye(4)), tmp_path / "scores.nii")
+    assert shown(tmp_path / "scores.nii").max() == 255
+
+
+def nifti(tmp_path, name="a.nii", kind=nibabel.Nifti1Image):
+    voxels = head().transpose(2, 1, 0)[::-1, ::-1]
+    nibabel.save(kind(voxels, np.diag([1, 1, 2.5, 1])), tmp_path / name)
+    return tmp_path / name
+
+
+def test_an_sform_of_zeros_gives_way_to_the_qform(tmp_path, truth):
+    file = nifti(tmp_path)
+    image = nibabel.load(file)
+    image.set_qform(image.affine, 1)
+    image.header["sform_code"], image.header["vox_offset"] = 1, 352
+    for row in ("srow_x", "srow_y", "srow_z"):
+        image.header[row] = 0
+    content = image.header.binaryblock + file.read_bytes()[348:]
+    file.write_bytes(content)
+    assert {one.plane for one in opened(file)} == {"axial"}
+    np.testing.assert_array_equal(shown(file), truth)
+
+
+def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):
+    np.testing.assert_array_equal(shown(nifti(tmp_path, "b.hdr", nibabel.Nifti1Pair)), truth)
+    for name in ("c.mgz", "c.mgh"):
+        np.testing.assert_array_equal(shown(nifti(tmp_path, name, nibabel.MGHImage)), truth)
+    analyze = nifti(tmp_path, "d.hdr", nibabel.AnalyzeImage)
+    assert shown(analyze).shape == truth.shape and {one.plane for one in opened(analyze)} == {""}
+    flat = nibabel.Nifti1Image(head()[5].T[::-1, ::-1], np.eye(4))
+    nibabel.save(flat, tmp_path / "flat.nii")
+    np.testing.assert_allclose(only(tmp_path / "flat.nii"), truth[5], atol=25)
+    # a folder names each volume once: an .img goes with its .hdr
+    assert {one.series for one in opened(tmp_path)} == {"b.hdr", "c.mgh", "c.mgz", "d.hdr",
+                                                        "flat.nii"}  # fmt: skip
+
+
+def test_an_archive_is_read_like_its_folder(tmp_path, truth):
+    write_head(tmp_path / "in" / "series")
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / "in" / "a.png")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in sorted((tmp_path / "in").rglob("*.*")):
+            archive.write(file, file.relative_to(tmp_path / "in"))
+    slices = opened(tmp_path / "all.zip")
+    assert len(slices) == 13 and {one.file for one in slices} == {tmp_path / "all.zip"}
+    assert slices[0].series == "all.zip/a.png" and slices[1].series.startswith("all.zip/7-")
+    np.testing.assert_array_equal(np.stack([one.pixels for one in slices[1:]]), truth)
+    (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes()[:900])
+    assert opened(tmp_path / "bad.zip")[0].error
+
+
+def test_a_dicomdir_stands_for_its_folder(tmp_path):
+    write_head(tmp_path)
+    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "00.dcm").read_bytes())
+    assert sum(one.pixels is not None for one in opened(tmp_path / "DICOMDIR")) == 12
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "b.mha", "c.tar.gz", "d.rar", "e.mnc"])
+def test_containers_that_are_not_read_are_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"NRRD0004\n" + bytes(900))
+    Image.new("L", (4, 4)).save(tmp_path / "z.png")
+    bad, good = opened(tmp_path)
+    assert f"{name}: it is a .{name[2:]} file, which is not read; convert it" in bad.error
+    assert good.pixels is not None
+
+
+def test_webp_is_read_like_png(tmp_path):
+    grey = Image.fromarray(head()[5].astype(np.uint8))
+    grey.convert("RGB").save(tmp_path / "a.webp", lossless=True)
+    grey.save(tmp_path / "b.png")
+    slices = opened(tmp_path)
+    np.testing.assert_array_equal(slices[0].pixels, slices[1].pixels)
+
+
+def png48(values):
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def test_a_png_of_48_bits_is_shown_or_refused_for_what_it_is(tmp_path):
+    colours = np.linspace(0, 65535, 256).reshape(16, 16)[..., np.newaxis].repeat(3, -1)
+    (tmp_path / "a.png").write_bytes(png48(colours))
+    np.testing.assert_allclose(only(tmp_path / "a.png"), colours[..., 0] / 257, atol=1)
+    (tmp_path / "a.png").write_bytes(png48(colours / 16))
+    assert "48 bits" in opened(tmp_path)[0].error
+
+
+def test_a_tiff_of_48_bits_keeps_its_contrast(tmp_path):
+    import tifffile
+
+    colours = np.linspace(0, 4095, 256).reshape(16, 16)[..., np.newaxis].repeat(3, -1)
+    tifffile.imwrite(tmp_path / "a.tif", colours.astype(np.uint16), photometric="rgb")
+    np.testing.assert_allclose(only(tmp_path / "a.tif"), colours[..., 0] / 4095 * 255, atol=2)
+
+
+def test_a_tiff_whose_white_is_zero_is_inverted(tmp_path):
+    import tifffile
+
+    values = np.linspace(0, 60000, 256).reshape(16, 16).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values.max() - values, photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "b.tif", values)
+    np.testing.assert_allclose(only(tmp_path / "a.tif"), only(tmp_path / "b.tif"), atol=1)
+
+
+def test_one_white_pixel_does_not_blacken_an_image_of_16_bits(tmp_path):
+    values = np.linspace(0, 900, 1024).reshape(32, 32).astype(np.uint16)
+    values[3, 3] = 65535
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert np.median(only(tmp_path / "a.png")) > 100
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(tmp_path):
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000), 90).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content.rindex(b"\xff\xda")
+    (tmp_path / "a.jpg").write_bytes(content[:last] + content[last:-2] * 3000 + content[-2:])
+    start = time.monotonic()
+    (found,) = opened(tmp_path)
+    assert "scans, too slow to decode" in found.error and time.monotonic() - start < 5
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert only(tmp_path).shape == (2000, 2000)
+
+
+def test_dcm2niix_ends_at_its_limit_of_time(tmp_path, monkeypatch):
+    import dcm2niix
+
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\nwhile true; do :; done\n", encoding="utf-8")
+    endless.chmod(0o755)
+    monkeypatch.setattr(dcm2niix, "bin", str(endless))
+    monkeypatch.setattr(imaging.dicom, "SECONDS", 1)
+    write_head(tmp_path / "scan", head()[:1])
+    start = time.monotonic()
+    (found,) = opened(tmp_path / "scan")
+    assert found.error and time.monotonic() - start < 5
+
+
+def test_slices_know_their_total_and_what_their_series_is(tmp_path):
+    write_head(
+        tmp_path / "a", SeriesDescription="Ax T1 SE post Gd, Jane Doe", ContrastBolusAgent="Gado 7",
+        ScanningSequence=["SE", "IR"], MagneticFieldStrength=1.5,
+    )  # fmt: skip
+    slices = opened(tmp_path / "a")
+    assert {one.total for one in slices} == {12} and {one.modality for one in slices} == {"MR"}
+    assert slices[0].facts == {
+        "description": "Ax T1 SE post Gd", "contrast": "given", "sequence": "SE IR",
+        "field strength": "1.5 T",
+    }  # fmt: skip
+    file = nifti(tmp_path)
+    told = {"Modality": "MR", "SeriesDescription": "Smith FLAIR", "PatientName": "Smith"}
+    file.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    (first, *_), text = opened(file), repr(opened(file))
+    assert first.facts == {"description": "FLAIR"} and first.modality == "MR"
+    assert "Smith" not in text and {one.total for one in opened(tmp_path / "a", "coronal")} == {24}
+
+
+def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path):
+    write_head(tmp_path, UNSIGNED, rewritten(RLELossless))
+    file = tmp_path / "04.dcm"
+    dataset = pydicom.dcmread(file)
+    dataset.PixelData = encapsulate([b"\2\0\0\0" + bytes(600)])
+    dataset.save_as(file)
+    slices = opened(tmp_path)
+    assert [one.number for one in slices] == list(range(12))
+    assert [bool(one.error) for one in slices] == [number == 4 for number in range(12)]
+    assert slices[4].file == file and slices[5].file == tmp_path / "05.dcm"
