@@ -173,9 +173,9 @@ def read_robustness(predictions: Path | str) -> dict[str, pd.DataFrame]:
     if not file.is_file():
         return {}
     tables = pd.read_csv(file).groupby("model", sort=False)
-    counts = ["model", "images", "pictures", "seed"]
+    columns = ["model", "images", "pictures", "seed"]
     return {
-        str(model): table.drop(columns=counts, errors="ignore").set_index("corruption")
+        str(model): table.drop(columns=columns, errors="ignore").set_index("corruption")
         for model, table in tables
     }
 

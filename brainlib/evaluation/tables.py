@@ -107,9 +107,11 @@ def _read_single(file: Path, models: Sequence[str]) -> Tables:
     table = read_predictions(file, reference=_benchmark_for)
     tables = {file.stem.removesuffix(".test"): {"patient": table}}
     if models and table["path"].isin(splits.benchmark()["path"]).all():
-        for name, by_protocol in _read_folder(paths.resolve(PUBLISHED), "test", models).items():
-            title = f"{name} (published)" if name in tables else name
-            tables[title] = {"patient": by_protocol["patient"]}
+        published = _read_folder(paths.resolve(PUBLISHED), "test", models)
+        for name in models:
+            if "patient" in published.get(name, {}):
+                title = f"{name} (published)" if name in tables else name
+                tables[title] = {"patient": published[name]["patient"]}
     return tables
 
 

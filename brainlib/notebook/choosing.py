@@ -1,4 +1,4 @@
-"""What `04_infer` classifies: the scans that are named, or some test pictures of its source."""
+"""Scans for `04_infer`: those that are named, or some test images of its source."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,11 +9,11 @@ from brainlib.notebook.runs import Run
 
 
 def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
-    """List the scans that a run of `04_infer` names, or some test pictures of its source.
+    """List the scans that a run of `04_infer` names, or some test images of its source.
 
     Raises
     ------
-    ImageError
+    BrainlibError
         Where the parameter `pictures` names nothing that could be a scan.
     """
     if run.settings.pictures:
@@ -22,7 +22,7 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
     table = collection.table
     test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
     chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
-    # two pictures of one name in different folders are two studies
+    # two images of the same name in different folders are two studies
     return [replace(imaging.list_scans(collection.root / path)[0], series=path) for path in chosen]
 
 
@@ -30,5 +30,5 @@ def readable(
     scans: Iterable[imaging.Scan], count: int, plane: str = "acquired"
 ) -> list[imaging.ScanSlice]:
     """Return the first slices that have pixels, to look at."""
-    slices = (one for scan in scans for one in imaging.read_scan(scan, plane))
-    return list(islice((one for one in slices if one.pixels is not None), count))
+    slices = (image for scan in scans for image in imaging.read_scan(scan, plane))
+    return list(islice((image for image in slices if image.pixels is not None), count))
