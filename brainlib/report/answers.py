@@ -38,6 +38,8 @@ class Answer:
     pixels : dict of int to uint8 array of shape (height, width)
         The slices to show, by their number.
     model : Model
+    facts : dict of str to str
+        What the file says of the series, such as its sequence and contrast.
 
     Examples
     --------
@@ -53,6 +55,7 @@ class Answer:
     slices: pd.DataFrame
     pixels: Mapping[int, np.ndarray]
     model: "Model"
+    facts: Mapping[str, str] = field(default_factory=dict)
     _maps: dict[int, Any] = field(default_factory=dict)
 
     @property
@@ -106,6 +109,7 @@ class Answer:
             "decision": one_line(self.decision.replace(f"{self.study['path']}: ", "")),
             **{name: int(self.study[name]) for name in counts},
             "deciding": self.deciding,
+            "facts": dict(self.facts),
         }
 
     def maps(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -294,7 +298,8 @@ class Model:
                 for row in rows.index
                 if read[row].pixels is not None
             }
-            yield Answer(study, rows.reset_index(drop=True), pixels, self)
+            facts = read[rows.index[0]].facts
+            yield Answer(study, rows.reset_index(drop=True), pixels, self, facts)
 
 
 def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") -> Model:

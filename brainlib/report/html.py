@@ -123,10 +123,12 @@ def write_reports(
         said = str(answer).removeprefix(f"{answer.name}: ")
         line = {"name": answer.name, "line": said, "link": ""}
         if most is None or place < most:
-            pixels = _deciding_pixels(answer, scan_of[study["series"]], model.plane)
+            slices = _deciding_slices(answer, scan_of[study["series"]], model.plane)
+            pixels = {one.number + 1: one.pixels for one in slices if one.pixels is not None}
+            facts = slices[0].facts if slices else {}
             line["link"] = _file_name(answer.name, written)
             path = folder / line["link"]
-            written[line["link"]] = write_report(path, Answer(study, rows, pixels, model))
+            written[line["link"]] = write_report(path, Answer(study, rows, pixels, model, facts))
         lines.append(line)
     page = template("summary.html").render(lines=lines, notice=words.NOTICE)
     with paths.atomic_write(folder / SUMMARY) as temporary:
@@ -172,10 +174,10 @@ def _figure(answer: Answer, number: int, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _deciding_pixels(answer: Answer, scan: imaging.Scan, plane: str) -> dict[int, Any]:
+def _deciding_slices(answer: Answer, scan: imaging.Scan, plane: str) -> list[imaging.ScanSlice]:
     wanted = answer.deciding[:PICTURED]
     slices = inference.read_slices(scan, plane) if wanted else ()
-    return {one.number + 1: one.pixels for one in slices if one.number + 1 in wanted}
+    return [one for one in slices if one.number + 1 in wanted]
 
 
 def _file_name(name: str, taken: Iterable[str]) -> str:
@@ -196,6 +198,10 @@ def _facts(answer: Answer, made: datetime) -> list[tuple[str, str]]:
     facts = [
         ("Study", answer.name),
         ("File", words.file_name(answer.study["path"])),
+        (
+            "Series",
+            ", ".join(f"{what}: {fact}" for what, fact in answer.facts.items()) or "not stated",
+        ),
         ("Plane", ", ".join(planes) or "not stated in the file, side unknown"),
         ("Made", made.strftime("%Y-%m-%d %H:%M %Z").strip()),
         ("Made with", f"brainlib {__version__}, engine {classifier.engine}"),

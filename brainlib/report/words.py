@@ -108,6 +108,11 @@ def headline(answer: "Answer") -> dict[str, Any]:
         sentences.append(f"{which} classified as tumour; please review {it}.")
     if study["gaps"]:
         sentences.append(_gaps_sentence(study))
+    if answer.facts and "contrast" not in answer.facts:
+        sentences.append(
+            "The file does not say that contrast agent was given; tumours were learned on "
+            "T1-weighted images after contrast."
+        )
     return {
         "kind": "answer" if is_clear else "undecided",
         "title": TITLES[name] if is_clear else "Undecided",
