@@ -201,7 +201,10 @@ def _python(*arguments: Any) -> str:
 
 def main() -> None:
     """Time all ways and print the table."""
-    print(pd.DataFrame(measure()).T.to_string())
+    parser = command.parser(__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES, help="in the folder to classify")
+    chosen = parser.parse_args()
+    print(pd.DataFrame(measure(chosen.source, chosen.output, chosen.images)).T.to_string())
 
 
 if __name__ == "__main__":

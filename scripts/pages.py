@@ -123,11 +123,6 @@ def count(value: Any) -> str:
     return f"{value:,.0f}" if isinstance(value, (int, float)) else ABSENT
 
 
-def p_value(value: float) -> str:
-    """Return a p-value as papers print it."""
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
-
-
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -138,7 +133,7 @@ def _environment() -> jinja2.Environment:
         autoescape=False,
     )
     environment.filters |= {
-        "interval": interval, "percent": percent, "count": count, "p_value": p_value,
+        "interval": interval, "percent": percent, "count": count,
         "words": lambda name: str(name).replace("_", " "),
     }  # fmt: skip
     return environment
