@@ -145,6 +145,9 @@ def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
 ENGINES: dict[str, Callable[[Path, int], Engine]] = {"onnx": open_onnx, "keras": open_keras}
 """What can run a model, by the ending of the file that it needs."""
 
+SUFFIXES = {name: f".{name}" for name in ENGINES}
+"""The ending of the file of each engine."""
+
 
 def open_maps(path: Path | str, threads: int | None = None) -> MapsEngine:
     """Load the ONNX file of a model with maps, as `open_onnx` does one without.
