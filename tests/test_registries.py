@@ -21,9 +21,9 @@ from brainlib.data.datasets import open_folder
 
 
 def build_tiny():
-    images = keras.Input((None, None, 1))
-    x = keras.layers.Rescaling(1 / 255)(keras.layers.Resizing(16, 16)(images))
-    x = keras.layers.Flatten()(x)
+    images = keras.Input((None, None, None))  # grey or RGB, 0 to 255
+    grey = keras.ops.mean(keras.ops.cast(images, "float32") / 255, axis=-1, keepdims=True)
+    x = keras.layers.Flatten()(keras.layers.Resizing(16, 16)(grey))
     return keras.Model(images, keras.layers.Dense(4, activation="softmax")(x))
 
 
