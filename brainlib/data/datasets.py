@@ -167,13 +167,24 @@ def complete_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def trace_outline(mask: np.ndarray) -> str:
     """Return the longest outline of a mask as a JSON list of [x, y], empty for an empty mask."""
+    lines = trace_contours(mask, 0.5)
+    return json.dumps(np.round(max(lines, key=len)[::2], 1).tolist()) if lines else ""
+
+
+def trace_contours(values: np.ndarray, level: float) -> list[np.ndarray]:
+    """Return the closed contours of an image at a level: arrays (n, 2) of x and y, pixel centres.
+
+    Examples
+    --------
+    >>> values = np.zeros((5, 5)); values[2, 2] = 1
+    >>> [line.round(1).tolist() for line in trace_contours(values, 0.5)]
+    [[[1.5, 2.0], [2.0, 1.5], [2.5, 2.0], [2.0, 2.5], [1.5, 2.0]]]
+    """
     import contourpy
 
-    if not mask.any():
-        return ""
-    lines = contourpy.contour_generator(z=np.pad(mask, 1).astype(float)).lines(0.5)
-    longest = max(lines, key=len) - 1
-    return json.dumps(np.round(longest[::2], 1).tolist())
+    # the border of zeros closes contours that leave the image, and shifts them by one
+    padded = np.pad(values, 1).astype(float)
+    return [line - 1 for line in contourpy.contour_generator(z=padded).lines(level)]
 
 
 def count_origins(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Maps: what a model answers to pictures, and where it looks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,12 +38,16 @@ class Maps:
         What a place adds to the logit of the class that is answered, 0 where it speaks against it.
     sizes : int array of shape (n, 2)
         Height and width of each picture, pixels.
+    fields_of_view : float array of shape (n, 3), optional
+        The square of each picture that its maps cover: row and column of the centre, side, pixels;
+        without it, the square around the picture.
     """
 
     probabilities: np.ndarray
     outlines: np.ndarray
     heat_maps: np.ndarray
     sizes: np.ndarray
+    fields_of_view: np.ndarray | None = None
 
     @property
     def threshold(self) -> float:
@@ -52,10 +56,11 @@ class Maps:
 
     def in_pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give outline and heat map of each picture in the picture's own frame."""
-        for outline, heat_map, size in zip(
-            self.outlines, self.heat_maps, self.sizes.tolist(), strict=True
+        squares = [None] * len(self.sizes) if self.fields_of_view is None else self.fields_of_view
+        for outline, heat_map, size, square in zip(
+            self.outlines, self.heat_maps, self.sizes.tolist(), squares, strict=True
         ):
-            yield map_in_picture(outline, *size), map_in_picture(heat_map, *size)
+            yield map_in_picture(outline, *size, square), map_in_picture(heat_map, *size, square)
 
 
 def draws_maps(model: "keras.Model") -> bool:
@@ -116,29 +121,36 @@ def draw_maps(model: "keras.Model | engines.MapsEngine", pictures: Iterable[np.n
     array([[60, 40]])
     """
     draw = _drawer(model)
-    answers: dict[str, list[np.ndarray]] = {
-        "probabilities": [np.empty((0, len(CLASS_NAMES)), np.float32)],
-        "outline": [np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)],
-        "heat_map": [np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)],
-    }
+    answers: list[dict[str, np.ndarray]] = []
     sizes: list[tuple[int, ...]] = []
     for batch in engines.batches(pictures):
-        answer = draw(np.stack(batch)[..., np.newaxis])
-        for name, parts in answers.items():
-            parts.append(np.asarray(answer[name]))
+        answers.append(draw(np.stack(batch)[..., np.newaxis]))
         sizes += [picture.shape for picture in batch]
-    joined = (np.concatenate(parts) for parts in answers.values())
-    return Maps(*joined, np.array(sizes, int).reshape(-1, 2))
+    if not answers:
+        no_maps = np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)
+        none = np.empty((0, len(CLASS_NAMES)), np.float32)
+        return Maps(none, no_maps, no_maps, np.empty((0, 2), int))
+    names = [name for name in ("probabilities", "outline", "heat_map", "field_of_view")
+             if name in answers[0]]  # fmt: skip
+    joined = [np.concatenate([np.asarray(one[name]) for one in answers]) for name in names]
+    return Maps(*joined[:3], np.array(sizes, int), *joined[3:])
 
 
-def map_in_picture(one_map: np.ndarray, height: int, width: int) -> np.ndarray:
+def map_in_picture(
+    one_map: np.ndarray,
+    height: int,
+    width: int,
+    field_of_view: Sequence[float] | np.ndarray | None = None,
+) -> np.ndarray:
     """Resample one map into the frame of its picture (bilinear), to be laid over it.
 
     Parameters
     ----------
-    one_map : float array of shape (64, 64)
+    one_map : float array of shape (n, n)
     height, width : int
         Size of the picture, pixels.
+    field_of_view : row, column and side, optional
+        The square that the map covers, as in `Maps`; outside of it is 0.
 
     Returns
     -------
@@ -149,12 +161,20 @@ def map_in_picture(one_map: np.ndarray, height: int, width: int) -> np.ndarray:
     >>> upper = np.zeros((64, 64)); upper[:32] = 1
     >>> map_in_picture(upper, 4, 2)[:, 0].round().tolist()
     [1.0, 1.0, 0.0, 0.0]
+    >>> map_in_picture(np.ones((9, 9)), 4, 4, (1, 1, 2)).round().tolist()[1:3]
+    [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
-    size, longest = len(one_map), max(height, width)
-    left, top = (size * (1 - side / longest) / 2 for side in (width, height))
+    if field_of_view is None:
+        field_of_view = height / 2, width / 2, max(height, width)
+    row, column, side = map(float, field_of_view)
+    step = len(one_map) / side
+    left, top = step * (side / 2 - column), step * (side / 2 - row)
     whole = Image.fromarray(one_map.astype(np.float32))
-    box = (left, top, size - left, size - top)
-    return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR, box))
+    placed = whole.transform(
+        (width, height), Image.Transform.AFFINE, (step, 0, left, 0, step, top),
+        Image.Resampling.BILINEAR,
+    )  # fmt: skip
+    return np.asarray(placed)
 
 
 def _drawer(model: "keras.Model | engines.MapsEngine") -> engines.MapsEngine:

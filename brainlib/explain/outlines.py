@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib import imaging
+from brainlib.data.datasets import trace_contours
 
 OUTLINE_THRESHOLD = 0.3
 """Probability from which a pixel of the map counts as tumour.
@@ -66,14 +67,9 @@ def pixels_inside(points: np.ndarray, size: int) -> np.ndarray:
 
 def contour(outline: np.ndarray, height: int, width: int) -> str:
     """Return the longest drawn outline as JSON, as `score_map` gives it."""
-    import contourpy
-
-    if not (outline >= OUTLINE_THRESHOLD).any():
+    lines = trace_contours(outline, OUTLINE_THRESHOLD)
+    if not lines:
         return ""
-    # the border of zeros closes contours that leave the map, and shifts them by one
-    lines = contourpy.contour_generator(z=np.pad(outline, 1)).lines(OUTLINE_THRESHOLD)
-    if not lines:  # a single pixel at exactly the threshold
-        return ""
-    longest = (max(lines, key=len) - 0.5) / len(outline)
+    longest = (max(lines, key=len) + 0.5) / len(outline)
     points = in_picture(longest, height, width).round(3).tolist()
     return json.dumps(points, separators=(",", ":"))

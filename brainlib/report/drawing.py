@@ -5,11 +5,11 @@ import io
 from collections.abc import Collection
 from typing import Any
 
-import contourpy
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from brainlib.data.datasets import trace_contours
 from brainlib.explain import OUTLINE_THRESHOLD
 
 OUTLINE_COLOR = (143, 214, 255)
@@ -133,12 +133,11 @@ def _heated(grey: Image.Image, strength: np.ndarray) -> Image.Image:
 
 
 def _outlined(image: Image.Image, outline: np.ndarray) -> Image.Image:
-    # the border of zeros closes contours that leave the image, and shifts them by one
-    lines = contourpy.contour_generator(z=np.pad(outline, 1)).lines(OUTLINE_THRESHOLD)
+    lines = trace_contours(outline, OUTLINE_THRESHOLD)
     masks = [Image.new("L", (image.width * _FINER, image.height * _FINER)) for _ in range(2)]
     for mask, thickness in zip(masks, (5, 2), strict=True):
         for points in lines:
-            path = [tuple(point) for point in (points - 0.5) * _FINER]
+            path = [tuple(point) for point in (points + 0.5) * _FINER]
             ImageDraw.Draw(mask).line(path, 255, thickness * _FINER, "curve")
     drawn = image.convert("RGB")
     for mask, color in zip(masks, ((0, 0, 0), OUTLINE_COLOR), strict=True):
