@@ -37,8 +37,8 @@ lab: setup ## JupyterLab on a copy of the notebooks, in runs/lab
 	BRAINLIB_UPLOAD_MB=500 $(BIN)/jupyter lab runs/lab \
 		--ServerApp.tornado_settings='{"websocket_max_message_size": 508000000}'
 
-app: setup ## the app: drop a scan, see the answer (127.0.0.1 only)
-	$(BIN)/python -m brainlib app
+app: setup ## the app: drop a scan, see the answer (127.0.0.1 only); MODEL=file
+	$(BIN)/python -m brainlib app $(if $(MODEL),--model "$(MODEL)")
 
 reproduce: setup ## every released result from the data, into figures/ and model/
 	$(BIN)/python -m scripts.reproduce --resume
