@@ -175,7 +175,7 @@ def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):
     (tmp_path / "predictions").mkdir()
     for fold, part in table.groupby("fold"):
         part.to_csv(tmp_path / f"predictions/brain_tumor_patient{fold}.test.csv", index=False)
-    made = make_rules(tmp_path)
+    made = make_rules(tmp_path, "brain_tumor")
     assert rules.read_rules(tmp_path / rules.RULES_FILE) == made
     with pytest.raises(rules.RulesError, match="no test predictions of other"):
         make_rules(tmp_path, "other")
