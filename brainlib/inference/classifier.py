@@ -214,6 +214,12 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
     return table[list(STUDY_COLUMNS)]
 
 
+def count_gaps(gaps: int) -> str:
+    """Return the gaps of a study in words."""
+    subject, verb = ("slice", "was") if gaps == 1 else ("slices", "were")
+    return f"{int(gaps)} {subject} inside the brain {verb} not classified"
+
+
 def read_slices(scan: imaging.Scan, plane: str = "acquired") -> Iterator[imaging.ScanSlice]:
     """Give the slices of a scan, at least one: a reader that fails costs its scan and no more."""
     number, reason = 0, "it holds no slice"
@@ -312,9 +318,7 @@ def _decide(study: Mapping[str, Any], rows: pd.DataFrame, is_unjudged: bool) -> 
     if not study["accepted"]:
         return rows.loc[rows["error"] == "", "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
-        count = f"{study['gaps']} slice{'s' * (study['gaps'] > 1)}"
-        was = "were" if study["gaps"] > 1 else "was"
-        return f"{INCOMPLETE}{count} inside the brain {was} not classified"
+        return INCOMPLETE + count_gaps(study["gaps"])
     if is_unjudged:
         return UNJUDGED
     return ACCEPTED

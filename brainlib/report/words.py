@@ -10,7 +10,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES
 from brainlib.imaging.errors import one_line
-from brainlib.inference import INCOMPLETE, REFUSED, UNJUDGED, UNREADABLE
+from brainlib.inference import INCOMPLETE, REFUSED, UNJUDGED, UNREADABLE, count_gaps
 from brainlib.inference.rules import find_reliability
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def headline(answer: "Answer") -> dict[str, Any]:
         it = "it" if count == 1 else "them"
         sentences.append(f"{which} classified as tumour; please review {it}.")
     if study["gaps"]:
-        sentences.append(_gaps_sentence(study))
+        sentences.append(f"{count_gaps(study['gaps'])}.")
     if answer.facts and "contrast" not in answer.facts:
         sentences.append(
             "The file does not say that contrast agent was given; tumours were learned on "
@@ -192,15 +192,22 @@ def known_limits(answer: "Answer") -> list[str]:
     if not name or rules is None:
         return []
     limits = rules["limits"].get(name, {})
-    lines = [_missed_tumors(limits)] if name == "notumor" else [_sensitivity(name, limits)]
-    lines += [_predictive_value(name, limits), _overlay_accuracy(name, limits)]
+    lines = [
+        text(name, limits)
+        for key, text in (
+            ("missed" if name == "notumor" else "sensitivity", _sensitivity),
+            ("positive_predictive_value", _predictive_value),
+            ("heat_peak_inside", _overlay_accuracy),
+        )
+        if limits.get(key)
+    ]
     weakest = rules.get("limits_of_all")
     if weakest:
         lines.append(
             f"It is weakest on images of one origin, {weakest['part']}: "
             f"{_share(weakest, 'accuracy')} of all answers there are right."
         )
-    return [line for line in lines if line]
+    return lines
 
 
 def method(answer: "Answer") -> list[str]:
@@ -260,7 +267,7 @@ def _no_answer(answer: "Answer") -> dict[str, Any]:
     study, decision = answer.study, answer.decision
     if decision.startswith(INCOMPLETE):
         sentences = [
-            _gaps_sentence(study),
+            f"{count_gaps(study['gaps'])}.",
             "No tumour was found in those that were, but that says nothing about the whole brain.",
         ]
         return {"title": "Incomplete", "sentences": sentences}
@@ -273,12 +280,6 @@ def _no_answer(answer: "Answer") -> dict[str, Any]:
     if int(study["slices"]) == 1:
         return {"title": title, "sentences": ["The reason is below."]}
     return {"title": title, "sentences": [f"Slices: {', '.join(counts)}. The reasons are below."]}
-
-
-def _gaps_sentence(study: Mapping[str, Any]) -> str:
-    if study["gaps"] == 1:
-        return "1 slice inside the brain was not classified."
-    return f"{int(study['gaps'])} slices inside the brain were not classified."
 
 
 def _set_sentence(answer: "Answer") -> str:
@@ -322,45 +323,33 @@ def _of_hundred(found: Mapping[str, Any], name: str, what: str) -> str:
 
 
 def _sensitivity(name: str, limits: Mapping[str, Any]) -> str:
-    if "sensitivity" not in limits:
-        return ""
+    if name == "notumor":
+        missed = limits["missed"].items()
+        shares = [f"{_plain(one['value'])} of {NAMES[tumor]} slices" for tumor, one in missed]
+        return (
+            f"It misses tumours: {', '.join(shares)}. These slices were chosen to show a tumour "
+            "well; a faint or small one is missed more often."
+        )
     line = f"It recognises {_share(limits, 'sensitivity')} of the slices that show a {NAMES[name]}"
     taken = limits.get("taken_for")
-    if not taken:
-        return f"{line}."
-    return f"{line}; the most frequent error is {NAMES[taken['class']]} ({_plain(taken['share'])})."
-
-
-def _missed_tumors(limits: Mapping[str, Any]) -> str:
-    missed = limits.get("missed")
-    if not missed:
-        return ""
-    parts = [f"{_plain(one['value'])} of {NAMES[tumor]} slices" for tumor, one in missed.items()]
-    return (
-        f"It misses tumours: {', '.join(parts)}. These slices were chosen to show a tumour well; a "
-        "faint or small one is missed more often."
-    )
+    error = f"{NAMES[taken['class']]} ({_plain(taken['share'])})" if taken else ""
+    return f"{line}; the most frequent error is {error}." if taken else f"{line}."
 
 
 def _predictive_value(name: str, limits: Mapping[str, Any]) -> str:
-    if "positive_predictive_value" not in limits:
-        return ""
     line = f"Of its answers “{NAMES[name]}” {_share(limits, 'positive_predictive_value')} are right"
     really = limits.get("really_was")
     if not really:
         return f"{line}."
-    was = "showed no tumour" if really["class"] == "notumor" else f"were {NAMES[really['class']]}"
-    return f"{line}; the most frequent error: {_plain(really['share'])} of them {was}."
+    return f"{line}; {_plain(really['share'])} of them {_PLURALS[really['class']]}."
 
 
 def _overlay_accuracy(name: str, limits: Mapping[str, Any]) -> str:
-    if "heat_peak_inside" not in limits:
-        return ""
-    dice = limits["dice"]["value"]
     return (
         f"The heat map peaks inside the radiologist's outline on "
         f"{_share(limits, 'heat_peak_inside')} of {NAMES[name]} slices; the two outlines overlap "
-        f"by {dice:.2f} (Dice; 1 is perfect). A convincing overlay does not make an answer right."
+        f"by {limits['dice']['value']:.2f} (Dice; 1 is perfect). A convincing overlay does not "
+        "make an answer right."
     )
 
 
