@@ -5,6 +5,8 @@ filling it. Points are fractions of the image's width and height, so that they h
 any size. Peaks are scored as in the pointing game (Zhang et al., 2016), overlap by Dice (1945).
 """
 
+# ruff: noqa: F401
+
 from brainlib.explain.maps import (
     MAP_SIZE,
     ExplainError,
@@ -25,24 +27,3 @@ from brainlib.explain.scores import (
     score_map,
     score_maps,
 )
-
-__all__ = [
-    "COLUMNS",
-    "MAP_SIZE",
-    "OUTLINE_THRESHOLD",
-    "SCORES",
-    "ExplainError",
-    "Maps",
-    "choose_examples",
-    "draw_maps",
-    "draws_maps",
-    "known_outlines",
-    "map_in_picture",
-    "no_scores",
-    "open_drawer",
-    "read_maps",
-    "read_outline",
-    "read_scores",
-    "score_map",
-    "score_maps",
-]
