@@ -39,7 +39,7 @@ def training_steps(model: str, epochs: int = 0) -> list[Step]:
     """Return the trainings behind a model's released results: five folds and the official split.
 
     The released network trains on all but the test images; the starting network keeps the
-    validation pictures that it always had.
+    validation images that it always had.
     """
     hold_out = {} if model == BASELINE else {"hold_out": 0.0}
     common = {"model": model, "epochs": epochs, **hold_out}

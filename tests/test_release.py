@@ -23,10 +23,11 @@ FOLDS, IMAGES = (0, 1), 8
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Corrupt images in one way instead of ten, and leave the gate to its own tests."""
+    """Damage images in few ways, and leave the gate to its own tests."""
     measure = partial(corruptions.robustness, names=["blur"], strengths=[2, 5])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruptions, "robustness", measure)
+        patch.setattr(scores, "MARGINS", {"off centre": margins.off_centre})
         patch.setattr(gating, "measure_gate", lambda run: {"source": run.settings.source})
         patch.setattr(rules, "make_rules", lambda *given: given)
         yield
@@ -93,7 +94,7 @@ def test_robustness_margins_and_sizes_are_measured_of_both_networks(run, documen
         assert shown["blur"]["strength 5"] == pytest.approx(
             table.loc[(name, "blur"), "strength 5"], abs=1e-6
         )
-        assert set(document["margins"][name]) == {"clean", *margins.MARGINS}
+        assert set(document["margins"][name]) == {"clean", *scores.MARGINS}
         assert document["margins"][name]["clean"]["accuracy"] == shown["clean"]["mean"]
     assert document["robustness"]["images"] == document["margins"]["images"] == IMAGES
     assert 0 <= document["sizes"]["same_class"]["value"] <= 1
