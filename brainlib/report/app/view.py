@@ -190,6 +190,7 @@ class StudyView:
         row = self.rows[self.numbers[place]]
         says = words.describe_slice(row, self.answer.rules) if row["class"] else None
         is_deciding = row["slice"] in self.answer.deciding and len(self.numbers) > 1
+        is_deciding = is_deciding and self.answer.label is not None
         where = words.slice_title(self.answer, row["slice"])
         where += f", {row['plane']}" if row["plane"] else ""
         reason = row["decision"].removeprefix(inference.REFUSED)
