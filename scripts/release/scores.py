@@ -106,12 +106,14 @@ def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -
             return inference.predict_images(network, shown)
 
         table = corruptions.robustness(predict, images, truth, run.settings.seed)
-        tables.append(table.reset_index().assign(model=name, pictures=len(sample),
+        tables.append(table.reset_index().assign(model=name, images=len(sample),
                                                  seed=run.settings.seed))  # fmt: skip
-        kept = round(corruptions.accuracy_kept(table), 6)
-        sections["robustness"][name] = evaluation.rounded(table) | {"accuracy_kept": kept}
+        sections["robustness"][name] = evaluation.rounded(table)
+        if table.loc["clean", "mean"]:  # else there is nothing to keep
+            kept = round(corruptions.accuracy_kept(table), 6)
+            sections["robustness"][name]["accuracy_kept"] = kept
         sections["margins"][name] = _margins(predict, images, truth)
-    columns = ["model", "pictures", "seed", *table.reset_index().columns]
+    columns = ["model", "images", "seed", *table.reset_index().columns]
     run.write_table(pd.concat(tables)[columns], "model/robustness")
     return sections
 
@@ -122,9 +124,9 @@ def _margins(predict: Any, images: list[np.ndarray], truth: np.ndarray) -> dict[
         name: float((predict([change(image) for image in images]).argmax(axis=1) == truth).mean())
         for name, change in conditions.items()
     }
-    clean = accuracies["clean"] or np.nan
+    clean = accuracies["clean"]
     return {
-        name: {"accuracy": round(value, 6), "kept": round(value / clean, 6)}
+        name: {"accuracy": round(value, 6)} | ({"kept": round(value / clean, 6)} if clean else {})
         for name, value in accuracies.items()
     }
 
