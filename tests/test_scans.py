@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import os
 import shutil
 import tracemalloc
@@ -105,11 +106,16 @@ def brighter(pixels, first, second):
     return pixels[first].mean() > pixels[second].mean() + 5
 
 
+ORDERS = [
+    "".join(codes)
+    for axes in itertools.permutations(("RL", "AP", "SI"))
+    for codes in itertools.product(*axes)
+]
 TOP, BOTTOM = np.s_[:3], np.s_[-3:]
 LEFT, RIGHT = np.s_[:, :3], np.s_[:, -3:]
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "ASL", "SRA", "IPL"])
+@pytest.mark.parametrize("codes", ORDERS)
 def test_a_volume_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_path, codes):
     nibabel.save(marked_head(codes), tmp_path / "head.nii.gz")
     axial, coronal, sagittal = (opened(tmp_path, plane) for plane in imaging.PLANES)

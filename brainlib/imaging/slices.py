@@ -189,16 +189,17 @@ def refuse_derived(slices: list[np.ndarray]) -> None:
     ImageError
     """
     values = np.concatenate([one.ravel() for one in slices])
-    distinct = np.unique(values[np.isfinite(values)])
+    values = values[np.isfinite(values)]
+    distinct, counts = np.unique(values, return_counts=True)
     if values.size < _ENOUGH or len(distinct) < 2:
         return
     if len(distinct) <= _MOST_LABELS and (distinct == np.rint(distinct)).all():
         pairs = np.concatenate([np.stack([one[:-1], one[1:]], -1).reshape(-1, 2) for one in slices])
-        background = distinct[np.argmax([(values == one).sum() for one in distinct])]
+        background = distinct[counts.argmax()]
         pairs = pairs[(pairs != background).any(axis=1)]
         if len(distinct) <= _FEW_VALUES or (pairs[:, 0] == pairs[:, 1]).mean() > 0.8:
             raise ImageError(_LOOKS_DERIVED.format("it looks like a label map or a mask"))
-    low, high = np.percentile(values[np.isfinite(values)], PERCENTILES)
+    low, high = np.percentile(values, PERCENTILES)
     negative = (values < 0).sum() / max(1, (values != 0).sum())
     even = abs(low + high) < 0.1 * (high - low) and 0.4 < negative < 0.6
     if even and not is_ct(values):
