@@ -453,3 +453,16 @@ def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path):
     assert [one.number for one in slices] == list(range(12))
     assert [bool(one.error) for one in slices] == [number == 4 for number in range(12)]
     assert slices[4].file == file and slices[5].file == tmp_path / "05.dcm"
+
+
+def test_echoes_and_directions_in_one_series_are_each_a_volume(tmp_path, truth):
+    for echo in (1, 2):
+        write_head(tmp_path / str(echo), head() // echo, EchoTime=10.0 * echo, EchoNumbers=echo)
+    slices = opened(tmp_path)
+    assert [one.number for one in slices] == list(range(24))
+    assert {one.file for one in slices} == {tmp_path / "1" / "00.dcm"}
+    np.testing.assert_allclose(
+        np.stack([one.pixels for one in slices[:12]]).astype(int), truth, atol=8
+    )
+    (refused,) = opened(tmp_path, "coronal")
+    assert "several of its slices lie at the same place" in refused.error

@@ -169,6 +169,12 @@ def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
         `acquired`, or one of `PLANES`: a series in another plane is cut anew where its slices make
         a regular volume.
 
+    Returns
+    -------
+    iterator of ScanSlice
+        Volume by volume. The slices of a series that is one volume name their own files, all others
+        the first of them.
+
     Raises
     ------
     ImageError
@@ -184,7 +190,9 @@ def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
             _require_regular(frames, volumes, errors, plane)
         whole = [number for number in range(len(frames)) if number not in errors]
         slices = draw(volumes, [plane] if cut_anew else planes, like) if volumes else iter(())
-        named = not cut_anew and len(whole) == sum(v.stored.shape[2] for v in volumes)
+        # of several volumes (echoes, directions) it is not known which file a slice is
+        single = len(volumes) == 1 and not cut_anew
+        named = single and len(whole) == volumes[0].stored.shape[2]
         for one in slices:
             number = whole[one.number] if named else one.number
             for bad in [bad for bad in errors if named and bad < number]:
