@@ -140,7 +140,7 @@ def run(
 @app.command()
 def sweep(
     values: Annotated[list[str], typer.Argument(help="NAME=VALUE,VALUE such as fold=0,1,2")],
-    model: Annotated[str, typer.Option(help="Name of a model.")] = "brain_tumor",
+    model: Annotated[str, typer.Option(help="Name of a model.")] = "lesion_net",
     source: SourceOption = "kaggle",
     output: OutputOption = "runs/sweep",
     seed: int = 0,

@@ -32,7 +32,7 @@ class BrainlibError(Exception):
     """
 
 
-RELEASED_MODEL = "brain_tumor.keras"
+RELEASED_MODEL = "lesion_net.keras"
 """The released model. Its other files (`.onnx`, gate, rules) lie beside it under the same stem."""
 
 

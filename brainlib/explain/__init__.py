@@ -13,7 +13,7 @@ from brainlib.explain.maps import (
     Maps,
     draw_maps,
     draws_maps,
-    map_in_picture,
+    map_in_image,
     open_drawer,
 )
 from brainlib.explain.outlines import OUTLINE_THRESHOLD, known_outlines, read_outline

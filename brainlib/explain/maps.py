@@ -1,4 +1,4 @@
-"""Maps: what a model answers to pictures, and where it looks."""
+"""Maps: what a model answers to images, and where it looks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from brainlib.paths import BrainlibError
 if TYPE_CHECKING:
     import keras
 
-MAP_SIZE = 64
+MAP_SIZE = 112
 """Height and width of a map, its own pixels."""
 
 
@@ -26,21 +26,21 @@ class ExplainError(BrainlibError):
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """What a model answers to n pictures, and where it looks.
+    """What a model answers to n images, and where it looks.
 
     Attributes
     ----------
     probabilities : float32 array of shape (n, 4)
         In `CLASS_NAMES` order.
-    outlines : float32 array of shape (n, 64, 64)
+    outlines : float32 array of shape (n, 112, 112)
         The probability that a place lies in a tumour.
-    heat_maps : float32 array of shape (n, 64, 64)
+    heat_maps : float32 array of shape (n, 112, 112)
         What a place adds to the logit of the class that is answered, 0 where it speaks against it.
     sizes : int array of shape (n, 2)
-        Height and width of each picture, pixels.
+        Height and width of each image, pixels.
     fields_of_view : float array of shape (n, 3), optional
-        The square of each picture that its maps cover: row and column of the centre, side, pixels;
-        without it, the square around the picture.
+        The square of each image that its maps cover: row and column of the centre, side, pixels;
+        without it, the square around the image.
     """
 
     probabilities: np.ndarray
@@ -54,13 +54,13 @@ class Maps:
         """The least probability of an outline that counts as tumour."""
         return OUTLINE_THRESHOLD
 
-    def in_pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give outline and heat map of each picture in the picture's own frame."""
+    def in_images(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Give outline and heat map of each image in the image's own frame."""
         squares = [None] * len(self.sizes) if self.fields_of_view is None else self.fields_of_view
         for outline, heat_map, size, square in zip(
             self.outlines, self.heat_maps, self.sizes.tolist(), squares, strict=True
         ):
-            yield map_in_picture(outline, *size, square), map_in_picture(heat_map, *size, square)
+            yield map_in_image(outline, *size, square), map_in_image(heat_map, *size, square)
 
 
 def draws_maps(model: "keras.Model") -> bool:
@@ -99,15 +99,15 @@ def open_drawer(model: Path, engine: str) -> "engines.MapsEngine | None":
     return models.with_maps(network).predict_on_batch if draws_maps(network) else None
 
 
-def draw_maps(model: "keras.Model | engines.MapsEngine", pictures: Iterable[np.ndarray]) -> Maps:
-    """Classify grey pictures at their own sizes, and draw where the model looks.
+def draw_maps(model: "keras.Model | engines.MapsEngine", images: Iterable[np.ndarray]) -> Maps:
+    """Classify grey images at their own sizes, and draw where the model looks.
 
     Parameters
     ----------
     model : keras.Model or MapsEngine
-        A `brain_tumor`, as loaded from its file, or the one that `models.with_maps` makes of it, or
+        A `lesion_net`, as loaded from its file, or the one that `models.with_maps` makes of it, or
         what `engines.open_maps` makes of the latter's ONNX file, without TensorFlow.
-    pictures : iterable of uint8 arrays of shape (height, width)
+    images : iterable of uint8 arrays of shape (height, width)
         Neighbours of one size are drawn together.
 
     Raises
@@ -123,9 +123,9 @@ def draw_maps(model: "keras.Model | engines.MapsEngine", pictures: Iterable[np.n
     draw = _drawer(model)
     answers: list[dict[str, np.ndarray]] = []
     sizes: list[tuple[int, ...]] = []
-    for batch in engines.batches(pictures):
+    for batch in engines.batches(images):
         answers.append(draw(np.stack(batch)[..., np.newaxis]))
-        sizes += [picture.shape for picture in batch]
+        sizes += [image.shape for image in batch]
     if not answers:
         no_maps = np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)
         none = np.empty((0, len(CLASS_NAMES)), np.float32)
@@ -136,19 +136,19 @@ def draw_maps(model: "keras.Model | engines.MapsEngine", pictures: Iterable[np.n
     return Maps(*joined[:3], np.array(sizes, int), *joined[3:])
 
 
-def map_in_picture(
+def map_in_image(
     one_map: np.ndarray,
     height: int,
     width: int,
     field_of_view: Sequence[float] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """Resample one map into the frame of its picture (bilinear), to be laid over it.
+    """Resample one map into the frame of its image (bilinear), to be laid over it.
 
     Parameters
     ----------
     one_map : float array of shape (n, n)
     height, width : int
-        Size of the picture, pixels.
+        Size of the image, pixels.
     field_of_view : row, column and side, optional
         The square that the map covers, as in `Maps`; outside of it is 0.
 
@@ -159,9 +159,9 @@ def map_in_picture(
     Examples
     --------
     >>> upper = np.zeros((64, 64)); upper[:32] = 1
-    >>> map_in_picture(upper, 4, 2)[:, 0].round().tolist()
+    >>> map_in_image(upper, 4, 2)[:, 0].round().tolist()
     [1.0, 1.0, 0.0, 0.0]
-    >>> map_in_picture(np.ones((9, 9)), 4, 4, (1, 1, 2)).round().tolist()[1:3]
+    >>> map_in_image(np.ones((9, 9)), 4, 4, (1, 1, 2)).round().tolist()[1:3]
     [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
     if field_of_view is None:
@@ -185,5 +185,5 @@ def _drawer(model: "keras.Model | engines.MapsEngine") -> engines.MapsEngine:
     if isinstance(model.output, dict):
         return model.predict_on_batch
     if not draws_maps(model):
-        raise ExplainError(f"the model {model.name} draws no maps: give a brain_tumor")
+        raise ExplainError(f"the model {model.name} draws no maps: give a lesion_net")
     return models.with_maps(model).predict_on_batch

@@ -46,30 +46,21 @@ def known_outlines(
     return [read_outline(rows.loc[path], *image.shape) for path, image in pairs]
 
 
-def in_square(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Turn fractions of a image's width and height into those of the square around it."""
-    return 0.5 + (points - 0.5) * (width, height) / max(height, width)
-
-
-def in_picture(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Turn fractions of the square into those of the image, within its border."""
-    return (0.5 + (points - 0.5) * max(height, width) / np.array([width, height])).clip(0, 1)
-
-
-def pixels_inside(points: np.ndarray, size: int) -> np.ndarray:
-    """Return which pixels of a map lie at least half inside, one for the tiniest of tumours."""
-    inside = imaging.draw_polygon(points * size, size) >= 127.5
+def pixels_inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return which pixels of an image lie at least half inside, one for the tiniest of tumours."""
+    drawn = imaging.draw_polygon(points * (width, height), max(height, width))
+    inside = drawn[:height, :width] >= 127.5
     if not inside.any():
-        column, row = (points.mean(axis=0) * size).astype(int).clip(0, size - 1)
-        inside[row, column] = True
+        column, row = (points.mean(axis=0) * (width, height)).astype(int)
+        inside[min(row, height - 1), min(column, width - 1)] = True
     return inside
 
 
-def contour(outline: np.ndarray, height: int, width: int) -> str:
-    """Return the longest drawn outline as JSON, as `score_map` gives it."""
+def contour(outline: np.ndarray) -> str:
+    """Return the longest predicted outline as JSON, as `score_map` gives it."""
     lines = trace_contours(outline, OUTLINE_THRESHOLD)
     if not lines:
         return ""
-    longest = (max(lines, key=len) + 0.5) / len(outline)
-    points = in_picture(longest, height, width).round(3).tolist()
-    return json.dumps(points, separators=(",", ":"))
+    height, width = outline.shape
+    longest = (max(lines, key=len) + 0.5) / (width, height)
+    return json.dumps(longest.clip(0, 1).round(3).tolist(), separators=(",", ":"))

@@ -12,8 +12,6 @@ from brainlib.explain.maps import ExplainError, draw_maps
 from brainlib.explain.outlines import (
     OUTLINE_THRESHOLD,
     contour,
-    in_picture,
-    in_square,
     pixels_inside,
     read_outline,
 )
@@ -59,49 +57,45 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
     progress = tqdm(shown["path"], "maps", delay=2, leave=False)
     maps = draw_maps(model, (imaging.read_picture(root / path) for path in progress))
     answers = np.take(CLASS_NAMES, maps.probabilities.argmax(axis=1))
-    drawn = zip(maps.outlines, maps.heat_maps, maps.sizes.tolist(), strict=True)
     scores = [
-        score_map(outline, heat_map, read_outline(shown.iloc[row], *size), *size)
-        for row, (outline, heat_map, size) in enumerate(drawn)
+        score_map(outline, heat_map, read_outline(shown.iloc[row], *outline.shape))
+        for row, (outline, heat_map) in enumerate(maps.in_images())
     ]
     scored = shown[["path", "patient", "group", "label"]].assign(fold=fold, answer=answers)
     return pd.concat([scored, pd.DataFrame(scores, columns=list(SCORES))], axis="columns")
 
 
-def score_map(
-    outline: np.ndarray, heat_map: np.ndarray, truth: np.ndarray, height: int, width: int
-) -> dict[str, Any]:
+def score_map(outline: np.ndarray, heat_map: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Score the maps of an image against the radiologist's outline.
 
     Parameters
     ----------
-    outline, heat_map : float arrays of shape (64, 64)
+    outline, heat_map : float arrays of shape (height, width)
+        In the frame of the image, as `Maps.in_images` gives them.
     truth : float array of shape (n, 2)
         The radiologist's outline, x and y as fractions of the image's sides.
-    height, width : int
-        Size of the image, pixels.
 
     Returns
     -------
     dict
-        `dice` of the two outlines, 2 |A and B| / (|A| + |B|) in pixels of the map;
+        `dice` of the two outlines, 2 |A and B| / (|A| + |B|) in pixels of the image;
         `outline_peak_inside` and `heat_peak_inside`, whether the map is highest in a pixel that
         lies at least half in the radiologist's outline; `peak_x` and `peak_y`, where the heat map
         is highest, as fractions of the image's width and height, NaN where it is 0 everywhere;
         `outline`, the longest predicted outline as a JSON list of [x, y], such fractions too,
         empty where nothing reaches `OUTLINE_THRESHOLD`.
     """
-    inside = pixels_inside(in_square(truth, height, width), len(outline))
+    inside = pixels_inside(truth, *outline.shape)
     drawn = outline >= OUTLINE_THRESHOLD
     outline_peak, heat_peak = _peak(outline), _peak(heat_map)
-    x, y = in_picture(_centre(heat_peak, len(heat_map)), height, width).round(4).tolist()
+    x, y = _position(heat_peak, heat_map.shape)
     return {
         "dice": 2 * float((drawn & inside).sum() / (drawn.sum() + inside.sum())),
         "outline_peak_inside": outline_peak is not None and bool(inside[outline_peak]),
         "heat_peak_inside": heat_peak is not None and bool(inside[heat_peak]),
         "peak_x": x,
         "peak_y": y,
-        "outline": contour(outline, height, width),
+        "outline": contour(outline),
     }
 
 
@@ -173,6 +167,8 @@ def _peak(drawn: np.ndarray) -> tuple[int, int] | None:
     return int(tied[nearest, 0]), int(tied[nearest, 1])
 
 
-def _centre(pixel: tuple[int, int] | None, size: int) -> np.ndarray:
-    """Return x and y of a pixel's middle, as fractions of the map; NaN for none."""
-    return np.full(2, np.nan) if pixel is None else (np.array(pixel[::-1]) + 0.5) / size
+def _position(pixel: tuple[int, int] | None, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Return x and y of a pixel's middle as fractions of the image's sides; NaN for none."""
+    if pixel is None:
+        return np.nan, np.nan
+    return round((pixel[1] + 0.5) / shape[1], 4), round((pixel[0] + 0.5) / shape[0], 4)

@@ -1,6 +1,6 @@
 """All that turns the probabilities of a model into answers, in one small file beside it.
 
-`brain_tumor.rules.json` is written at release and read with every answer. Its sections:
+`lesion_net.rules.json` is written at release and read with every answer. Its sections:
 `conformal` (coverage and thresholds), `study` (from slices to a study), `reliability` and
 `study_reliability` (how often answers like this were right) and `limits` (what is known to go
 wrong, class by class). What is fitted never saw a patient of the released model's own test fold;
@@ -19,7 +19,7 @@ from brainlib import CLASS_NAMES, __version__, paths
 from brainlib.inference import studies
 from brainlib.paths import BrainlibError
 
-RULES_FILE = "brain_tumor.rules.json"
+RULES_FILE = "lesion_net.rules.json"
 BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 LEAST_PICTURES, LEAST_GROUPS = 30, 10
 """Fewer than that make no bin of their own: it is joined with the one below."""
@@ -39,7 +39,7 @@ def read_rules(path: Path | str) -> dict[str, Any]:
     Parameters
     ----------
     path : Path or str
-        `brain_tumor.rules.json`.
+        `lesion_net.rules.json`.
 
     Returns
     -------
@@ -130,9 +130,9 @@ def fit_rules(
         others = validation[validation["fold"] == fold]
     thresholds = evaluation.fit_conformal(others)
     unseen = test[test["fold"] != fold] if test["fold"].nunique() > 1 else test
-    released = metrics.get("release", {}).get("brain_tumor", {})
+    released = metrics.get("release", {}).get("lesion_net", {})
     return {
-        "model": "brain_tumor",
+        "model": "lesion_net",
         "model_sha256": released.get("sha256", ""),
         "brainlib": __version__,
         "source": metrics.get("source", ""),

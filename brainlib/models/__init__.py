@@ -1,20 +1,19 @@
-"""From a name to a Keras model with its preprocessing inside, its export, and what runs it.
+"""Keras models with their preprocessing inside, their export, and the engines that run them.
 
-Every model takes raw pixels, 0 to 255, grey or RGB, of any height and width, and gives the
-probabilities of the four classes in the order of `CLASS_NAMES`. `seed_cnn` is what the project set
-out from, `brain_tumor` the network that it releases; `files` writes and reads both, `export` makes
-other formats of them, and `engines` runs these without TensorFlow, which is why everything here is
-loaded when it is first asked for.
+Every model takes raw pixels, grey or RGB, of any height and width, and gives the probabilities of
+the four classes in the order of `CLASS_NAMES`. `lesion_net` is the network that is released,
+`seed_cnn` the one that the project set out from. `engines` runs exported models without TensorFlow,
+which is why everything here is loaded when it is first asked for.
 """
 
 from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "brain_tumor": ("MAP_FACTOR", "NETWORK_LAYER", "PICTURE_SIZE", "Parts", "build_brain_tumor",
-                    "for_release", "network_of", "with_maps"),
+    "efficientnet": ("block_layers",),
     "files": ("ModelError", "load_model", "save_model"),
-    "learner": ("learner_of",),
+    "lesion_net": ("IMAGE_SIZE", "MAP_FACTOR", "NETWORK_LAYER", "Parts", "build_cropper",
+                   "build_lesion_net", "network_of", "strongest_evidence", "with_maps"),
     "registry": ("MODELS", "TRAINING_SIZES", "build_model"),
     "seed_cnn": ("INPUT_SIZE", "build_seed_cnn"),
 }  # fmt: skip

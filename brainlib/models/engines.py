@@ -16,15 +16,16 @@ from brainlib.paths import BrainlibError
 
 BATCH_SIZE = 64
 BATCH_PIXELS = BATCH_SIZE * 512 * 512
-"""Pictures and pixels that an engine is given at once; its memory grows with them."""
+"""Images and pixels that an engine is given at once; its memory grows with them."""
 
 Engine = Callable[[np.ndarray], np.ndarray]
 """From uint8 `(n, height, width, 1 or 3)` to float32 `(n, 4)`."""
 
 MapsEngine = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""The same with maps: `probabilities` `(n, 4)`, `outline` and `heat_map` `(n, 64, 64)`."""
+"""The same with maps: `probabilities`, `outline`, `heat_map` and `field_of_view`, as
+`models.with_maps` gives them."""
 
-MAPS = ("heat_map", "outline")
+MAPS = ("field_of_view", "heat_map", "outline")
 
 
 class EngineError(BrainlibError):
@@ -37,7 +38,7 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
     Parameters
     ----------
     model : path of a model file
-        Any of its copies, such as `model/brain_tumor.keras`; the engine's own lies beside it.
+        Any of its copies, such as `model/lesion_net.keras`; the engine's own lies beside it.
     engine : str
         A name of `ENGINES`; the engine's file ends with it.
     threads : int
@@ -55,7 +56,7 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
 
     Examples
     --------
-    >>> open_engine("model/brain_tumor.keras", "onnx")  # doctest: +SKIP
+    >>> open_engine("model/lesion_net.keras", "onnx")  # doctest: +SKIP
     """
     if engine not in ENGINES:
         raise EngineError(f"there is no engine {engine!r}: choose {', '.join(ENGINES)}")
@@ -72,32 +73,32 @@ def open_keras(path: Path, threads: int = 0) -> Engine:
         raise EngineError(str(error)) from error
 
 
-def batches(pictures: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+def batches(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
     """Give neighbours of one size together, as many as fit into the memory.
 
     Parameters
     ----------
-    pictures : iterable of arrays of shape (height, width)
+    images : iterable of arrays of shape (height, width)
     """
     batch: list[np.ndarray] = []
-    for picture in pictures:
-        most = max(1, min(BATCH_SIZE, BATCH_PIXELS // picture.size))
-        if batch and (picture.shape != batch[0].shape or len(batch) >= most):
+    for image in images:
+        most = max(1, min(BATCH_SIZE, BATCH_PIXELS // image.size))
+        if batch and (image.shape != batch[0].shape or len(batch) >= most):
             yield batch
             batch = []
-        batch.append(picture)
+        batch.append(image)
     if batch:
         yield batch
 
 
-def predict_onnx(path: Path | str, pictures: np.ndarray) -> np.ndarray:
-    """Classify pictures with an ONNX file.
+def predict_onnx(path: Path | str, images: np.ndarray) -> np.ndarray:
+    """Classify images with an ONNX file.
 
     Parameters
     ----------
     path : path of an `.onnx` file
         As `brainlib.models.export.export_onnx` writes it.
-    pictures : uint8 array of shape (n, height, width, 1 or 3)
+    images : uint8 array of shape (n, height, width, 1 or 3)
         Raw pixels, 0 to 255, grey or RGB, of any size.
 
     Returns
@@ -109,13 +110,13 @@ def predict_onnx(path: Path | str, pictures: np.ndarray) -> np.ndarray:
     ------
     EngineError
         Where `onnxruntime` is not installed, the file is absent, damaged or of another model, or
-        the pictures have another shape or type.
+        the images have another shape or type.
 
     Examples
     --------
     >>> predict_onnx("model/brain.onnx", np.zeros((5, 240, 200, 1), np.uint8))  # doctest: +SKIP
     """
-    return open_onnx(path)(pictures)
+    return open_onnx(path)(images)
 
 
 def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
@@ -130,7 +131,7 @@ def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
     Returns
     -------
     Engine
-        A function from pictures to probabilities, as `predict_onnx` takes and gives them. Several
+        A function from images to probabilities, as `predict_onnx` takes and gives them. Several
         threads may call it.
 
     Raises
@@ -155,14 +156,14 @@ def open_maps(path: Path | str, threads: int | None = None) -> MapsEngine:
     Parameters
     ----------
     path : path of an `.onnx` file
-        Such as `model/brain_tumor_maps.onnx`.
+        Such as `model/lesion_net_maps.onnx`.
     threads : int, optional
         Processor cores to use; all of them if it is left out.
 
     Returns
     -------
     MapsEngine
-        For at most 64 pictures of 512 by 512 at a time: `explain.draw_maps` sees to that.
+        For at most 64 images of 512 by 512 at a time: `explain.draw_maps` sees to that.
 
     Raises
     ------
@@ -172,9 +173,9 @@ def open_maps(path: Path | str, threads: int | None = None) -> MapsEngine:
     names = [*MAPS, "probabilities"]
     session = _open_session(path, threads, names)
 
-    def draw(pictures: np.ndarray) -> dict[str, np.ndarray]:
-        _require_pictures(pictures)
-        return dict(zip(names, session.run(names, {"pixels": pictures}), strict=True))
+    def draw(images: np.ndarray) -> dict[str, np.ndarray]:
+        _require_images(images)
+        return dict(zip(names, session.run(names, {"pixels": images}), strict=True))
 
     return draw
 
@@ -201,20 +202,20 @@ def _open_session(path: Path | str, threads: int | None, outputs: list[str]) -> 
 
 
 def _in_batches(predict: Engine) -> Engine:
-    def predict_all(pictures: np.ndarray) -> np.ndarray:
-        _require_pictures(pictures)
-        starts = range(0, len(pictures), BATCH_SIZE)
-        answers = [predict(pictures[start : start + BATCH_SIZE]) for start in starts]
+    def predict_all(images: np.ndarray) -> np.ndarray:
+        _require_images(images)
+        starts = range(0, len(images), BATCH_SIZE)
+        answers = [predict(images[start : start + BATCH_SIZE]) for start in starts]
         return np.concatenate([np.empty((0, len(CLASS_NAMES)), np.float32), *answers])
 
     return predict_all
 
 
-def _require_pictures(pictures: Any) -> None:
-    shape, dtype = getattr(pictures, "shape", ()), getattr(pictures, "dtype", None)
+def _require_images(images: Any) -> None:
+    shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
     if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape[1:]:
         raise EngineError(
-            f"pictures of shape {tuple(shape)} and type {dtype} cannot be classified: give a uint8 "
+            f"images of shape {tuple(shape)} and type {dtype} cannot be classified: give a uint8 "
             "array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
         )
 

@@ -37,8 +37,8 @@ def export_onnx(model: keras.Model, path: Path) -> None:
     """Write a model as an ONNX file.
 
     Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its output
-    is `probabilities`, float32 `(batch, 4)`, and for a model with maps `outline` and `heat_map`
-    too, as `models.with_maps` gives them. The names of the classes are kept in its metadata under
+    is `probabilities`, float32 `(batch, 4)`, and for a model with maps `outline`,
+    `heat_map` and `field_of_view` too, as `models.with_maps` gives them. The names of the classes are kept in its metadata under
     `classes`, with commas between them.
 
     Parameters
@@ -160,7 +160,7 @@ def _write(
             )
             if not difference <= TOLERANCE:  # NaN is a difference too
                 raise ExportError(
-                    f"{path.name} was not written: for pictures of the shape {shape} it differs "
+                    f"{path.name} was not written: for images of the shape {shape} it differs "
                     f"from the Keras model {model.name} by {difference:.2g}, and {TOLERANCE} is "
                     "allowed; please report it with the model"
                 )

@@ -5,22 +5,22 @@ from collections.abc import Callable
 
 import keras
 
-from brainlib.models.brain_tumor import PICTURE_SIZE, build_brain_tumor
 from brainlib.models.files import ModelError
+from brainlib.models.lesion_net import IMAGE_SIZE, build_lesion_net
 from brainlib.models.seed_cnn import INPUT_SIZE, build_seed_cnn
 
 MODELS: dict[str, Callable[[], keras.Model]] = {
-    "brain_tumor": build_brain_tumor,
+    "lesion_net": build_lesion_net,
     "seed_cnn": build_seed_cnn,
 }
 """The networks by name, the released one first."""
 
-TRAINING_SIZES = defaultdict(lambda: INPUT_SIZE, brain_tumor=PICTURE_SIZE, seed_cnn=INPUT_SIZE)
+TRAINING_SIZES = defaultdict(lambda: INPUT_SIZE, lesion_net=IMAGE_SIZE, seed_cnn=INPUT_SIZE)
 """Height and width of the images that each is trained on, pixels; 150 unless said otherwise."""
 
 
-def build_model(name: str = "brain_tumor", seed: int = 0) -> keras.Model:
-    """Build an untrained model by its name.
+def build_model(name: str = "lesion_net", seed: int = 0) -> keras.Model:
+    """Build a model by its name, ready to be trained.
 
     Parameters
     ----------

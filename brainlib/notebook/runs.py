@@ -68,7 +68,7 @@ class Settings:
 class TrainSettings(Settings):
     """Parameters of `02_train`."""
 
-    model: str = _choice("brain_tumor")
+    model: str = _choice("lesion_net")
     protocol: str = _choice("patient", *splits.PROTOCOLS)
     fold: int = _number(0, 0, splits.FOLDS - 1)
     hold_out: float = _number(splits.VALIDATION_FRACTION, 0.0, 0.5)
@@ -91,7 +91,7 @@ class InferSettings(Settings):
 
     pictures: str = ""
     plane: str = _choice("acquired", "acquired", *PLANES)
-    model: str = "model/brain_tumor.keras"
+    model: str = "model/lesion_net.keras"
     engine: str = _choice("onnx", *ENGINES)
     scheduler: str = ""
     reports: int = _number(1, 0, 1000)

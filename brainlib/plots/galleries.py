@@ -170,7 +170,7 @@ def heat_maps(images: Sequence[np.ndarray], maps: Any, title: str, columns: int 
     if maps is None or not len(images):
         return say("There are no maps to show: this model draws none, or no image was accepted.")
     figure, grid = _grid(len(images), columns, below=0.2)
-    answers = zip(grid.flat, images, maps.probabilities, maps.in_pictures(), strict=False)
+    answers = zip(grid.flat, images, maps.probabilities, maps.in_images(), strict=False)
     for axes, image, probabilities, (outline, heat) in answers:
         _show(axes, image)
         strength = heat / (heat.max() or 1.0)

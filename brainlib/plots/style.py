@@ -17,7 +17,7 @@ NAMES = {
     "patient": "new patients",
     "official": "official split",
     "deduplicated": "official split without twins",
-    "brain_tumor": "released network",
+    "lesion_net": "released network",
     "lesion_net": "released network",
     "seed_cnn": "starting network",
     "hog_svm": "HOG + SVM",

@@ -124,7 +124,7 @@ class Answer:
                 from brainlib import explain
 
                 drawn = explain.draw_maps(self.model.drawer, [self.pixels[number]])
-                self._maps[number] = next(iter(drawn.in_pictures()))
+                self._maps[number] = next(iter(drawn.in_images()))
         outline, heat_map = self._maps[number]
         return outline, None if row["class"] == "notumor" else heat_map
 

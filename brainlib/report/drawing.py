@@ -39,7 +39,7 @@ def draw_slice(
     ----------
     pixels : uint8 array of shape (height, width)
     outline, heat_map : float arrays of shape (height, width), optional
-        As `explain.Maps.in_pictures` gives them: in the frame of the image.
+        As `explain.Maps.in_images` gives them: in the frame of the image.
     plane : str
         As for `imaging.ScanSlice`; decides the labels of the sides.
     size : int

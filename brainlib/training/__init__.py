@@ -1,12 +1,12 @@
-"""From a model and pictures to a fitted model, its history, and a state to go on from.
+"""From a model and images to a fitted model, its history, and a state to go on from.
 
 `schedules` says how a model is fitted, `batches` in what order and with what `augmentation` it sees
-its pictures, `fitting` fits it, in the precision that suits the `machine`. A fit that was killed
+its images, `fitting` fits it, in the precision that suits the `machine`. A fit that was killed
 goes on from its last finished epoch: what an epoch draws at random depends on the seed and the
 number of the epoch alone.
 """
 
-from brainlib.training.augmentation import Augmentation, augment
+from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.batches import (
     AugmentedBatches,
     Examples,
@@ -16,32 +16,21 @@ from brainlib.training.batches import (
     tissue_shares,
 )
 from brainlib.training.fitting import HISTORY_COLUMNS, fit, forget
-from brainlib.training.machine import (
-    PRECISION_VARIABLE,
-    PRECISIONS,
-    PrecisionError,
-    precision_for,
-)
-from brainlib.training.schedules import RECIPES, Cycle, Schedule, recipe
+from brainlib.training.schedules import RECIPES, Schedule, recipe
 
 __all__ = [
     "HISTORY_COLUMNS",
-    "PRECISIONS",
-    "PRECISION_VARIABLE",
     "RECIPES",
     "Augmentation",
+    "Augmenter",
     "AugmentedBatches",
-    "Cycle",
     "Examples",
-    "PrecisionError",
     "Schedule",
     "ShuffledBatches",
-    "augment",
     "class_indices",
     "examples",
     "fit",
     "forget",
-    "precision_for",
     "recipe",
     "tissue_shares",
 ]

