@@ -7,7 +7,7 @@ HEALTHY_SCAN ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab app reproduce release ablate bench pages verify audit lock clean
+.PHONY: help setup run test lab app reproduce release external ablate bench pages verify audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ reproduce: setup ## every released result from the data, into figures/ and model
 
 release: setup ## released files of the trainings in model/, measured; HEALTHY_SCAN=path
 	$(BIN)/python -m scripts.release --healthy-scan "$(HEALTHY_SCAN)"
+	$(BIN)/python -m scripts.pages
+
+external: setup ## slices of scans from elsewhere: SCANS=folder, MODEL=file
+	$(BIN)/python -m scripts.external --scans "$(SCANS)" $(if $(MODEL),--model "$(MODEL)")
 	$(BIN)/python -m scripts.pages
 
 ablate: setup ## contribution of each part of the network: short trainings

@@ -6,6 +6,7 @@
 import argparse
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,8 @@ from scripts.release.files import (
     FOLD,
     RELEASED,
     ReleaseError,
+    file_hash,
+    list_files,
     measure_files,
     read_images,
     write_files,
@@ -61,7 +64,8 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
     dict
         The content of `metrics.json`, with the sections `release`, `maps`, `robustness`, `margins`,
         `sizes`, `gate`, `studies` where there are three folds, and `other_scanners` where a scan
-        was given, now or earlier for the same model file.
+        was given, now or earlier for the same model file. `external` (`scripts.external`) is kept
+        where model and gate are the same.
 
     Raises
     ------
@@ -127,13 +131,23 @@ def measure_studies(predictions: pd.DataFrame) -> dict[str, Any]:
 def _write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
     """Put sections into `metrics.json` and drop those that belong to another model file."""
     document = run.update_metrics(**sections)
-    outdated = [] if "studies" in sections else ["studies"]
-    scanner = document.get("other_scanners", {})
-    if scanner.get("model_sha256") != document["release"][RELEASED]["sha256"]:
-        outdated.append("other_scanners")
+    outdated = outdated_sections(document, run.model)
+    if "studies" not in sections:
+        outdated.append("studies")
     kept = {name: section for name, section in document.items() if name not in outdated}
     run.write_json(kept, "model/metrics")
     return kept
+
+
+def outdated_sections(document: dict[str, Any], folder: Path) -> list[str]:
+    """Return which sections of `metrics.json` were measured with other files than the released."""
+    measured_with = {
+        "other_scanners": {"model_sha256": document["release"][RELEASED]["sha256"]},
+        "external": {"model_sha256": file_hash(list_files(folder)["onnx"]),
+                     "gate_sha256": document["gate"]["sha256"]},
+    }  # fmt: skip
+    return [name for name, hashes in measured_with.items()
+            if not hashes.items() <= document.get(name, {}).items()]  # fmt: skip
 
 
 def main() -> None:

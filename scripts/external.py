@@ -1,0 +1,223 @@
+"""Scans from elsewhere, slice by slice: treated glioblastomas with masks, and healthy heads.
+
+They are few, and treated tumours are outside the intended use: the counts show a direction only.
+`python -m scripts.external --scans DIR` puts them into the `metrics.json` beside the model; with
+several models it prints them side by side. The network is never trained on these scans.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from brainlib import CLASS_NAMES, imaging, inference, paths
+from brainlib.imaging import volumes
+from brainlib.paths import BrainlibError
+from scripts import command
+
+NOTE = (
+    "Few scans, and the glioblastomas are after first treatment, which is outside the intended "
+    "use: the counts show a direction only."
+)
+LEAST_PIXELS = 200
+"""Mask pixels of a slice that counts as one with tumour; between 1 and these it counts nowhere."""
+
+HEALTHY = {"7 T series": "t1_healthy_dicom", "7 T base of the skull": "external/healthy_base"}
+HEAD_GREY, HEAD_SHARE = 25, 0.05
+"""A slice has a head in it where this share of its pixels is brighter than this grey."""
+
+STEP = 3
+"""Of the template every third slice with a head is classified."""
+
+
+class ExternalError(BrainlibError):
+    """Scans from elsewhere that are not there, or do not fit together."""
+
+
+def measure(classifier: inference.Classifier, scans: Path) -> dict[str, Any]:
+    """Classify the scans and count.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    scans : Path
+        Folder with `external/glioblastoma`, `external/healthy_base` and `t1_healthy_dicom`.
+
+    Returns
+    -------
+    dict
+        `model`, `model_sha256`, `gate_sha256`, `note`, and the sections `glioblastoma` and
+        `healthy`. Slices are counted as if the gate had accepted all; `accepted` says how many it
+        does.
+
+    Raises
+    ------
+    ExternalError
+        Where scans are absent, unreadable, or not on the grid of their masks.
+    """
+    file, gate = (classifier.model.with_suffix(end) for end in (".onnx", ".gate.npz"))
+    return {
+        "model": file.name,
+        "model_sha256": inference.model_sha256(classifier),
+        "gate_sha256": hashlib.sha256(gate.read_bytes()).hexdigest() if gate.is_file() else "",
+        "note": NOTE,
+        "glioblastoma": measure_glioblastoma(classifier, scans / "external" / "glioblastoma"),
+        "healthy": measure_healthy(classifier, scans),
+    }
+
+
+def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict[str, Any]:
+    """Compare slices with and without mask pixels, and count the study answers.
+
+    Returns
+    -------
+    dict
+        `patients`, `volumes`; counts of the slices `with_tumor` and `without_tumor`, and the number
+        `between` these; `auroc` of P(tumour) = 1 - P(notumor) between the two; `study` and
+        `study_without_gate`, the number of volumes by answer.
+    """
+    scans = sorted(folder.rglob("*_Scan_T1.nii.gz"))
+    if not scans:
+        raise ExternalError(f"{folder} holds no *_Scan_T1.nii.gz: name another folder with --scans")
+    tables, studies = [], []
+    for scan in scans:
+        table, answers = classify(classifier, imaging.open_scans(scan))
+        tables.append(table.assign(mask=count_mask_pixels(scan)[table["slice"] - 1]))
+        studies.append(answers)
+    slices = pd.concat(tables)
+    ill, well = slices[slices["mask"] >= LEAST_PIXELS], slices[slices["mask"] == 0]
+    compared = pd.concat([ill, well])
+    area = roc_auc_score(compared["mask"] > 0, 1 - compared["notumor"])
+    return {
+        "patients": len({scan.parent for scan in scans}),
+        "volumes": len(scans),
+        "least_pixels": LEAST_PIXELS,
+        "with_tumor": _count(ill) | {"called_glioma": int((ill["class"] == "glioma").sum())},
+        "without_tumor": _count(well),
+        "between": len(slices) - len(compared),
+        "auroc": round(float(area), 6),
+        **{key: _tally(answers[key] for answers in studies) for key in studies[0]},
+    }
+
+
+def measure_healthy(classifier: inference.Classifier, scans: Path) -> dict[str, dict[str, Any]]:
+    """Count the slices of healthy heads that are called a tumour, by head and plane."""
+    heads = {name: imaging.open_scans(scans / place) for name, place in HEALTHY.items()}
+    heads |= {f"MNI152 {plane}": template_slices(plane) for plane in imaging.PLANES}
+    found = {name: classify(classifier, slices) for name, slices in heads.items()}
+    return {name: _count(table) | answers for name, (table, answers) in found.items()}
+
+
+def classify(
+    classifier: inference.Classifier, slices: Iterable[imaging.ScanSlice]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Classify the slices of one scan with and without the gate.
+
+    Returns
+    -------
+    table : DataFrame
+        As `inference.classify` gives it without the gate, with `accepted` by the gate.
+    answers : dict
+        To the `study` and the `study_without_gate`: a class, `notumor (incomplete)` or `refused`.
+    """
+    read = list(slices)
+    ungated = dataclasses.replace(classifier, gate=None)
+    gated_table, table = (inference.classify(one, read) for one in (classifier, ungated))
+    if table.empty or (table["class"] == "").any():
+        raise ExternalError("; ".join({*table["error"]} - {""}) or "there is nothing to classify")
+    return table.assign(accepted=gated_table["class"] != ""), {
+        "study": _study(classifier, gated_table),
+        "study_without_gate": _study(ungated, table),
+    }
+
+
+def count_mask_pixels(scan: Path) -> np.ndarray:
+    """Return the mask pixels of each slice, int array, in the order in which slices are read."""
+    file = scan.with_name(scan.name.replace("_Scan_T1", "_Mask"))
+    if not file.is_file():
+        raise ExternalError(f"there is no mask {file}: copy it beside its scan")
+    image, mask = nibabel.load(scan), nibabel.load(file)
+    if mask.shape != image.shape or not np.allclose(mask.affine, image.affine, atol=1e-3):
+        raise ExternalError(f"{file} is not on the grid of {scan.name}: resample it")
+    # the reader itself refuses masks, as label maps
+    volume = volumes.Volume(np.asarray(mask.dataobj) > 0, image.affine)
+    turned, _ = volume.turned(volumes.acquired_plane(volume))
+    return turned.sum(axis=(0, 1))
+
+
+def template_slices(plane: str) -> Iterator[imaging.ScanSlice]:
+    """Give every third slice with a head in it of nilearn's MNI152 template, cut in a plane."""
+    from nilearn import datasets
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "mni152.nii.gz"
+        datasets.load_mni152_template(resolution=1).to_filename(file)
+        slices = imaging.open_scans(file, plane)
+        heads = (one for one in slices if (one.pixels > HEAD_GREY).mean() >= HEAD_SHARE)
+        yield from islice(heads, 0, None, STEP)
+
+
+def _count(slices: pd.DataFrame) -> dict[str, int]:
+    return {
+        "slices": len(slices),
+        "called_tumor": int((slices["class"] != "notumor").sum()),
+        "accepted": int(slices["accepted"].sum()),
+    }
+
+
+def _study(classifier: inference.Classifier, slices: pd.DataFrame) -> str:
+    study = inference.summarise(classifier, slices).iloc[0]
+    if study["decision"].startswith(inference.INCOMPLETE):  # only a study without tumour can be
+        return "notumor (incomplete)"
+    return study["class"] or study["decision"].partition(":")[0]
+
+
+def _tally(studies: Iterable[str]) -> dict[str, int]:
+    counts = Counter(studies)
+    return {name: counts[name] for name in (*CLASS_NAMES, *sorted({*counts} - {*CLASS_NAMES}))}
+
+
+def write_section(section: dict[str, Any], model: Path) -> bool:
+    """Put the section into the `metrics.json` beside a model, if that is of this model."""
+    from brainlib.notebook import runs
+
+    file = model.with_name("metrics.json")
+    document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if model.stem != next(iter(document.get("results", {})), ""):
+        return False
+    with paths.atomic_write(file) as temporary:
+        text = runs.to_json(document | {"external": section})
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+    return True
+
+
+def main() -> None:
+    """Classify the scans with each model, write the sections, and print them side by side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scans", required=True, help="folder of the scans")
+    parser.add_argument("--model", nargs="+", default=[""], help="the released one, unless named")
+    chosen = parser.parse_args()
+    columns = []
+    for model in chosen.model:
+        classifier = inference.open_classifier(model)
+        section = measure(classifier, paths.resolve(chosen.scans))
+        write_section(section, classifier.model)
+        hidden = ["model_sha256", "gate_sha256", "note"]
+        columns.append(pd.json_normalize(section, sep=": ").T.drop(hidden))
+    print(pd.concat(columns, axis=1).fillna("").to_string(header=False), NOTE, sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

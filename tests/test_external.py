@@ -1,0 +1,126 @@
+"""Scans from elsewhere: slices meet their masks, counts, what is kept of an earlier measurement."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from brainlib import imaging, inference
+from brainlib.inference import classifier
+from scripts import external, release
+
+BRIGHT = slice(8, 23)  # 15 by 15 pixels: 225
+
+
+@pytest.fixture
+def network():
+    """Call a slice a glioma where much of it is bright; nothing is trained."""
+
+    def predict(images):
+        is_bright = (images > 230).mean(axis=(1, 2, 3)) > 0.05
+        return np.where(is_bright[:, None], [0.9, 0.0, 0.1, 0.0], [0.1, 0.0, 0.9, 0.0])
+
+    return inference.Classifier(predict, Path("net.onnx"), "onnx")
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Write a head of ten slices, numbered from above, with a tumour in three, and two healthy."""
+    rng = np.random.default_rng(0)
+    head = rng.normal(100, 10, (48, 48, 10))
+    mask = np.zeros(head.shape)
+    mask[BRIGHT, BRIGHT, 1:3] = 1
+    mask[BRIGHT, 8, 3] = 1  # too few pixels to count as a tumour
+    folder = tmp_path / "external" / "glioblastoma" / "01"
+    save(folder / "Pre_Scan_T1.nii.gz", head + 200 * mask)
+    save(folder / "Pre_Mask.nii.gz", mask)
+    for place in external.HEALTHY.values():
+        save(tmp_path / place / "head.nii", head)
+    return tmp_path
+
+
+def save(file, values, spacing=5):
+    """Write a volume whose first slice is the uppermost."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.Nifti1Image(values.astype(np.float32), np.diag([-1, 1, -spacing, 1])).to_filename(file)
+
+
+def test_slices_are_compared_with_their_own_masks(network, scans):
+    found = external.measure_glioblastoma(network, scans / "external" / "glioblastoma")
+    counts = {"slices": 2, "called_tumor": 2, "accepted": 2, "called_glioma": 2}
+    assert found["with_tumor"] == counts
+    assert found["without_tumor"] == {"slices": 7, "called_tumor": 0, "accepted": 7}
+    assert (found["patients"], found["volumes"], found["between"], found["auroc"]) == (1, 1, 1, 1.0)
+    assert found["study"] == {"glioma": 0, "meningioma": 0, "notumor": 1, "pituitary": 0}
+
+
+def test_mask_pixels_are_those_of_the_file_in_the_order_of_the_reader(scans):
+    scan = next(scans.rglob("*_Scan_T1.nii.gz"))
+    pixels = external.count_mask_pixels(scan)
+    assert pixels.tolist() == [0, 0, 0, 0, 0, 0, 15, 225, 225, 0]
+    brightness = [one.pixels.mean() for one in imaging.open_scans(scan)]
+    assert set(np.argsort(brightness)[-2:]) == {7, 8}
+
+
+def test_what_the_gate_refuses_is_counted_and_missing_in_the_study(network, scans, monkeypatch):
+    monkeypatch.setattr(classifier.gate, "refuse", lambda gate, pixels: (
+        "too bright" if (pixels > 230).mean() > 0.05 else ""))  # fmt: skip
+    gated = replace(network, gate=object())
+    found = external.measure_glioblastoma(gated, scans / "external" / "glioblastoma")
+    assert found["with_tumor"]["called_tumor"] == 2 and found["with_tumor"]["accepted"] == 0
+    assert found["study"]["notumor (incomplete)"] == 1 == found["study_without_gate"]["notumor"]
+
+
+def test_healthy_heads_have_a_count_and_an_answer_each(network, scans, monkeypatch):
+    healthy = scans / external.HEALTHY["7 T series"]
+    monkeypatch.setattr(external, "template_slices", lambda plane: imaging.open_scans(healthy))
+    found = external.measure(network, scans)["healthy"]
+    assert len(found) == 5
+    for head in found.values():
+        assert (head["slices"], head["called_tumor"], head["study"]) == (10, 0, "notumor")
+
+
+def test_every_third_slice_of_the_template_has_a_head_in_it():
+    found = list(external.template_slices("coronal"))
+    assert np.unique(np.diff([one.number for one in found])).tolist() == [external.STEP]
+    assert min((one.pixels > external.HEAD_GREY).mean() for one in found) >= external.HEAD_SHARE
+    assert {one.plane for one in found} == {"coronal"} and len(found) > 40
+
+
+@pytest.mark.parametrize("wrong", ["no mask", "other grid", "no scan"])
+def test_scans_that_do_not_fit_together_are_refused(network, scans, wrong):
+    mask = next(scans.rglob("*_Mask.nii.gz"))
+    if wrong == "other grid":
+        save(mask, np.zeros((48, 48, 10)), spacing=4)
+    else:
+        mask.unlink()
+    if wrong == "no scan":
+        next(scans.rglob("*_Scan_T1.nii.gz")).unlink()
+    with pytest.raises(external.ExternalError):
+        external.measure_glioblastoma(network, scans / "external")
+
+
+def test_only_the_model_of_metrics_json_writes_there(tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text('{"results": {"net": {}, "old": {}}}', encoding="utf-8")
+    assert external.write_section({"note": "few"}, tmp_path / "net.keras")
+    assert not external.write_section({"note": "other"}, tmp_path / "old.keras")
+    assert json.loads(file.read_text(encoding="utf-8"))["external"] == {"note": "few"}
+
+
+@pytest.mark.parametrize(("model", "gate"), [("same", "same"), ("other", "same"), ("same", "")])
+def test_a_release_drops_what_other_files_answered(tmp_path, model, gate):
+    file = release.files.list_files(tmp_path)["onnx"]
+    file.write_bytes(b"network")
+    model = release.file_hash(file) if model == "same" else model
+    document = {
+        "release": {release.RELEASED: {"sha256": "keras"}},
+        "gate": {"sha256": "same"},
+        "other_scanners": {"model_sha256": "keras"},
+        "external": {"model_sha256": model, "gate_sha256": gate, "note": "few"},
+    }
+    is_kept = (model, gate) == (release.file_hash(file), "same")
+    assert release.outdated_sections(document, tmp_path) == ([] if is_kept else ["external"])
