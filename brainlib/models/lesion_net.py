@@ -80,7 +80,7 @@ def network_of(model: keras.Model) -> keras.Model:
     leaves nothing in the model's file.
     """
     network = model.get_layer(NETWORK_LAYER)
-    return keras.Model(network.inputs, network.output, name=NETWORK_LAYER)
+    return keras.Model(network.input, network.output, name=NETWORK_LAYER)
 
 
 def build_cropper(size: int = IMAGE_SIZE, finds_head: bool = True) -> keras.Model:
@@ -121,7 +121,7 @@ def with_maps(model: keras.Model) -> keras.Model:
     maps = _build_maps(network_of(model))
     outputs = dict(maps(model.get_layer("head").output))
     outputs["field_of_view"] = model.get_layer("field_of_view").output
-    return keras.Model(model.inputs, outputs, name=f"{model.name}_maps")
+    return keras.Model(model.input, outputs, name=f"{model.name}_maps")
 
 
 def _with_preprocessing(network: keras.Model, parts: Parts) -> keras.Model:

@@ -11,7 +11,7 @@ import pandas as pd
 from brainlib import CLASS_NAMES, imaging, models
 from brainlib.imaging import LoadedImages
 from brainlib.models.lesion_net import TISSUES
-from brainlib.training.augmentation import Augmenter
+from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.erasing import erase
 
 Targets = dict[str, np.ndarray]
@@ -129,18 +129,24 @@ class AugmentedBatches(ShuffledBatches):
         With outlines.
     batch_size : int
     seed : int
-    augmenter : Augmenter
+    augmenter : Augmenter, optional
+        By default it keeps the size of the images.
     workers : int
         Threads that augment.
     """
 
     def __init__(
-        self, seen: Examples, batch_size: int, seed: int, augmenter: Augmenter, workers: int = 1
+        self,
+        seen: Examples,
+        batch_size: int,
+        seed: int,
+        augmenter: Augmenter | None = None,
+        workers: int = 1,
     ) -> None:
         super().__init__(seen, batch_size, seed)
         self.workers, self.max_queue_size = workers, 4 * workers
-        self.augmenter = augmenter
-        how = augmenter.how
+        self.augmenter = augmenter or Augmenter(Augmentation(), seen.pixels.shape[1])
+        how = self.augmenter.how
         self.erased, self.sham = {}, {}
         if how.erased or how.sham:
             self.erased, self.sham = erased_copies(seen, seed)
