@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import logging
 import sys
 import tempfile
 from collections import Counter
@@ -40,6 +41,9 @@ HEAD_GREY, HEAD_SHARE = 25, 0.05
 
 STEP = 3
 """Of the template every third slice with a head is classified."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class ExternalError(BrainlibError):
@@ -190,12 +194,13 @@ def _tally(studies: Iterable[str]) -> dict[str, int]:
 
 
 def write_section(section: dict[str, Any], model: Path) -> bool:
-    """Put the section into the `metrics.json` beside a model, if that is of this model."""
+    """Put the section into the `metrics.json` beside a model, if that is of this release."""
     from brainlib.notebook import runs
 
     file = model.with_name("metrics.json")
     document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if model.stem != next(iter(document.get("results", {})), ""):
+    if model.stem not in document.get("release", {}):
+        logger.warning("%s holds no release of %s: the counts are not kept", file, model.stem)
         return False
     with paths.atomic_write(file) as temporary:
         text = runs.to_json(document | {"external": section})

@@ -103,9 +103,9 @@ def test_scans_that_do_not_fit_together_are_refused(network, scans, wrong):
         external.measure_glioblastoma(network, scans / "external")
 
 
-def test_only_the_model_of_metrics_json_writes_there(tmp_path):
+def test_only_the_released_model_writes_into_metrics_json(tmp_path):
     file = tmp_path / "metrics.json"
-    file.write_text('{"results": {"net": {}, "old": {}}}', encoding="utf-8")
+    file.write_text('{"results": {"net": {}, "old": {}}, "release": {"net": {}}}', encoding="utf-8")
     assert external.write_section({"note": "few"}, tmp_path / "net.keras")
     assert not external.write_section({"note": "other"}, tmp_path / "old.keras")
     assert json.loads(file.read_text(encoding="utf-8"))["external"] == {"note": "few"}
