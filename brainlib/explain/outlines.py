@@ -9,11 +9,10 @@ import pandas as pd
 from brainlib import imaging
 from brainlib.data.datasets import trace_contours
 
-OUTLINE_THRESHOLD = 0.3
+OUTLINE_THRESHOLD = 0.5
 """Probability from which a pixel of the map counts as tumour.
 
-The Dice is highest where the threshold is half of it (Lipton et al., 2014), not at one half; of
-0.15 to 0.6 this one was best on 400 images that the network of fold 1 was trained on.
+Of 0.3, 0.4 and 0.5 the one with the highest Dice on the validation groups of fold 0.
 """
 
 
@@ -62,5 +61,8 @@ def contour(outline: np.ndarray) -> str:
     if not lines:
         return ""
     height, width = outline.shape
-    longest = (max(lines, key=len) + 0.5) / (width, height)
+    from skimage.measure import approximate_polygon
+
+    longest = approximate_polygon(max(lines, key=len), tolerance=0.25)
+    longest = (longest + 0.5) / (width, height)
     return json.dumps(longest.clip(0, 1).round(3).tolist(), separators=(",", ":"))

@@ -113,7 +113,8 @@ def with_maps(model: keras.Model) -> keras.Model:
     keras.Model
         Gives a dict of `probabilities` (n, 4); `outline` (n, 112, 112), the probability that a
         place lies in a tumour; `heat_map` (n, 112, 112), what each place adds to the logit of the
-        kind of tumour that is likeliest, 0 where it speaks against it; and `field_of_view` (n, 3),
+        kind of tumour that is likeliest, against the mean of the kinds, 0 where it speaks against
+        it; and `field_of_view` (n, 3),
         row and column of the centre and side of the square that both cover, in pixels of the
         image. The heat map is exact: the logits are sums over places (class activation mapping,
         Zhou et al., 2016).
@@ -290,20 +291,22 @@ def _build_maps(network: keras.Model) -> keras.Model:
     sources = {4: "drawn4", 16: "features16", 32: "features32"}
     inside = [network.get_layer(name).output for name in ("logits", "tissue", *sources.values())]
     logits, tissue, *features = keras.Model(network.inputs, inside, name="features")(square)
-    shares = _lesion_shares(tissue, tuple(sources))
     kernel = network.get_layer("kinds").kernel
+    kernel = kernel - ops.mean(kernel, axis=1, keepdims=True)  # softmax sees differences only
     position = CLASS_NAMES.index("notumor")
     kinds = ops.concatenate([logits[:, :position], logits[:, position + 1 :]], axis=1)
     # not ops.argmax: it looks at bits to tell 0 from -0, which ONNX cannot
     likeliest = ops.cast(ops.equal(kinds, ops.max(kinds, axis=1, keepdims=True)), "float32")
-    total, start = 0, 0
+    finest, start, total = min(sources), 0, 0
     for stride, feature in zip(sources, features, strict=True):
         width = feature.shape[-1]
-        added = ops.matmul(feature * shares[stride], kernel[start : start + width])
+        evidence = ops.matmul(feature, kernel[start : start + width])
         start += width
-        step = stride // MAP_FACTOR
-        # the bilinear spread keeps the sum, and a place's share reaches where it looks
-        total = total + layers.UpSampling2D(step, interpolation="bilinear")(added) / step**2
+        total = total + layers.UpSampling2D(stride // finest)(evidence)
+    # a share of lesion at a coarse place is the mean of those at its fine places, so this is exact
+    total = total * _lesion_shares(tissue, (finest,))[finest]
+    step = finest // MAP_FACTOR
+    total = layers.UpSampling2D(step, interpolation="bilinear")(total) / step**2
     heat_map = ops.relu(ops.sum(total * likeliest[:, None, None, :], axis=-1)) / KIND_TEMPERATURE
     outputs = {
         "probabilities": layers.Softmax(name="probabilities")(_calibrate(logits)),
