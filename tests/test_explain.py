@@ -6,34 +6,14 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from brainlib import CLASS_NAMES, evaluation, explain, imaging, models
 from brainlib.data import datasets, phantom
-from brainlib.models import brain_tumor
+from brainlib.models import lesion_net
 
-SIZE = explain.MAP_SIZE
+SIZE = 112
 GLIOMA, MENINGIOMA = CLASS_NAMES[:2]
-
-
-@pytest.fixture(scope="module")
-def build():
-    """Return a function that builds a brain_tumor of a tenth of its width, with biases."""
-
-    def build_small(seed):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(brain_tumor, "_WIDTHS", (16, 24, 32))
-            patch.setattr(brain_tumor, "_DEPTHS", (1, 1, 1))
-            model = models.build_model("brain_tumor", seed)
-        bias = models.network_of(model).get_layer("logits").bias
-        bias.assign([0.3, -0.2, 0.5, -0.4])
-        return model
-
-    return build_small
-
-
-@pytest.fixture(scope="module")
-def network(build):
-    return build(seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -55,40 +35,35 @@ def circle(x, y, radius=0.08, points=60):
     return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
 
 
-def correlation(one, other):
-    return np.corrcoef(one.ravel(), other.ravel())[0, 1]
-
-
 # --- what is drawn
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return [
-        disc(0.3, 0.6), disc(0.7, 0.2), disc(0.5, 0.5, height=40, width=100),
-        disc(0.2, 0.8, height=150, width=70),
-    ]  # fmt: skip
+def images(heads):
+    first, second, third = (head.pixels for head in heads[:3])
+    return [first, second, np.pad(third, ((10, 60), (90, 0)))]
 
 
 @pytest.fixture(scope="module")
-def maps(network, pictures):
-    return explain.draw_maps(network, pictures)
+def maps(small_network, images):
+    return explain.draw_maps(small_network, images)
 
 
-def test_maps_have_a_row_for_each_picture_in_order(network, pictures, maps):
-    assert maps.probabilities.shape == (4, 4)
-    assert maps.outlines.shape == maps.heat_maps.shape == (4, SIZE, SIZE)
-    assert maps.sizes.tolist() == [list(picture.shape) for picture in pictures]
-    for row, picture in enumerate(pictures):
-        expected = network.predict_on_batch(picture[None, ..., None])[0]
+def test_maps_have_a_row_for_each_image_in_order(small_network, images, maps):
+    assert maps.probabilities.shape == (3, 4)
+    assert maps.outlines.shape == maps.heat_maps.shape == (3, 32, 32)
+    assert maps.sizes.tolist() == [list(image.shape) for image in images]
+    for row, image in enumerate(images):
+        expected = small_network.predict_on_batch(image[None, ..., None])[0]
         np.testing.assert_allclose(maps.probabilities[row], expected, atol=1e-5)
     assert (maps.outlines >= 0).all() and (maps.outlines <= 1).all()
-    assert (maps.heat_maps >= 0).all()
+    assert (maps.heat_maps >= 0).all() and maps.heat_maps.any(axis=(1, 2)).all()
 
 
-def test_no_picture_gives_no_map(network):
-    maps = explain.draw_maps(network, [])
-    assert maps.heat_maps.shape == (0, SIZE, SIZE) and maps.sizes.shape == (0, 2)
+def test_no_image_gives_no_map(small_network):
+    maps = explain.draw_maps(small_network, [])
+    assert maps.heat_maps.shape == (0, explain.MAP_SIZE, explain.MAP_SIZE)
+    assert maps.sizes.shape == (0, 2)
 
 
 def test_a_model_without_maps_is_refused():
@@ -96,126 +71,85 @@ def test_a_model_without_maps_is_refused():
         explain.draw_maps(models.build_model("seed_cnn"), [disc(0.5, 0.5)])
 
 
-def test_a_saved_model_with_maps_draws_the_same(network, pictures, maps, tmp_path):
-    models.save_model(models.with_maps(network), tmp_path / "maps.keras")
-    loaded = keras.models.load_model(tmp_path / "maps.keras")
-    again = explain.draw_maps(loaded, pictures[:2])
-    np.testing.assert_allclose(again.heat_maps, maps.heat_maps[:2], atol=1e-5)
-    np.testing.assert_allclose(again.outlines, maps.outlines[:2], atol=1e-5)
-
-
-def test_a_model_loaded_in_a_fresh_process_draws_the_same(build, pictures, maps, tmp_path):
-    models.save_model(build(seed=1), tmp_path / "plain.keras")
-    keras.utils.clear_session()  # the names of operations are counted from 0 again
-    again = explain.draw_maps(models.load_model(tmp_path / "plain.keras"), pictures[:1])
+def test_a_model_from_its_file_draws_the_same(small_network, images, maps, tmp_path):
+    models.save_model(small_network, tmp_path / "lesion_net.keras")
+    again = explain.draw_maps(models.load_model(tmp_path / "lesion_net.keras"), images[:1])
     np.testing.assert_allclose(again.heat_maps, maps.heat_maps[:1], atol=1e-5)
+    np.testing.assert_allclose(again.outlines, maps.outlines[:1], atol=1e-5)
 
 
-def test_the_heat_map_is_the_logit_piece_by_piece(network, pictures, maps):
-    """Sums over all places give logit minus bias, and the drawn map is what speaks for it."""
-    grey = keras.Model(network.inputs, network.get_layer("grey_square").output)
-    inner = models.network_of(network)
-    evidence_of = keras.Model(
-        entry := keras.Input((None, None, 1)), brain_tumor._evidence(inner, entry)
+def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, monkeypatch):
+    """Its sum over all places, those against it too, is the calibrated logit minus its bias."""
+    network = models.network_of(small_network)
+    squares = keras.Model(small_network.input, small_network.get_layer("head").output)(
+        np.stack(images[:2])[..., None]
     )
-    bias = np.asarray(inner.get_layer("logits").bias)
-    assert np.abs(bias).min() > 0.1
-    for row, picture in enumerate(pictures):
-        square = grey.predict_on_batch(picture[None, ..., None])
-        logits, _, evidence = evidence_of.predict_on_batch(square)
-        assert evidence.shape == (1, SIZE, SIZE, 4)
-        np.testing.assert_allclose(evidence.sum(axis=(1, 2)), logits - bias, atol=2e-5)
-        answered = evidence[0, :, :, maps.probabilities[row].argmax()]
-        np.testing.assert_allclose(maps.heat_maps[row], answered.clip(min=0), atol=1e-6)
+    kinds = np.asarray(keras.Model(network.input, network.get_layer("kinds").output)(squares))
+    bias = np.asarray(network.get_layer("kinds").bias)
+    shown = np.asarray(lesion_net._build_maps(network)(squares)["heat_map"])
+    monkeypatch.setattr(lesion_net.ops, "relu", lambda x: x)
+    signed = np.asarray(lesion_net._build_maps(network)(squares)["heat_map"])
+    np.testing.assert_allclose(shown, signed.clip(min=0), atol=1e-6)
+    likeliest = kinds.argmax(axis=1)
+    expected = (kinds.max(axis=1) - bias[likeliest]) / lesion_net.KIND_TEMPERATURE
+    np.testing.assert_allclose(signed.sum(axis=(1, 2)), expected, atol=1e-4)
+    assert np.abs(expected).min() > 0.05 and (signed < 0).any()
 
 
-def test_maps_find_what_was_learnt_and_random_weights_do_not(build):
-    """The sanity check of Adebayo et al. (2018): maps must come from the weights."""
-    network = build(seed=0)
-    places = [(0.25, 0.3), (0.7, 0.25), (0.4, 0.55), (0.3, 0.75), (0.75, 0.7), (0.55, 0.25)]
-    learn_discs(network, places)
-    unseen = [(0.4, 0.35), (0.6, 0.7), (0.25, 0.55), (0.7, 0.45)]
-    found, lost = (hits(model, unseen) for model in (network, build(seed=5)))
-    assert min(found.values()) >= 3
-    assert max(lost.values()) <= 1
+# --- where a map lies in its image
 
 
-def two_discs(x, y):
-    """Draw a grey disc, and a bright one opposite that means nothing."""
-    return np.maximum(
-        disc(x, y, height=128, width=128, level=110), disc(1 - x, 1 - y, height=128, width=128)
+@pytest.mark.parametrize("setting", [(128, 128), (100, 256), (300, 150)])
+def test_a_map_lies_over_its_image_where_the_model_looked(small_network, heads, setting):
+    """What the model sees of a bright spot, drawn back, lies on the spot."""
+    height, width = setting
+    image = np.zeros(setting, np.uint8)
+    part = heads[0].pixels[: min(height, 128)]
+    image[-len(part) :, -128:] = part
+    looking = keras.Model(
+        small_network.input,
+        [small_network.get_layer(name).output for name in ("field_of_view", "head")],
     )
+    (view,), (square,) = map(np.asarray, looking(image[None, ..., None]))
+    back = explain.map_in_image(square[..., 0], height, width, view)
+    assert back.shape == setting
+    head = np.s_[-len(part) + 8 : -8, -110:-18]
+    blurred = ndimage.gaussian_filter(image.astype(float), 1.5)
+    aligned = np.corrcoef(back[head].ravel(), blurred[head].ravel())[0, 1]
+    moved = np.corrcoef(back[head].ravel(), np.roll(blurred, 4, 1)[head].ravel())[0, 1]
+    assert aligned > 0.95 and aligned > moved + 0.05
 
 
-def learn_discs(network, places, steps=45):
-    """Teach a network to draw grey discs as gliomas, and to answer accordingly."""
-    trained = models.network_of(network)
-    grey = np.stack([two_discs(*place) for place in places])[..., None].astype("float32")
-    inside = [imaging.draw_polygon(circle(*place) * SIZE, SIZE) / 255 for place in places]
-    tissue = np.zeros((len(places), SIZE, SIZE, 4), "float32")
-    tissue[..., 1] = inside
-    tissue[..., 0] = 1 - tissue[..., 1]
-    truth = {"logits": np.eye(4)[np.zeros(len(places), int)], "tissue": tissue}
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    trained.compile(keras.optimizers.Adam(5e-3), {"logits": loss, "tissue": loss})
-    for _ in range(steps):
-        trained.train_on_batch(grey, truth)
-
-
-def hits(model, places):
-    maps = explain.draw_maps(model, [two_discs(*place) for place in places])
-    scores = [
-        explain.score_map(outline, heat_map, circle(*place), 128, 128)
-        for outline, heat_map, place in zip(maps.outlines, maps.heat_maps, places, strict=True)
-    ]
-    return {
-        name: sum(score[f"{name}_peak_inside"] for score in scores) for name in ("outline", "heat")
-    }
-
-
-# --- where a map lies in its picture
-
-
-@pytest.mark.parametrize(("height", "width"), [(80, 80), (40, 100), (150, 70)])
-def test_a_map_lies_over_its_picture_whatever_its_proportions(network, height, width):
-    """The model's own scaling says where a spot of the picture lies in the map."""
-    spot = disc(0.3, 0.8, radius=0.1, height=height, width=width) // 255 * 255
-    square = keras.Model(network.inputs, network.get_layer("grey_square").output)
-    shown = square.predict_on_batch(spot[None, ..., None])[0, :, :, 0]
-    drawn = shown.reshape(SIZE, 2, SIZE, 2).mean(axis=(1, 3)) / 255
-    back = explain.map_in_picture(drawn, height, width)
-    assert back.shape == (height, width)
-    assert correlation(back, spot) > 0.9
-    score = explain.score_map(drawn, drawn, circle(0.3, 0.8, 0.1), height, width)
-    assert score["dice"] > 0.8 and score["outline_peak_inside"]
-    assert score["peak_x"] == pytest.approx(0.3, abs=0.03)
-    assert score["peak_y"] == pytest.approx(0.8, abs=0.03)
-    found = np.array(json.loads(score["outline"]))
-    np.testing.assert_allclose(found.mean(axis=0), [0.3, 0.8], atol=0.03)
-    np.testing.assert_allclose(np.ptp(found, axis=0), [0.2, 0.2], atol=0.05)
+def test_outside_of_the_field_of_view_a_map_is_0(maps):
+    *_, (outline, heat_map) = maps.in_images()
+    row, column, side = maps.fields_of_view[-1]
+    rows, columns = np.ogrid[: len(outline), : outline.shape[1]]
+    far = (np.abs(rows - row) > side / 2 + 2) | (np.abs(columns - column) > side / 2 + 2)
+    assert far.any() and not outline[far].any() and not heat_map[far].any()
+    assert outline.any() and heat_map.any()
 
 
 # --- what is scored
 
 
 def block(rows, columns, value=1.0):
-    """Return a map that is 0 but for a block."""
+    """Return a map in the frame of an image that is 0 but for a block."""
     drawn = np.zeros((SIZE, SIZE))
     drawn[rows, columns] = value
     return drawn
 
 
 def square_outline(left, top, right, bottom):
-    """Return an outline along the borders of the map's pixels."""
+    """Return an outline along the borders of pixels."""
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) / SIZE
 
 
 TRUTH = square_outline(10, 20, 20, 30)
-"""Ten pixels of the map wide and high."""
+"""Ten pixels wide and high."""
 
 
 def score(outline, heat_map, truth=TRUTH):
-    return explain.score_map(outline, heat_map, truth, 128, 128)
+    return explain.score_map(outline, heat_map, truth)
 
 
 def test_dice_of_a_known_overlap():
@@ -250,18 +184,18 @@ def test_a_tumour_tinier_than_a_pixel_is_the_pixel_that_holds_it():
     assert not score(block(40, 13), block(40, 13), tiny)["heat_peak_inside"]
 
 
-def test_the_longest_outline_is_kept_closed_and_within_the_picture():
-    drawn = block(slice(0, 20), slice(50, 64)) + block(slice(40, 43), slice(5, 8))
+def test_the_longest_outline_is_kept_closed_and_within_the_image():
+    drawn = block(slice(0, 20), slice(90, SIZE)) + block(slice(40, 43), slice(5, 8))
     found = np.array(json.loads(score(drawn, drawn)["outline"]))
     assert found.min() >= 0 and found.max() <= 1
     np.testing.assert_array_equal(found[0], found[-1])
-    np.testing.assert_allclose(found.min(axis=0), [50 / SIZE, 0], atol=0.01)
+    np.testing.assert_allclose(found.min(axis=0), [90 / SIZE, 0], atol=0.01)
     np.testing.assert_allclose(found.max(axis=0), [1, 20 / SIZE], atol=0.01)
 
 
 def test_outlines_are_read_in_the_frame_that_they_count_in():
-    in_picture = pd.Series({"outline": "[[10, 40], [20, 0]]", "outline_frame": ""})
-    assert explain.read_outline(in_picture, 80, 40).tolist() == [[0.25, 0.5], [0.5, 0]]
+    in_image = pd.Series({"outline": "[[10, 40], [20, 0]]", "outline_frame": ""})
+    assert explain.read_outline(in_image, 80, 40).tolist() == [[0.25, 0.5], [0.5, 0]]
     framed = pd.Series({"outline": "[[128, 256]]", "outline_frame": 512})
     assert explain.read_outline(framed, 80, 40).tolist() == [[0.25, 0.5]]
     none = pd.Series({"outline": "", "outline_frame": 512})
@@ -269,17 +203,17 @@ def test_outlines_are_read_in_the_frame_that_they_count_in():
 
 
 @pytest.fixture(scope="module")
-def scored(network, collection):
-    return explain.score_maps(network, collection.table, collection.root, fold=3)
+def scored(small_network, collection):
+    return explain.score_maps(small_network, collection.table, collection.root, fold=3)
 
 
-def test_every_outlined_tumour_has_a_row_of_scores(network, collection, scored):
+def test_every_outlined_tumour_has_a_row_of_scores(small_network, collection, scored):
     table = collection.table
     tumors = table[(table["label"] != "notumor") & (table["outline"] != "")]
     assert list(scored.columns) == list(explain.COLUMNS)
     assert scored["path"].tolist() == tumors["path"].tolist() and (scored["fold"] == 3).all()
-    picture = imaging.read_picture(collection.root / scored["path"].iloc[-1])
-    answer = np.asarray(network.predict_on_batch(picture[None, ..., None]))[0]
+    image = imaging.read_picture(collection.root / scored["path"].iloc[-1])
+    answer = np.asarray(small_network.predict_on_batch(image[None, ..., None]))[0]
     assert scored["answer"].iloc[-1] == CLASS_NAMES[answer.argmax()]
     assert scored["dice"].between(0, 1).all() and scored["heat_peak_inside"].dtype == bool
 
@@ -301,9 +235,9 @@ def test_a_file_of_something_else_is_named(tmp_path):
         explain.read_scores(tmp_path / "absent.csv")
 
 
-def test_a_table_without_outlines_is_refused(network, collection):
+def test_a_table_without_outlines_is_refused(small_network, collection):
     with pytest.raises(explain.ExplainError, match="open_collection"):
-        explain.score_maps(network, collection.table[["path", "label"]], collection.root, 0)
+        explain.score_maps(small_network, collection.table[["path", "label"]], collection.root, 0)
 
 
 # --- what is summed up
@@ -343,7 +277,7 @@ def test_the_summary_counts_and_averages(made_up):
     json.dumps(found, allow_nan=False)
 
 
-def test_intervals_count_groups_and_not_pictures(made_up):
+def test_intervals_count_groups_and_not_images(made_up):
     many = pd.concat([made_up] * 20, ignore_index=True)
     one, other = (evaluation.score_maps(table, 200)["dice"] for table in (made_up, many))
     assert other["low"] == pytest.approx(one["low"], abs=1e-6)

@@ -1,4 +1,4 @@
-"""The model as ONNX: the same probabilities, with no TensorFlow in sight."""
+"""Models as ONNX files: the same answers, without TensorFlow."""
 
 import subprocess
 import sys
@@ -11,96 +11,43 @@ import onnxruntime
 import pytest
 from keras import layers, ops
 
-from brainlib import CLASS_NAMES
+from brainlib import CLASS_NAMES, models
 from brainlib.models import engines, export
 
 TOLERANCE = 1e-4
-SHAPES = [
-    (1, 64, 64, 1), (5, 64, 64, 1), (1, 224, 224, 3), (5, 150, 90, 1), (1, 33, 201, 3),
-    (5, 47, 61, 3), (1, 512, 384, 1), (5, 17, 300, 1),
-]  # fmt: skip
+SHAPES = [(1, 64, 64, 1), (5, 150, 90, 1), (1, 33, 201, 3), (2, 512, 384, 1), (1, 17, 300, 1)]
 
 
-def resampling(extent, longest, size):
-    """Weights of a triangle as wide as the reduction: Pillow's BILINEAR, by plain operations."""
-    count = ops.sum(extent, axis=1, keepdims=True)
-    positions = ops.expand_dims(ops.cumsum(extent, axis=1) - 0.5, 1)
-    scale = longest / size
-    centres = (ops.arange(size, dtype="float32") + 0.5 - size / 2) * scale + count / 2
-    distances = ops.abs(positions - ops.expand_dims(centres, 2))
-    weights = ops.relu(1 - distances / ops.expand_dims(ops.maximum(scale, 1.0), 2))
-    return weights / ops.maximum(ops.sum(weights, axis=2, keepdims=True), 1e-6)
-
-
-def preprocessing(size):
+@pytest.fixture(scope="module")
+def tiny():
+    """Return the least model that can be exported; its answers depend on brightness."""
     pixels = keras.Input((None, None, None), name="pixels")
-    grey = ops.mean(ops.cast(pixels, "float32"), axis=-1)
-    rows, columns = ops.ones_like(grey[:1, :, 0]), ops.ones_like(grey[:1, 0, :])
-    height, width = (ops.sum(extent, 1, keepdims=True) for extent in (rows, columns))
-    longest = ops.maximum(height, width)
-    tall = ops.matmul(resampling(rows, longest, size), grey)
-    across = ops.transpose(resampling(columns, longest, size), (0, 2, 1))
-    return pixels, ops.expand_dims(ops.matmul(tall, across), -1)
-
-
-def convolve(x, filters, stride=1):
-    x = layers.Conv2D(filters, 3, stride, padding="same", use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(epsilon=1e-4)(x))
-
-
-def build_network():
-    """Build every kind of layer that the released model has, in a fraction of its size."""
-    picture = keras.Input((None, None, 1))
-    x = layers.LayerNormalization(axis=[1, 2], center=False, scale=False, epsilon=1.0)(picture)
-    fine = convolve(convolve(x, 8, 2), 12, 2)
-    fine = layers.Add()([fine, convolve(fine, 12)])
-    coarse = convolve(fine, 16, 2)
-    x = layers.UpSampling2D(2, interpolation="nearest")(layers.Conv2D(12, 1)(coarse))
-    x = convolve(layers.Add()([x, fine]), 8)
-    outline = layers.Softmax()(layers.Conv2DTranspose(4, 2, 2)(x))
-    outline = layers.AveragePooling2D(2)(outline)
-    lesion = 1 - outline[..., :1]
-    mean = ops.sum(x * lesion, (1, 2)) / (ops.sum(lesion, (1, 2)) + 0.5)
-    pooled = layers.GlobalAveragePooling2D()(coarse)
-    features = layers.Concatenate()([pooled, mean, layers.GlobalMaxPooling2D()(outline)])
-    features = layers.Dropout(0.2)(features)
-    return keras.Model(picture, layers.Dense(len(CLASS_NAMES))(features), name="network")
+    grey = ops.mean(ops.cast(pixels, "float32") / 255, axis=(1, 2, 3))[:, None]
+    dense = layers.Dense(4, "softmax")
+    model = keras.Model(pixels, dense(grey), name="tiny")
+    dense.set_weights([np.float32([[-4, -1, 2, 4]]), np.float32([2, 0.5, -1, -2])])
+    return model
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Return a model as a user has it, from its file, with the statistics of a trained one."""
-    keras.utils.set_random_seed(0)
-    network = build_network()
-    generator = np.random.default_rng(0)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            gamma, beta, mean, variance = layer.get_weights()
-            layer.set_weights([
-                generator.uniform(0.5, 1.5, gamma.shape), generator.normal(0, 0.3, beta.shape),
-                generator.normal(0, 0.3, mean.shape), generator.uniform(0.5, 2, variance.shape),
-            ])  # fmt: skip
-    pixels, picture = preprocessing(64)
-    logits = keras.Model(pixels, network(picture))
-    answers = np.concatenate([logits.predict_on_batch(pictures(shape)) for shape in SHAPES])
-    kernel, bias = network.layers[-1].get_weights()
-    network.layers[-1].set_weights([kernel, bias - answers.mean(axis=0)])
-    scaled = layers.Rescaling(float(1 / answers.std(axis=0).mean()))(logits.output)
-    path = tmp_path_factory.mktemp("model") / "small.keras"
-    keras.Model(pixels, layers.Softmax()(scaled), name="small").save(path)
-    return keras.models.load_model(path)
-
-
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
+def exported(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    path = folder / "small.onnx"
-    export.export_onnx(model, path)
+    path = folder / "tiny.onnx"
+    export.export_onnx(tiny, path)
     assert list(folder.iterdir()) == [path]
     return path
 
 
-def pictures(shape, seed=0):
+@pytest.fixture(scope="module")
+def drawing(small_network, tmp_path_factory):
+    """Return a LesionNet with maps, and its file."""
+    model = models.with_maps(small_network)
+    path = tmp_path_factory.mktemp("drawing") / "lesion_net_maps.onnx"
+    export.export_onnx(model, path)
+    return model, path
+
+
+def images(shape, seed=0):
     """Return blobs of every brightness on noise, with which the model's answers vary."""
     count, height, width, channels = shape
     generator = np.random.default_rng(seed)
@@ -119,22 +66,28 @@ def difference(one, other):
     return np.abs(one - other).max()
 
 
+def test_the_released_network_answers_and_draws_the_same_from_its_file(drawing, heads):
+    model, path = drawing
+    draw = engines.open_maps(path)
+    slices = np.stack([head.pixels for head in heads])[..., None]
+    for pixels in (slices, np.repeat(slices[:1, ::2], 3, axis=3), slices[1:2, 10:-10]):
+        found, expected = draw(pixels), model.predict_on_batch(pixels)
+        assert set(found) == {"probabilities", "outline", "heat_map", "field_of_view"}
+        for name, values in expected.items():
+            scale = max(1.0, float(np.abs(values).max()))  # a field of view is in pixels
+            assert difference(found[name], np.asarray(values)) <= TOLERANCE * scale
+    assert draw(slices)["probabilities"].std(axis=0).max() > 0.1
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_file_gives_the_probabilities_of_the_keras_model(model, exported, shape):
-    pixels = pictures(shape)
-    expected = np.asarray(model.predict_on_batch(pixels))
+def test_the_file_gives_the_probabilities_of_the_keras_model(tiny, exported, shape):
+    pixels = images(shape)
+    expected = np.asarray(tiny.predict_on_batch(pixels))
     assert difference(engines.predict_onnx(exported, pixels), expected) <= TOLERANCE
 
 
-def test_the_answers_that_are_compared_vary(model):
-    """Files would also agree on a model that says the same of every picture."""
-    answers = np.concatenate([model.predict_on_batch(pictures(shape)) for shape in SHAPES])
-    assert answers.std(axis=0).min() > 0.05
-    assert answers.max() < 0.999
-
-
-def test_many_pictures_are_answered_as_each_alone(exported):
-    pixels = pictures((2 * engines.BATCH_SIZE + 1, 48, 40, 1))
+def test_many_images_are_answered_as_each_alone(exported):
+    pixels = images((2 * engines.BATCH_SIZE + 1, 48, 40, 1))
     engine = engines.open_onnx(exported, threads=1)
     alone = np.concatenate([engine(pixels[n : n + 1]) for n in range(len(pixels))])
     assert difference(engine(pixels), alone) <= TOLERANCE
@@ -146,7 +99,7 @@ def test_many_pictures_are_answered_as_each_alone(exported):
 
 def test_threads_may_share_an_engine(exported):
     engine = engines.open_onnx(exported, threads=1)
-    several = [pictures((2, 40 + 9 * n, 64, 1), seed=n) for n in range(12)]
+    several = [images((2, 40 + 9 * n, 64, 1), seed=n) for n in range(12)]
     expected = [engine(pixels) for pixels in several]
     with ThreadPoolExecutor(4) as pool:
         for one, other in zip(pool.map(engine, several), expected, strict=True):
@@ -154,7 +107,7 @@ def test_threads_may_share_an_engine(exported):
 
 
 def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path):
-    pixels = pictures((2, 90, 70, 1))
+    pixels = images((2, 90, 70, 1))
     np.save(tmp_path / "pixels.npy", pixels)
     program = (
         "import sys, numpy\n"
@@ -183,16 +136,16 @@ def test_an_onnx_file_says_what_it_takes_and_gives(exported):
     assert session.get_modelmeta().custom_metadata_map == {"classes": ",".join(CLASS_NAMES)}
 
 
-def test_a_file_that_answers_otherwise_is_not_put_in_place(model, tmp_path, monkeypatch):
-    path = tmp_path / "small.onnx"
+def test_a_file_that_answers_otherwise_is_not_put_in_place(tiny, tmp_path, monkeypatch):
+    path = tmp_path / "tiny.onnx"
     path.write_text("the older file")
     for wrong in (2e-4, np.nan):
         predict = engines.predict_onnx
         monkeypatch.setattr(
             engines, "predict_onnx", lambda *a, p=predict, w=wrong: p(*a) + np.float32(w)
         )
-        with pytest.raises(export.ExportError, match="differs from the Keras model small"):
-            export.export_onnx(model, path)
+        with pytest.raises(export.ExportError, match="differs from the Keras model tiny"):
+            export.export_onnx(tiny, path)
     assert path.read_text() == "the older file"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -209,28 +162,28 @@ def test_an_operation_that_a_format_lacks_is_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_only_the_four_probabilities_are_exported(model, tmp_path):
-    several = keras.Model(model.inputs, [model.outputs[0], model.layers[-2].output])
-    for other in (several, keras.Model(model.inputs, layers.Dense(5)(model.outputs[0]))):
+def test_only_the_four_probabilities_are_exported(tiny, tmp_path):
+    several = keras.Model(tiny.input, [tiny.output, tiny.layers[-2].output])
+    for other in (several, keras.Model(tiny.input, layers.Dense(5)(tiny.output))):
         with pytest.raises(export.ExportError, match="probabilities of glioma"):
             export.export_onnx(other, tmp_path / "other.onnx")
 
 
-def test_the_name_and_the_backend_are_checked(model, tmp_path, monkeypatch):
+def test_the_name_and_the_backend_are_checked(tiny, tmp_path, monkeypatch):
     with pytest.raises(export.ExportError, match=r"does not end in \.onnx"):
-        export.export_onnx(model, tmp_path / "small.keras")
+        export.export_onnx(tiny, tmp_path / "tiny.keras")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(export.ExportError, match="KERAS_BACKEND=tensorflow"):
-        export.export_onnx(model, tmp_path / "small.onnx")
+        export.export_onnx(tiny, tmp_path / "tiny.onnx")
 
 
-def test_an_absent_package_is_named(model, exported, tmp_path, monkeypatch):
+def test_an_absent_package_is_named(tiny, exported, tmp_path, monkeypatch):
     for module in ("tf2onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(engines.EngineError, match="pip install onnxruntime"):
-        engines.predict_onnx(exported, pictures((1, 64, 64, 1)))
+        engines.predict_onnx(exported, images((1, 64, 64, 1)))
     with pytest.raises(export.ExportError, match="pip install tf2onnx"):
-        export.export_onnx(model, tmp_path / "small.onnx")
+        export.export_onnx(tiny, tmp_path / "tiny.onnx")
 
 
 def test_a_file_that_cannot_be_run_is_named(exported, tmp_path):
@@ -266,6 +219,6 @@ def test_a_file_of_another_model_is_refused(tmp_path):
         np.zeros((1, 64, 64, 2), np.uint8), np.zeros((1, 0, 64, 1), np.uint8),
     ],
 )  # fmt: skip
-def test_pictures_of_another_kind_are_refused(exported, pixels):
+def test_images_of_another_kind_are_refused(exported, pixels):
     with pytest.raises(engines.EngineError, match="give a uint8 array"):
         engines.predict_onnx(exported, pixels)
