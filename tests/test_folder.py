@@ -293,7 +293,7 @@ def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
     assert threading.active_count() == before, kept
 
 
-@pytest.mark.parametrize("name", ["brain_tumor", "seed_cnn_official"])
+@pytest.mark.parametrize("name", ["lesion_net", "seed_cnn_official"])
 def test_the_engines_agree_on_the_released_files(name, tmp_path):
     model = paths.project_root() / "model" / f"{name}.keras"
     present = [

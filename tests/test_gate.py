@@ -13,7 +13,7 @@ from brainlib.data import phantom
 from brainlib.inference import gate
 from brainlib.inference.gate import wrong_inputs
 
-RELEASED = paths.project_root() / "model" / "brain_tumor.gate.npz"
+RELEASED = paths.project_root() / "model" / "lesion_net.gate.npz"
 
 
 FITTED, HELD_OUT = range(26), range(26, 36)
@@ -102,7 +102,7 @@ def test_no_more_is_refused_than_was_asked_for():
 
 
 def test_a_gate_is_read_as_it_was_written_and_is_small(fitted, simulated, tmp_path):
-    file = tmp_path / "brain_tumor.gate.npz"
+    file = tmp_path / "lesion_net.gate.npz"
     gate.write_gate(fitted, file)
     again = gate.read_gate(file)
     described = np.array([gate.describe(one) for one in [*heads(simulated, HELD_OUT)[1], noise()]])
@@ -122,7 +122,7 @@ def test_the_same_pictures_give_the_same_file(tmp_path):
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", "cut", "other"])
 def test_what_is_no_gate_is_named(fitted, tmp_path, content):
-    file = tmp_path / "brain_tumor.gate.npz"
+    file = tmp_path / "lesion_net.gate.npz"
     if content == "other":
         np.savez(file, version="0", mean=np.zeros(3))
     elif content == "cut":
@@ -130,7 +130,7 @@ def test_what_is_no_gate_is_named(fitted, tmp_path, content):
         file.write_bytes(file.read_bytes()[:-3000])
     elif content is not None:
         file.write_bytes(content)
-    with pytest.raises(gate.GateError, match=r"brain_tumor\.gate\.npz"):
+    with pytest.raises(gate.GateError, match=r"lesion_net\.gate\.npz"):
         gate.read_gate(file)
 
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_fitted_or_judged_is_said(fitted, simulated):
 
 
 def test_reading_and_asking_a_gate_loads_nothing_heavy(fitted, tmp_path):
-    file = tmp_path / "brain_tumor.gate.npz"
+    file = tmp_path / "lesion_net.gate.npz"
     gate.write_gate(fitted, file)
     program = (
         "import sys, numpy as np\n"

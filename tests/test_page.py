@@ -313,8 +313,8 @@ def plain_model(tmp_path_factory):
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("model")
     for ending in (".keras", ".onnx", "_maps.onnx"):
-        shutil.copy(paths.resolve(f"model/brain_tumor{ending}"), folder)
-    return folder / "brain_tumor.keras"
+        shutil.copy(paths.resolve(f"model/lesion_net{ending}"), folder)
+    return folder / "lesion_net.keras"
 
 
 @pytest.fixture(scope="module")

@@ -73,13 +73,13 @@ class Page(HTMLParser):
 class Drawn:
     """What explain draws of one image: an outline and a heat map left of the middle, below it."""
 
-    def in_pictures(self):
+    def in_images(self):
         """Give outline and heat map in the frame of the image."""
         rows, columns = np.mgrid[0:90, 0:60] + 0.5
         spot = np.exp(-((rows - 60) ** 2 + (columns - 20) ** 2) / 200).astype(np.float32)
         yield spot, spot
 
-    in_images = in_pictures
+    in_images = in_images
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +228,7 @@ def test_deciding_slices_come_first_and_no_more_than_fit():
 @pytest.mark.parametrize("size", [90, 180, 560])
 def test_overlays_lie_where_the_maps_say_whatever_the_size(size):
     grey = np.full((90, 60), 60, np.uint8)
-    spot = next(Drawn().in_pictures())[0]
+    spot = next(Drawn().in_images())[0]
     for overlay in ({"outline": spot}, {"heat_map": spot}):
         drawn = np.asarray(drawing.draw_slice(grey, **overlay, plane="axial", size=size), int)
         assert drawn.shape == (size, round(size * 60 / 90), 3)

@@ -16,7 +16,7 @@ CLASSES = list(CLASS_NAMES)
 METRICS = {
     "source": "kaggle version 1",
     "synthetic": False,
-    "release": {"brain_tumor": {"sha256": "abc"}},
+    "release": {"lesion_net": {"sha256": "abc"}},
     "by_part": {
         "source figshare": {"accuracy": 0.9, "low": 0.8, "high": 0.95},
         "source sartaj": {"accuracy": 0.7, "low": 0.6, "high": 0.8},
@@ -68,7 +68,7 @@ def fitted(table):
 
 
 def test_rules_come_back_from_their_file_as_they_were(fitted, tmp_path):
-    path = rules.write_rules(fitted, tmp_path / "brain_tumor.rules.json")
+    path = rules.write_rules(fitted, tmp_path / "lesion_net.rules.json")
     assert rules.read_rules(path) == fitted
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -174,8 +174,8 @@ def test_rules_name_their_model_and_their_source(fitted):
 def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):
     (tmp_path / "predictions").mkdir()
     for fold, part in table.groupby("fold"):
-        part.to_csv(tmp_path / f"predictions/brain_tumor_patient{fold}.test.csv", index=False)
-    made = make_rules(tmp_path, "brain_tumor")
+        part.to_csv(tmp_path / f"predictions/lesion_net_patient{fold}.test.csv", index=False)
+    made = make_rules(tmp_path, "lesion_net")
     assert rules.read_rules(tmp_path / rules.RULES_FILE) == made
     with pytest.raises(rules.RulesError, match="no test predictions of other"):
         make_rules(tmp_path, "other")

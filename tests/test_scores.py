@@ -53,7 +53,7 @@ def folder(tmp_path):
 
 
 def test_the_folds_of_a_model_become_one_table_beside_the_other_protocols(folder):
-    tables = evaluation.read_tables(folder, models=("brain_tumor", "seed_cnn"))
+    tables = evaluation.read_tables(folder, models=("lesion_net", "seed_cnn"))
     assert list(tables) == ["seed_cnn", "a_shortcut"]
     for by_protocol in tables.values():
         assert tuple(by_protocol) == splits.PROTOCOLS
@@ -94,7 +94,7 @@ def foreign():
 
 def test_a_table_of_another_framework_is_compared_with_the_published_networks(foreign, tmp_path):
     file = write(foreign, tmp_path, "theirs.test.csv", float_format="%.5f")
-    networks = ("brain_tumor", "seed_cnn")
+    networks = ("lesion_net", "seed_cnn")
     tables = evaluation.read_tables(file, models=networks)
     assert list(tables) == ["theirs", *networks]
     table = tables["theirs"]["patient"]
@@ -109,9 +109,9 @@ def test_a_table_of_another_framework_is_compared_with_the_published_networks(fo
     assert compared.index.tolist() == list(networks)
     assert (compared["low"] < compared["difference"]).all()
     assert (compared["difference"] < compared["high"]).all()
-    published = scores["brain_tumor"]["patient"]["accuracy"]["value"]
+    published = scores["lesion_net"]["patient"]["accuracy"]["value"]
     difference = correct.mean() - published
-    assert compared.loc["brain_tumor", "difference"] == pytest.approx(difference, abs=1e-6)
+    assert compared.loc["lesion_net", "difference"] == pytest.approx(difference, abs=1e-6)
 
 
 def drop_two(table):
@@ -146,7 +146,7 @@ def test_a_table_of_another_framework_that_does_not_fit_is_refused(foreign, tmp_
 
 def test_a_single_table_with_its_own_labels_needs_no_reference(tmp_path):
     file = write(make_table(), tmp_path, "mine.test.csv")
-    tables = evaluation.read_tables(file, models=("brain_tumor",))
+    tables = evaluation.read_tables(file, models=("lesion_net",))
     assert list(tables) == ["mine"]
     pd.testing.assert_series_equal(tables["mine"]["patient"]["label"], make_table()["label"])
 
@@ -176,9 +176,9 @@ def test_look_alikes_and_robustness_are_read_from_beside_the_predictions(folder)
     write(pd.DataFrame({"first": [first], "second": [second]}), folder.parent, "look_alikes.csv")
     assert evaluation.without_look_alikes(table, folder)["path"].tolist() == others
     rows = {"corruption": ["clean", "blur"], "strength 1": [np.nan, 0.8], "mean": [0.9, 0.8]}
-    robustness = pd.DataFrame(rows).assign(model="brain_tumor", images=5, seed=0)
+    robustness = pd.DataFrame(rows).assign(model="lesion_net", images=5, seed=0)
     write(robustness, folder.parent, "robustness.csv")
-    assert evaluation.read_robustness(folder)["brain_tumor"].loc["blur", "strength 1"] == 0.8
+    assert evaluation.read_robustness(folder)["lesion_net"].loc["blur", "strength 1"] == 0.8
 
 
 def test_sections_of_metrics_are_replaced_and_those_of_another_source_go(tmp_path):
