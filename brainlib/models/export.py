@@ -38,8 +38,8 @@ def export_onnx(model: keras.Model, path: Path) -> None:
 
     Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its output
     is `probabilities`, float32 `(batch, 4)`, and for a model with maps `outline`,
-    `heat_map` and `field_of_view` too, as `models.with_maps` gives them. The names of the classes are kept in its metadata under
-    `classes`, with commas between them.
+    `heat_map` and `field_of_view` too, as `models.with_maps` gives them. The names of the classes
+    are kept in its metadata under `classes`, with commas between them.
 
     Parameters
     ----------

@@ -88,7 +88,10 @@ def hide_surroundings(square: keras.KerasTensor) -> keras.KerasTensor:
         As `crop` gives it.
     """
     size = square.shape[1]
-    middle, side = size / 2 * ops.ones_like(square[:, 0, :2]), size * ops.ones_like(square[:, 0, :1])
+    middle, side = (
+        size / 2 * ops.ones_like(square[:, 0, :2]),
+        size * ops.ones_like(square[:, 0, :1]),
+    )
     head = _head_mask(crop(square, middle, side, GRID))
     head = ops.expand_dims(ops.cast(ops.greater(head, 0), "float32"), -1)
     closed = layers.MaxPooling2D(_CLOSING, 1, "same")(head)
@@ -112,7 +115,7 @@ def _tighten(
 
 
 def _head_mask(grid: keras.KerasTensor) -> keras.KerasTensor:
-    """Return how much head there is in each cell of a grid, (n, GRID, GRID), 0 where there is none."""
+    """Return how much head there is in each cell of a grid, (n, GRID, GRID)."""
     x = ops.expand_dims(grid, -1)
     peak = ops.max(layers.AveragePooling2D(3, 1, "same")(x), axis=(1, 2, 3), keepdims=True)
     x = x / ops.maximum(peak, 1e-6)

@@ -314,4 +314,3 @@ def _build_maps(network: keras.Model) -> keras.Model:
         "heat_map": heat_map,
     }
     return keras.Model(square, outputs, name="maps")
-

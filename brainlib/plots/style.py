@@ -18,7 +18,6 @@ NAMES = {
     "official": "official split",
     "deduplicated": "official split without twins",
     "lesion_net": "released network",
-    "lesion_net": "released network",
     "seed_cnn": "starting network",
     "hog_svm": "HOG + SVM",
     "nearest_neighbor": "nearest neighbour",

@@ -17,7 +17,6 @@ from brainlib.training.erasing import erase
 Targets = dict[str, np.ndarray]
 
 
-
 @dataclass(frozen=True)
 class Examples:
     """Images with what is known about each.
@@ -175,9 +174,7 @@ class AugmentedBatches(ShuffledBatches):
         return batch
 
 
-def erased_copies(
-    seen: Examples, seed: int
-) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+def erased_copies(seen: Examples, seed: int) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
     """Return copies of images with the lesion erased, and with healthy tissue erased, by row.
 
     The healthy tissue has the shape and place of the lesion of another image.

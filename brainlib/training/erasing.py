@@ -42,9 +42,7 @@ def erase(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> n
         return None
     radius = np.sqrt(wide.sum() / np.pi)
     kept = 1 - ndimage.gaussian_filter(wide.astype(np.float32), 1.0).clip(0, 1)
-    spread = [
-        _interpolate(part, 1.0 - wide, sigma=max(2.0, radius / 2)) for part in (grey, source)
-    ]
+    spread = [_interpolate(part, 1.0 - wide, sigma=max(2.0, radius / 2)) for part in (grey, source)]
     filled = source + spread[0] - spread[1]
     return (kept * grey + (1 - kept) * filled).clip(0, 255).round().astype(np.uint8)
 

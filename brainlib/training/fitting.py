@@ -156,9 +156,9 @@ def tissue_loss(shares: keras.KerasTensor, logits: keras.KerasTensor) -> keras.K
     """Return how far the drawn tissue is from the outlined one, for each image.
 
     Four times the mean cross-entropy of the places, so that the few places of the tumour count;
-    half the soft Dice loss of tumour against background (Milletari et al., 2016); and a quarter of the
-    cross-entropy of "no tumour" for the strongest evidence outside the outline, because that is
-    healthy tissue of the same scanner.
+    half the soft Dice loss of tumour against background (Milletari et al., 2016); and a
+    quarter of the cross-entropy of "no tumour" for the strongest evidence outside the outline,
+    because that is healthy tissue of the same scanner.
 
     Parameters
     ----------
@@ -275,7 +275,10 @@ def _identity(
 
 
 def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    return [*model.layers, *(inner for part in model.layers for inner in getattr(part, "layers", ()))]
+    return [
+        *model.layers,
+        *(inner for part in model.layers for inner in getattr(part, "layers", ())),
+    ]
 
 
 def _is_damaged(checkpoint: Path) -> bool:
