@@ -79,7 +79,7 @@ def test_a_model_from_its_file_draws_the_same(small_network, images, maps, tmp_p
 
 
 def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, monkeypatch):
-    """Its sum over all places, those against it too, is the calibrated logit minus its bias."""
+    """Its sum, places against it too, is the calibrated logit, less biases and the kinds' mean."""
     network = models.network_of(small_network)
     squares = keras.Model(small_network.input, small_network.get_layer("head").output)(
         np.stack(images[:2])[..., None]
@@ -90,8 +90,9 @@ def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, m
     monkeypatch.setattr(lesion_net.ops, "relu", lambda x: x)
     signed = np.asarray(lesion_net._build_maps(network)(squares)["heat_map"])
     np.testing.assert_allclose(shown, signed.clip(min=0), atol=1e-6)
-    likeliest = kinds.argmax(axis=1)
-    expected = (kinds.max(axis=1) - bias[likeliest]) / lesion_net.KIND_TEMPERATURE
+    centred = (kinds - bias) - (kinds - bias).mean(axis=1, keepdims=True)
+    likeliest = kinds.argmax(axis=1)[:, np.newaxis]
+    expected = np.take_along_axis(centred, likeliest, 1)[:, 0] / lesion_net.KIND_TEMPERATURE
     np.testing.assert_allclose(signed.sum(axis=(1, 2)), expected, atol=1e-4)
     assert np.abs(expected).min() > 0.05 and (signed < 0).any()
 

@@ -28,7 +28,11 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruptions, "robustness", measure)
         patch.setattr(scores, "MARGINS", {"off centre": margins.off_centre})
-        patch.setattr(gating, "measure_gate", lambda run: {"source": run.settings.source})
+        patch.setattr(
+            gating,
+            "measure_gate",
+            lambda run: {"source": run.settings.source, "sha256": "of the gate"},
+        )
         patch.setattr(rules, "make_rules", lambda *given: given)
         yield
 
@@ -37,6 +41,15 @@ def quick():
 def collection(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom") / "small"
     return phantom.write_phantom(folder, patients=40, slices=2, size=64)
+
+
+def tame_network(seed):
+    """Build the released network with small last weights: random large ones amplify rounding."""
+    model = models.build_model(RELEASED, seed)
+    for name in ("tissue", "kinds"):
+        layer = models.network_of(model).get_layer(name)
+        layer.set_weights([0.1 * weight for weight in layer.get_weights()])
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +64,7 @@ def run(collection, tmp_path_factory):
     tested = scores.tested_images(run)
     for fold in FOLDS:
         file = files.fold_file(run.model, fold=fold)
-        models.save_model(models.build_model(RELEASED, fold), file)
+        models.save_model(tame_network(fold), file)
         model = models.load_model(file)
         table = inference.predict_table(model, tested[fold], run.collection.root, fold)
         run.write_table(table, f"model/predictions/{file.stem}.test")
@@ -84,7 +97,9 @@ def test_a_file_that_answers_otherwise_is_refused():
 def test_maps_are_scored_for_every_fold(run, document):
     tables = [explain.read_scores(run.model / "maps" / f"{RELEASED}_patient{k}.csv") for k in FOLDS]
     assert document["maps"]["folds"] == 2
-    assert document["maps"]["dice"]["value"] == pytest.approx(pd.concat(tables)["dice"].mean())
+    assert document["maps"]["dice"]["value"] == pytest.approx(
+        pd.concat(tables)["dice"].mean(), abs=1e-6
+    )
 
 
 def test_robustness_margins_and_sizes_are_measured_of_both_networks(run, document):
@@ -164,7 +179,7 @@ def test_every_published_metric_is_that_of_its_prediction_table():
 def test_a_network_that_was_trained_again_is_released_again(run, document, tmp_path):
     for file in (files.fold_file(run.model), files.list_files(run.model)[RELEASED]):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    models.save_model(models.build_model(RELEASED, 7), files.fold_file(tmp_path))
+    models.save_model(tame_network(7), files.fold_file(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files.export, "export_onnx", lambda model, path: path.write_bytes(b""))
         files.write_files(tmp_path)
