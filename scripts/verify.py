@@ -44,7 +44,7 @@ def verify(source: str = "kaggle", output: str = ".", seed: int = 0) -> list[str
     checked, differing = [], []
     for line, is_same in [
         check_hash(document, folder), *check_metrics(document, folder),
-        *check_probabilities(document, run),
+        *check_probabilities(run),
     ]:  # fmt: skip
         (checked if is_same else differing).append(line)
     if differing:
@@ -71,13 +71,10 @@ def check_metrics(document: dict[str, Any], folder: Any) -> list[tuple[str, bool
     return found
 
 
-def check_probabilities(document: dict[str, Any], run: runs.Run) -> list[tuple[str, bool]]:
+def check_probabilities(run: runs.Run) -> list[tuple[str, bool]]:
     """Classify the test images of the fold again, with Keras and with ONNX Runtime."""
     name = runs.run_name(RELEASED, "patient", FOLD)
     table = evaluation.read_predictions(run.model / "predictions" / f"{name}.test.csv")
-    temperature = document["release"].get("temperature")
-    if temperature:
-        table = evaluation.apply_temperature(table, temperature)
     expected = table[list(CLASS_NAMES)].to_numpy()
     images = read_images(run, table["path"])
     files = list_files(run.model)

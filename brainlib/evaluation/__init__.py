@@ -8,7 +8,7 @@ copies, and counting them as independent makes a result look more certain than i
 # ruff: noqa: F401
 
 from brainlib.evaluation.bootstrap import breakdown, mean_with_interval, metrics_with_intervals
-from brainlib.evaluation.calibration import apply_temperature, reliability, risk_coverage
+from brainlib.evaluation.calibration import reliability, risk_coverage
 from brainlib.evaluation.comparison import compare, compare_with_others
 from brainlib.evaluation.conformal import (
     COVERAGE,

@@ -1,12 +1,11 @@
-"""Calibration: reliability diagrams, risk against coverage, temperature."""
+"""Calibration: reliability diagrams, and risk against coverage."""
 
 import numpy as np
 import pandas as pd
 
 from brainlib.evaluation.bootstrap import mean_with_interval
-from brainlib.evaluation.metrics import CALIBRATION_BINS, MINIMUM_PROBABILITY, equal_mass_bins
+from brainlib.evaluation.metrics import CALIBRATION_BINS, equal_mass_bins
 from brainlib.evaluation.tables import (
-    CLASSES,
     EvaluationError,
     group_codes,
     is_correct,
@@ -73,18 +72,3 @@ def risk_coverage(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {"confidence": -thresholds, "coverage": accepted / len(table), "risk": wrong / accepted}
     )
-
-
-def apply_temperature(table: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """Return the table with probabilities proportional to p ** (1 / temperature).
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"glioma": [0.9], "meningioma": 0.0, "notumor": 0.1, "pituitary": 0.0})
-    >>> apply_temperature(table, 2.0)["glioma"].round(2).item()
-    0.75
-    """
-    powers = np.maximum(probabilities(table), MINIMUM_PROBABILITY) ** (1 / temperature)
-    result = table.copy()
-    result[CLASSES] = powers / powers.sum(axis=1, keepdims=True)
-    return result

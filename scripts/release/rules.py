@@ -37,9 +37,6 @@ def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
         )
     file = folder / "metrics.json"
     metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    # a file released before this version divides its logits by a temperature
-    temperature = metrics.get("release", {}).get("temperature", 1.0)
-    test = evaluation.apply_temperature(test, temperature)
     fitted = rules.fit_rules(test, validation, metrics, explain.read_maps(place, model), fold)
     rules.write_rules(fitted, folder / f"{model}.rules.json")
     return fitted
