@@ -155,7 +155,7 @@ def test_a_second_run_keeps_files_and_what_still_holds(run, document):
 def test_verification_passes_and_a_changed_file_or_table_fails(run, document, tmp_path):
     run.open_collection()
     assert verify.check_hash(document, run.model)[1]
-    assert all(is_same for _, is_same in verify.check_probabilities(document, run))
+    assert all(is_same for _, is_same in verify.check_probabilities(run))
     changed = json.loads(json.dumps(document))
     changed["release"][RELEASED]["sha256"] = "0" * 64
     assert not verify.check_hash(changed, run.model)[1]
@@ -164,7 +164,7 @@ def test_verification_passes_and_a_changed_file_or_table_fails(run, document, tm
     rows = pd.read_csv(table, keep_default_na=False)
     rows[list(CLASS_NAMES)] = rows[list(CLASS_NAMES)].to_numpy()[:, ::-1]
     rows.to_csv(table, index=False)
-    assert not any(is_same for _, is_same in verify.check_probabilities(document, run))
+    assert not any(is_same for _, is_same in verify.check_probabilities(run))
     table.write_bytes(before)
 
 
