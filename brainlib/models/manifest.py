@@ -1,0 +1,102 @@
+"""Release manifests: the SHA-256 of each file that the answers of a released model depend on.
+
+`<model>.release.json` lies beside the model's files and lists them. Where it lies, a file that is
+changed, missing or not listed is refused; files without a manifest, such as a user's own model,
+pass.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from brainlib import paths
+from brainlib.paths import BrainlibError
+
+SUFFIX = ".release.json"
+
+
+class ManifestError(BrainlibError):
+    """A file that is not the released one, or a manifest that cannot be read."""
+
+
+def write_manifest(model: Path, files: Iterable[Path]) -> Path:
+    """Write the manifest of a model, which lists exactly these files.
+
+    Parameters
+    ----------
+    model : Path
+        Any of the model's files, such as `model/lesion_net.keras`.
+    files : iterable of Path
+        They lie beside the model.
+    """
+    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    path = model.with_suffix(SUFFIX)
+    with paths.atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"files": hashes}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def check_file(file: Path, content: bytes) -> None:
+    """Check what was read from a file against the manifest beside it, if there is one.
+
+    Raises
+    ------
+    ManifestError
+        Where the file is not the released one.
+
+    Examples
+    --------
+    >>> check_file(Path("my_own_model.onnx"), b"")  # no manifest beside it
+    """
+    expected = _released_hash(file)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise _not_released(file, "is not the released file" if expected else "is not listed")
+
+
+def read_file(file: Path) -> bytes | None:
+    """Return the checked content of a file, or None where a model without manifest lacks it.
+
+    Raises
+    ------
+    ManifestError
+        Where the file is not the released one, or is missing beside a manifest.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        if _manifest_beside(file):
+            raise _not_released(file, "is missing") from error
+        return None
+    check_file(file, content)
+    return content
+
+
+def _released_hash(file: Path) -> str | None:
+    """Return the hash that the manifest lists: empty for other files, None without a manifest."""
+    manifest = _manifest_beside(file)
+    if manifest is None:
+        return None
+    try:
+        files = json.loads(manifest.read_text("utf-8"))["files"]
+        return str(files.get(file.name, ""))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ManifestError(
+            f"{manifest} cannot be read as a release manifest ({error}): fetch the released files "
+            "again, all of them"
+        ) from error
+
+
+def _manifest_beside(file: Path) -> Path | None:
+    """Return the manifest of the model that a file such as `my.model.gate.npz` belongs to."""
+    parts = file.name.split(".")
+    stems = (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    candidates = (file.with_name(stem + SUFFIX) for stem in stems)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _not_released(file: Path, problem: str) -> ManifestError:
+    return ManifestError(
+        f"{file} {problem}, says {_manifest_beside(file)}: fetch the released files again, all of "
+        "them, or give a model of your own another name"
+    )
