@@ -39,6 +39,7 @@ def fit(
     augmentation: Augmentation | None = None,
     watchers: Iterable[keras.callbacks.Callback] = (),
     workers: int = 1,
+    finds_head: bool = True,
 ) -> pd.DataFrame:
     """Train a model, resuming at the last epoch of an interrupted run of the same kind.
 
@@ -61,6 +62,8 @@ def fit(
         Called beside those that `fit` itself needs.
     workers : int
         Threads that augment.
+    finds_head : bool
+        Whether the model crops to the head, so that training does.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def fit(
     history = checkpoint / "history.csv"
     learner = models.network_of(model) if schedule.outline_weight else _bare(model)
     if schedule.outline_weight:
-        augmenter = Augmenter(augmentation or Augmentation(), learner.input_shape[1])
+        augmenter = Augmenter(augmentation or Augmentation(), learner.input_shape[1], finds_head)
         batches = AugmentedBatches(train, schedule.batch_size, schedule.seed, augmenter, workers)
     else:
         augmenter = None
