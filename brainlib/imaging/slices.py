@@ -41,7 +41,7 @@ class Scan:
     given : Path
         The same, as it was named.
     kind : str
-        `picture`, `dicom`, `nifti`, `archive` or `unreadable`.
+        `image`, `dicom`, `nifti`, `archive` or `unreadable`.
     frames : tuple of Frame
         The files of a DICOM series, in any order; empty for others.
     error : str
@@ -91,6 +91,11 @@ class ScanSlice:
     facts : mapping of str to str
         `description`, `sequence`, `contrast` and `field strength`, as far as the file says; only
         words of imaging are kept of what people typed.
+    affine : float array of shape (4, 4), or None
+        From row, column and 0 of `pixels` to millimetres, nibabel's axes; the third column leads to
+        the next slice. None where the file does not say how it lies.
+    grid : pair of shape and affine, or None
+        Of the voxels of its volume as they are stored.
     """
 
     file: Path
@@ -102,6 +107,8 @@ class ScanSlice:
     modality: str = ""
     total: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
+    affine: np.ndarray | None = None
+    grid: tuple[tuple[int, ...], np.ndarray] | None = None
 
 
 def robust_range(values: np.ndarray) -> tuple[float, float]:

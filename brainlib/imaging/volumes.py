@@ -88,6 +88,11 @@ class Volume:
     modality: str = ""
     facts: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def grid(self) -> tuple[tuple[int, ...], np.ndarray] | None:
+        """Shape and affine of the voxels as stored, None where it is not said how they lie."""
+        return (self.stored.shape, self.affine) if self.located else None
+
     def signal(self, stored: np.ndarray) -> np.ndarray:
         """Return what a part of the volume measured, as float32: colours as luma, no padding."""
         if stored.dtype.names:
@@ -104,12 +109,11 @@ class Volume:
         return signal
 
     def turned(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return a view whose last axis counts displayed slices, and the spacing of its axes."""
+        """Return a view whose last axis counts displayed slices, and its affine."""
         target = nibabel.orientations.axcodes2ornt(tuple(_DISPLAY[plane]))
         change = nibabel.orientations.ornt_transform(_orientation(self.affine), target)
-        spacing = np.empty(3)
-        spacing[change[:, 0].astype(int)] = nibabel.affines.voxel_sizes(self.affine)
-        return nibabel.apply_orientation(self.stored, change), spacing
+        inverse = nibabel.orientations.inv_ornt_aff(change, self.stored.shape)
+        return nibabel.apply_orientation(self.stored, change), self.affine @ inverse
 
 
 def may_be_nifti(file: Path) -> bool:
@@ -176,7 +180,8 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
              for volume, plane in zip(volumes, planes, strict=True)]  # fmt: skip
     modality = volumes[0].modality or ("CT" if is_ct(values) else "")
     for order, (part, number) in enumerate(places):
-        volume, (view, spacing) = volumes[part], views[part]
+        volume, (view, affine) = volumes[part], views[part]
+        spacing = nibabel.affines.voxel_sizes(affine)
         with sharing_memory(view[:, :, 0].size):
             signal = volume.signal(view[:, :, number])
             grey = to_grey(signal, *limits[part])
@@ -184,8 +189,18 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
             grey = square(grey.astype(np.uint8), spacing[0], spacing[1])
         yield replace(
             like, number=order, plane=names[part], pixels=grey, modality=modality,
-            total=len(places), facts=volume.facts,
+            total=len(places), facts=volume.facts, grid=volume.grid,
+            affine=_of_pixels(affine, number, view.shape, grey.shape) if volume.located else None,
         )  # fmt: skip
+
+
+def _of_pixels(
+    affine: np.ndarray, number: int, voxels: tuple[int, ...], pixels: tuple[int, ...]
+) -> np.ndarray:
+    """Return the affine of one slice of a view, resampled to other pixels."""
+    scale = np.array([voxels[0] / pixels[0], voxels[1] / pixels[1], 1.0])
+    start = [*(scale[:2] - 1) / 2, number]  # centres of the first pixel and the first voxel
+    return affine @ nibabel.affines.from_matvec(np.diag(scale), start)
 
 
 def _limits(volume: Volume, values: np.ndarray) -> tuple[float, float]:
