@@ -58,7 +58,7 @@ def resolve(path: Path | str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the folder of decoded pictures and phantoms: `BRAINLIB_CACHE`, or one in the home.
+    """Return the folder of decoded images and phantoms: `BRAINLIB_CACHE`, or one in the home.
 
     Everything in it can be deleted at any time; it is made again when it is needed.
     """

@@ -230,7 +230,7 @@ def score(model: keras.Model, data: Data, draws: bool, views: int = 1) -> pd.Dat
         whether it is `right`; its log loss, `loss`; `type_right` among the tumours of the main
         source, and `dice` of outlined tumours, both NaN elsewhere.
     """
-    images = [imaging.read_picture(data.root / path) for path in data.table["path"]]
+    images = [imaging.read_image(data.root / path) for path in data.table["path"]]
     shown = [images, [image[:, ::-1] for image in images]][:views]
     answers = np.mean([inference.predict_images(model, view) for view in shown], axis=0)
     table = data.table[["path", "group", "label"]].astype(str)

@@ -111,7 +111,7 @@ def _warm(image: Path) -> dict[str, float]:
         return float(np.median(times))
 
     def naive() -> float:
-        times = [_timed(lambda: model.predict(imaging.read_picture(image)[None, ..., None],
+        times = [_timed(lambda: model.predict(imaging.read_image(image)[None, ..., None],
                                               verbose=0)) for _ in range(WARM_ROUNDS)]  # fmt: skip
         return float(np.median(times))
 
@@ -124,7 +124,7 @@ def _cached(run: runs.Run) -> dict[str, float]:
     imaging.load_images(collection, size)
     return _compared(
         lambda: _timed(lambda: imaging.load_images(collection, size)),
-        lambda: _timed(lambda: [imaging.resize(imaging.read_picture(one), size) for one in files]),
+        lambda: _timed(lambda: [imaging.resize(imaging.read_image(one), size) for one in files]),
     )
 
 

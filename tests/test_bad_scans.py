@@ -36,7 +36,7 @@ from pydicom.uid import (
 )
 
 from brainlib import imaging
-from brainlib.imaging import dicom, pictures, scans, volumes
+from brainlib.imaging import dicom, images, scans, volumes
 
 NAME = "Doe^Jane"
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -109,9 +109,9 @@ def rle_bytes(pixels):
     return file.getvalue()
 
 
-def picture_bytes(picture, kind, **options):
+def image_bytes(image, kind, **options):
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -125,15 +125,15 @@ def valid_files():
     slice_ = noise((24, 20), np.uint16, 900)
     volume = nifti_bytes(noise((7, 6, 5), np.int16, 900))
     return {
-        "a.jpg": picture_bytes(grey, "JPEG"),
-        "cmyk.jpg": picture_bytes(grey.convert("CMYK"), "JPEG"),
-        "a.png": picture_bytes(grey, "PNG"),
-        "deep.png": picture_bytes(deep, "PNG"),
-        "palette.png": picture_bytes(grey.quantize(9), "PNG", transparency=1),
-        "a.tif": picture_bytes(grey, "TIFF"),
-        "deep.tif": picture_bytes(deep, "TIFF", compression="tiff_lzw"),
-        "jpeg.tif": picture_bytes(grey.convert("RGB"), "TIFF", compression="jpeg"),
-        "a.bmp": picture_bytes(grey.convert("RGB"), "BMP"),
+        "a.jpg": image_bytes(grey, "JPEG"),
+        "cmyk.jpg": image_bytes(grey.convert("CMYK"), "JPEG"),
+        "a.png": image_bytes(grey, "PNG"),
+        "deep.png": image_bytes(deep, "PNG"),
+        "palette.png": image_bytes(grey.quantize(9), "PNG", transparency=1),
+        "a.tif": image_bytes(grey, "TIFF"),
+        "deep.tif": image_bytes(deep, "TIFF", compression="tiff_lzw"),
+        "jpeg.tif": image_bytes(grey.convert("RGB"), "TIFF", compression="jpeg"),
+        "a.bmp": image_bytes(grey.convert("RGB"), "BMP"),
         "plain.dcm": dicom_bytes(slice_, WindowCenter=400, WindowWidth=900,
                                  ImageOrientationPatient=AXIAL, ImagePositionPatient=[1, 2, 3],
                                  PixelSpacing=[1, 1], InstanceNumber=3),
@@ -142,10 +142,10 @@ def valid_files():
         "frames.dcm": dicom_bytes(noise((3, 9, 8)), NumberOfFrames=3),
         "rle.dcm": rle_bytes(slice_),
         "jpeg.dcm": compressed_bytes(
-            noise((24, 20)), JPEGBaseline8Bit, picture_bytes(grey, "JPEG")
+            noise((24, 20)), JPEGBaseline8Bit, image_bytes(grey, "JPEG")
         ),
         "jpeg2000.dcm": compressed_bytes(
-            noise((24, 20)), JPEG2000Lossless, picture_bytes(grey, "JPEG2000", no_jp2=True)
+            noise((24, 20)), JPEG2000Lossless, image_bytes(grey, "JPEG2000", no_jp2=True)
         ),
         "a.nii": volume,
         "two.nii": nifti_bytes(noise((7, 6, 5), np.float64, 1.5), nibabel.Nifti2Image),
@@ -250,7 +250,7 @@ def test_a_file_cut_short_anywhere_gives_no_slice_that_it_does_not_hold(tmp_path
 @pytest.mark.parametrize("name", ["a.jpg", "a.tif", "a.dcm", "a.nii", "a.nii.gz", "a.ima", "a"])
 def test_an_empty_file_is_said_to_be_empty_or_none(tmp_path, name):
     reason = refused(tmp_path / name, b"")
-    assert "empty" in reason or "no picture, no DICOM and no NIfTI" in reason
+    assert "empty" in reason or "no image, no DICOM and no NIfTI" in reason
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -286,18 +286,18 @@ def png_that_says(width, height):
 
 
 @pytest.mark.parametrize("size", [(1_000_000, 1), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
-def test_a_picture_that_says_it_is_huge_is_refused(tmp_path, size):
+def test_a_image_that_says_it_is_huge_is_refused(tmp_path, size):
     assert "scale it down first" in refused(tmp_path / "bomb.png", png_that_says(*size))
 
 
-def test_a_picture_a_million_pixels_wide_is_refused_though_it_is_sound(tmp_path):
-    wide = picture_bytes(Image.new("L", (1_000_000, 3)), "TIFF")
+def test_a_image_a_million_pixels_wide_is_refused_though_it_is_sound(tmp_path):
+    wide = image_bytes(Image.new("L", (1_000_000, 3)), "TIFF")
     assert "1000000 by 3 pixels" in refused(tmp_path / "wide.tif", wide)
 
 
 def test_a_tiff_of_several_pages_is_not_shown_as_its_first(tmp_path):
     pages = [Image.new("L", (4, 4), grey) for grey in (10, 20, 30)]
-    content = picture_bytes(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    content = image_bytes(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     assert "3 pages" in refused(tmp_path / "pages.tif", content)
 
 
@@ -376,8 +376,8 @@ def test_pixel_data_that_are_shorter_than_the_slice_are_refused(tmp_path):
 @pytest.mark.parametrize("kind", [JPEGBaseline8Bit, JPEG2000Lossless])
 def test_a_compressed_frame_of_another_size_is_not_unpacked(tmp_path, kind):
     huge = {
-        JPEGBaseline8Bit: picture_bytes(Image.new("L", (9000, 9000)), "JPEG"),
-        JPEG2000Lossless: picture_bytes(Image.new("L", (900, 900)), "JPEG2000", no_jp2=True),
+        JPEGBaseline8Bit: image_bytes(Image.new("L", (9000, 9000)), "JPEG"),
+        JPEG2000Lossless: image_bytes(Image.new("L", (900, 900)), "JPEG2000", no_jp2=True),
     }[kind]
     (tmp_path / "a.dcm").write_bytes(compressed_bytes(noise((8, 8)), kind, huge))
     slices, memory = peak(tmp_path)
@@ -439,7 +439,7 @@ def test_voxels_and_pixels_without_any_finite_value_are_refused(tmp_path, value)
     for dtype in (np.float32, np.float64):
         reason = refused(tmp_path / "a.nii", nifti_bytes(np.full((4, 4, 4), value, dtype)))
         assert "no finite value" in reason
-    content = picture_bytes(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF")
+    content = image_bytes(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF")
     assert "not finite" in refused(tmp_path / "a.tif", content)
     plain = np.full((4, 4), value, np.float32)
     content = dicom_bytes(
@@ -706,7 +706,7 @@ KINDS = {
 
 
 def drawn(mode):
-    """Return a picture of a mode, and the greys that it shows."""
+    """Return an image of a mode, and the greys that it shows."""
     if mode == "1":
         grey = np.where(GREY > 100, 255, 0).astype(np.uint8)
         return Image.fromarray(grey).convert("1"), grey
@@ -721,10 +721,10 @@ def drawn(mode):
 @pytest.mark.parametrize(
     ("kind", "mode"), [(kind, mode) for kind, modes in KINDS.items() for mode in modes]
 )
-def test_pictures_of_every_kind_show_the_same_greys(tmp_path, kind, mode):
-    picture, grey = drawn(mode)
+def test_images_of_every_kind_show_the_same_greys(tmp_path, kind, mode):
+    image, grey = drawn(mode)
     options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
-    (tmp_path / "a").write_bytes(picture_bytes(picture, kind, **options))
+    (tmp_path / "a").write_bytes(image_bytes(image, kind, **options))
     (found,) = opened(tmp_path / "a")
     assert sound(found)
     np.testing.assert_allclose(found.pixels, grey, atol=8 if kind == "JPEG" else 1)
@@ -785,7 +785,7 @@ def test_scans_are_what_they_say(tmp_path):
         (tmp_path / name).write_bytes(VALID[name])
     (tmp_path / "bad.dcm").write_bytes(b"")
     listed = imaging.list_scans(tmp_path)
-    assert [scan.kind for scan in listed] == ["nifti", "picture", "unreadable", "dicom"]
+    assert [scan.kind for scan in listed] == ["nifti", "image", "unreadable", "dicom"]
     assert [len(scan.frames) for scan in listed] == [0, 0, 0, 3]
     assert [bool(scan.error) for scan in listed] == [False, False, True, False]
     assert listed[0].series == "a.nii" and listed[0].file == tmp_path / "a.nii"
@@ -811,20 +811,20 @@ def test_an_error_quotes_nothing_from_the_file_and_is_the_same_in_each_run():
 
 
 def test_large_slices_are_decoded_one_after_the_other(tmp_path, monkeypatch):
-    """However many threads read, one large picture is in memory."""
+    """However many threads read, one large image is in memory."""
     monkeypatch.setattr(imaging.errors, "LARGE", 100)
     inside, most = [], []
-    real = pictures._to_grey
+    real = images._to_grey
 
-    def counted(picture):
+    def counted(image):
         inside.append(1)
         most.append(len(inside))
         time.sleep(0.01)
-        grey = real(picture)
+        grey = real(image)
         inside.pop()
         return grey
 
-    monkeypatch.setattr(pictures, "_to_grey", counted)
+    monkeypatch.setattr(images, "_to_grey", counted)
     for number in range(12):
         (tmp_path / f"{number}.png").write_bytes(VALID["a.png"])
     with ThreadPoolExecutor(8) as threads:

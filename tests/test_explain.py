@@ -213,7 +213,7 @@ def test_every_outlined_tumour_has_a_row_of_scores(small_network, collection, sc
     tumors = table[(table["label"] != "notumor") & (table["outline"] != "")]
     assert list(scored.columns) == list(explain.COLUMNS)
     assert scored["path"].tolist() == tumors["path"].tolist() and (scored["fold"] == 3).all()
-    image = imaging.read_picture(collection.root / scored["path"].iloc[-1])
+    image = imaging.read_image(collection.root / scored["path"].iloc[-1])
     answer = np.asarray(small_network.predict_on_batch(image[None, ..., None]))[0]
     assert scored["answer"].iloc[-1] == CLASS_NAMES[answer.argmax()]
     assert scored["dice"].between(0, 1).all() and scored["heat_peak_inside"].dtype == bool

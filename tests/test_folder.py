@@ -55,7 +55,7 @@ def grey_of(number):
 
 
 def draw(place, count, size=(8, 8)):
-    """Write pictures whose names say their order, one of each class after the other."""
+    """Write images whose names say their order, one of each class after the other."""
     place.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         Image.new("L", size, grey_of(number)).save(place / f"{number:05d}.png")
@@ -121,9 +121,9 @@ def test_each_slice_of_a_mixed_folder_is_one_row_in_order(task, tmp_path):
     bad = table["error"] != ""
     assert table.loc[bad, "series"].tolist() == ["00004.png", "00020.nii"]
     assert (table.loc[bad, "class"] == "").all() and table.loc[bad, CLASSES].isna().all().all()
-    pictures = table[~bad & table["path"].str.endswith(".png")]
-    numbers = pictures["path"].map(lambda path: int(Path(path).stem))
-    assert pictures["class"].tolist() == [CLASSES[number % 4] for number in numbers]
+    images = table[~bad & table["path"].str.endswith(".png")]
+    numbers = images["path"].map(lambda path: int(Path(path).stem))
+    assert images["class"].tolist() == [CLASSES[number % 4] for number in numbers]
     assert studies["slices"].sum() == len(table) and len(studies) == len(table) - 3
     assert list((tmp_path / "out").iterdir()).__len__() == 2
 
@@ -263,7 +263,7 @@ def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_
     assert "holds no slice" in table.loc["00005.png", "error"]
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(task, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_number_of_images(task, tmp_path, monkeypatch):
     """Pixels and tables of what is done are let go; the list of scans alone grows."""
     monkeypatch.setattr(folder, "_cores", lambda: 2)
     alive, most, lock = Counter(), Counter(), threading.Lock()

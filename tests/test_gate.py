@@ -33,8 +33,8 @@ def heads(simulated, patients):
 
 @pytest.fixture(scope="module")
 def fitted(simulated):
-    groups, pictures = heads(simulated, FITTED)
-    return gate.fit_gate(pictures, groups, quantile=0.97)
+    groups, images = heads(simulated, FITTED)
+    return gate.fit_gate(images, groups, quantile=0.97)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def noise(size=224):
 
 
 def test_heads_of_other_patients_pass(fitted, simulated):
-    _, pictures = heads(simulated, HELD_OUT)
-    refused = [gate.refuse(fitted, one) for one in pictures]
+    _, images = heads(simulated, HELD_OUT)
+    refused = [gate.refuse(fitted, one) for one in images]
     assert np.mean([reason != "" for reason in refused]) <= 0.15, refused
 
 
@@ -62,28 +62,28 @@ def test_what_is_no_head_is_refused_though_nothing_like_it_was_fitted_on(fitted,
 
 @pytest.mark.parametrize("level", [0, 7, 255])
 def test_a_blank_slice_is_refused_as_blank(fitted, level):
-    picture = np.full((224, 224), level, np.uint8)
-    picture[3, 5] = 99  # a dead pixel is no content
-    assert gate.refuse(fitted, picture) == "it is blank"
+    image = np.full((224, 224), level, np.uint8)
+    image[3, 5] = 99  # a dead pixel is no content
+    assert gate.refuse(fitted, image) == "it is blank"
 
 
-def test_tiny_pictures_and_strips_are_refused_with_their_size(fitted):
+def test_tiny_images_and_strips_are_refused_with_their_size(fitted):
     assert "24 by 30 pixels" in gate.refuse(fitted, noise()[:30, :24])
     assert "224 by 40 pixels" in gate.refuse(fitted, noise()[:40])
 
 
 def test_a_kind_that_was_fitted_on_is_named(simulated, photograph):
-    groups, pictures = heads(simulated, FITTED)
-    inverted = [255 - one for one in pictures]
-    one = gate.fit_gate(pictures, groups, {"it is inverted": inverted}, quantile=0.97)
-    reasons = [gate.refuse(one, 255 - picture) for picture in heads(simulated, HELD_OUT)[1]]
+    groups, images = heads(simulated, FITTED)
+    inverted = [255 - one for one in images]
+    one = gate.fit_gate(images, groups, {"it is inverted": inverted}, quantile=0.97)
+    reasons = [gate.refuse(one, 255 - image) for image in heads(simulated, HELD_OUT)[1]]
     assert np.mean(np.array(reasons) == "it is inverted") > 0.8
     assert gate.refuse(one, photograph) != ""
 
 
 def test_mirror_images_are_judged_alike(simulated):
-    for picture in [*heads(simulated, HELD_OUT)[1], noise()]:
-        described = gate.describe(picture), gate.describe(picture[:, ::-1])
+    for image in [*heads(simulated, HELD_OUT)[1], noise()]:
+        described = gate.describe(image), gate.describe(image[:, ::-1])
         np.testing.assert_allclose(*described, atol=0.02)
 
 
@@ -112,7 +112,7 @@ def test_a_gate_is_read_as_it_was_written_and_is_small(fitted, simulated, tmp_pa
         assert all(stored[name].dtype != object for name in stored.files)
 
 
-def test_the_same_pictures_give_the_same_file(tmp_path):
+def test_the_same_images_give_the_same_file(tmp_path):
     described = np.random.default_rng(1).normal(size=(200, 30)).astype(np.float32)
     files = [tmp_path / name for name in ("one.npz", "two.npz")]
     for file in files:
@@ -157,11 +157,11 @@ def test_reading_and_asking_a_gate_loads_nothing_heavy(fitted, tmp_path):
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_picture_is_judged_in_milliseconds(fitted, simulated):
-    picture = np.asarray(Image.fromarray(heads(simulated, [0])[1][0]).resize((512, 512)))
+def test_a_image_is_judged_in_milliseconds(fitted, simulated):
+    image = np.asarray(Image.fromarray(heads(simulated, [0])[1][0]).resize((512, 512)))
     started = time.process_time()
     for _ in range(50):
-        gate.refuse(fitted, picture)
+        gate.refuse(fitted, image)
     assert (time.process_time() - started) / 50 < 0.01  # about 2 ms where nothing else runs
 
 

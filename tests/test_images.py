@@ -1,4 +1,4 @@
-"""Pictures: grey 8-bit pixels from any file, decoded once, and nothing left out unsaid."""
+"""Images: grey 8-bit pixels from any file, decoded once, and nothing left out unsaid."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +30,8 @@ def folder(original, tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """List the files that are decoded from now on."""
-    read, found = imaging.read_picture, []
-    monkeypatch.setattr(
-        imaging.pictures, "read_picture", lambda file: found.append(file) or read(file)
-    )
+    read, found = imaging.read_image, []
+    monkeypatch.setattr(imaging.images, "read_image", lambda file: found.append(file) or read(file))
     return found
 
 
@@ -45,9 +43,9 @@ def cache_files(folder):
     return sorted((folder.parent / "cache").rglob("*"))
 
 
-def read_saved(picture, folder, name="picture.png", **options):
-    picture.save(folder / name, **options)
-    return imaging.read_picture(folder / name)
+def read_saved(image, folder, name="image.png", **options):
+    image.save(folder / name, **options)
+    return imaging.read_image(folder / name)
 
 
 def gradient(low, high, dtype, shape=(16, 16)):
@@ -55,8 +53,8 @@ def gradient(low, high, dtype, shape=(16, 16)):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
-@pytest.mark.parametrize("name", ["picture.jpg", "picture.bmp", "picture"])
-def test_a_picture_is_recognised_by_its_content(tmp_path, kind, name):
+@pytest.mark.parametrize("name", ["image.jpg", "image.bmp", "image"])
+def test_a_image_is_recognised_by_its_content(tmp_path, kind, name):
     grey = gradient(0, 255, np.uint8)
     found = read_saved(Image.fromarray(grey), tmp_path, name, format=kind)
     assert found.dtype == np.uint8 and found.shape == grey.shape
@@ -70,7 +68,7 @@ def test_the_odd_files_of_the_phantom_are_read_and_counted(folder):
     assert set(odd["mode"]) == {"RGBA", "P"} and (odd["ending"] == ".jpg").all()
     assert formats["files"].sum() == len(collection.table)
     for path in collection.table["path"]:
-        pixels = imaging.read_picture(folder / path)
+        pixels = imaging.read_image(folder / path)
         assert pixels.shape == (64, 64) and pixels.std() > 10
 
 
@@ -88,13 +86,13 @@ def test_what_is_transparent_is_black(tmp_path):
 
 
 def test_a_palette_is_looked_up_with_its_transparent_colour(tmp_path):
-    picture = Image.fromarray(np.repeat(np.array([[0, 1, 2]], np.uint8), 2, axis=0), "P")
-    picture.putpalette([200, 200, 200, 50, 50, 50, 90, 90, 90])
-    assert read_saved(picture, tmp_path)[0].tolist() == [200, 50, 90]
-    assert read_saved(picture, tmp_path, transparency=2)[0].tolist() == [200, 50, 0]
+    image = Image.fromarray(np.repeat(np.array([[0, 1, 2]], np.uint8), 2, axis=0), "P")
+    image.putpalette([200, 200, 200, 50, 50, 50, 90, 90, 90])
+    assert read_saved(image, tmp_path)[0].tolist() == [200, 50, 90]
+    assert read_saved(image, tmp_path, transparency=2)[0].tolist() == [200, 50, 0]
 
 
-def test_grey_as_rgb_is_the_same_picture(tmp_path):
+def test_grey_as_rgb_is_the_same_image(tmp_path):
     grey = gradient(0, 255, np.uint8)
     np.testing.assert_array_equal(
         read_saved(Image.fromarray(grey).convert("RGB"), tmp_path),
@@ -105,11 +103,11 @@ def test_grey_as_rgb_is_the_same_picture(tmp_path):
 @pytest.mark.parametrize(
     ("values", "name"),
     [
-        (gradient(0, 65535, np.uint16), "picture.png"),
-        (gradient(100, 4000, np.uint16), "picture.tif"),
-        (gradient(-1000, 3000, np.int32), "picture.tif"),
-        (gradient(-2.5, 900.0, np.float32), "picture.tif"),
-        (gradient(0.0, 1.0, np.float32), "picture.tif"),
+        (gradient(0, 65535, np.uint16), "image.png"),
+        (gradient(100, 4000, np.uint16), "image.tif"),
+        (gradient(-1000, 3000, np.int32), "image.tif"),
+        (gradient(-2.5, 900.0, np.float32), "image.tif"),
+        (gradient(0.0, 1.0, np.float32), "image.tif"),
     ],
 )
 def test_greys_of_more_than_8_bits_keep_their_contrast(tmp_path, values, name):
@@ -133,7 +131,7 @@ def test_the_orientation_that_a_camera_noted_is_applied(tmp_path):
 def test_an_upload_is_read_as_a_file_is(original):
     file = next((original / "Training" / "glioma").iterdir())
     with file.open("rb") as upload:
-        np.testing.assert_array_equal(imaging.read_picture(upload), imaging.read_picture(file))
+        np.testing.assert_array_equal(imaging.read_image(upload), imaging.read_image(file))
 
 
 def test_resizing_is_antialiased():
@@ -146,8 +144,8 @@ def cut_short(file):
     file.write_bytes(file.read_bytes()[:400])
 
 
-def no_picture(file):
-    file.write_text("not a picture", encoding="utf-8")
+def no_image(file):
+    file.write_text("not an image", encoding="utf-8")
 
 
 def absent(file):
@@ -159,28 +157,28 @@ def a_folder(file):
     file.mkdir()
 
 
-@pytest.mark.parametrize("spoil", [cut_short, no_picture, absent, a_folder])
-def test_a_picture_that_cannot_be_read_is_named(folder, spoil):
+@pytest.mark.parametrize("spoil", [cut_short, no_image, absent, a_folder])
+def test_a_image_that_cannot_be_read_is_named(folder, spoil):
     file = next((folder / "Testing" / "glioma").iterdir())
     spoil(file)
-    with pytest.raises(imaging.ImageError, match="cannot be read as a picture") as refused:
-        imaging.read_picture(file)
+    with pytest.raises(imaging.ImageError, match="cannot be read as an image") as refused:
+        imaging.read_image(file)
     assert str(refused.value).count(str(file)) == 1
 
 
-def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(imaging.pictures, "MAX_PICTURE_PIXELS", 99)
+def test_a_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(imaging.images, "MAX_IMAGE_PIXELS", 99)
     Image.new("L", (10, 10)).save(tmp_path / "large.png")
     with pytest.raises(imaging.ImageError, match=r"large\.png .* 10 by 10 pixels.*scale it down"):
-        imaging.read_picture(tmp_path / "large.png")
+        imaging.read_image(tmp_path / "large.png")
 
 
-def test_row_i_shows_picture_i(folder):
+def test_row_i_shows_image_i(folder):
     loaded = load(folder)
     assert loaded.pixels.dtype == np.uint8 and not loaded.unreadable
     assert loaded.pixels.shape == (len(loaded.table), SIZE, SIZE, 1)
     for path, pixels in zip(loaded.table["path"], loaded.pixels, strict=True):
-        expected = imaging.resize(imaging.read_picture(folder / path), SIZE)
+        expected = imaging.resize(imaging.read_image(folder / path), SIZE)
         np.testing.assert_array_equal(pixels[..., 0], expected)
 
 
@@ -195,7 +193,7 @@ def test_a_second_load_decodes_nothing(folder, decoded):
     assert other.pixels.shape[1] == SIZE // 2
 
 
-def test_a_changed_picture_is_noticed(folder, decoded):
+def test_a_changed_image_is_noticed(folder, decoded):
     table = load(folder).table
     file = folder / table["path"].iloc[3]
     content = bytearray(file.read_bytes())
@@ -204,7 +202,7 @@ def test_a_changed_picture_is_noticed(folder, decoded):
     decoded.clear()
     file.write_bytes(content)
     load(folder)
-    assert not decoded  # the old pictures are still in the cache
+    assert not decoded  # the old images are still in the cache
 
 
 def truncate(content):
@@ -261,7 +259,7 @@ def test_two_loads_at_once_give_the_same(folder):
 
 @pytest.fixture
 def many(tmp_path, monkeypatch):
-    """Draw a hundred pictures, each of a grey of its own."""
+    """Draw a hundred images, each of a grey of its own."""
     monkeypatch.setenv("BRAINLIB_CACHE", str(tmp_path / "cache"))
     for number in range(100):
         file = tmp_path / "many" / CLASS_NAMES[number % 4] / f"{number:03d}.png"
@@ -271,7 +269,7 @@ def many(tmp_path, monkeypatch):
 
 
 def test_one_unreadable_in_a_hundred_is_left_out_and_named(many, caplog):
-    no_picture(many / "glioma" / "004.png")
+    no_image(many / "glioma" / "004.png")
     for _ in range(2):  # the second time from the cache
         loaded = load(many)
         assert list(loaded.unreadable) == ["glioma/004.png"]
@@ -283,19 +281,19 @@ def test_one_unreadable_in_a_hundred_is_left_out_and_named(many, caplog):
 
 
 def test_two_unreadable_in_a_hundred_are_too_many(many):
-    no_picture(many / "glioma" / "004.png")
+    no_image(many / "glioma" / "004.png")
     (many / "notumor" / "002.png").write_bytes(b"\x89PNG")
-    with pytest.raises(imaging.ImageError, match=r"2 of 100 pictures .* more than 1%") as refused:
+    with pytest.raises(imaging.ImageError, match=r"2 of 100 images .* more than 1%") as refused:
         load(many)
     assert "The first is glioma/004.png" in str(refused.value)
 
 
 def test_samples_and_histograms_are_of_their_class(many):
     loaded = load(many)
-    samples = imaging.sample_pictures(loaded, 3, seed=1)
+    samples = imaging.sample_images(loaded, 3, seed=1)
     for number, label in enumerate(CLASS_NAMES):
         assert len(samples[label]) == 3
-        assert all(int(picture[0, 0]) % 4 == number for picture in samples[label])
+        assert all(int(image[0, 0]) % 4 == number for image in samples[label])
     histograms = imaging.grey_histograms(loaded, bins=256)
     np.testing.assert_allclose(histograms.sum(), 1)
     assert histograms["glioma"].iloc[[100, 104]].tolist() == [0.04] * 2

@@ -96,7 +96,7 @@ def test_evaluate_draws_its_figures(demo):
         assert (demo / "figures" / f"{name}.png").stat().st_size > 10_000
 
 
-def test_infer_writes_a_row_for_each_picture(demo):
+def test_infer_writes_a_row_for_each_image(demo):
     table = pd.read_csv(demo / "predictions.csv", keep_default_na=False)
     assert list(table.columns) == list(inference.COLUMNS)
     assert len(table) == 12 and set(table["class"]) <= set(CLASS_NAMES)

@@ -34,7 +34,7 @@ PATIENT = "Doe^Jane"
 
 
 def brightness(pixels):
-    """Stand in for a network: the brighter a picture, the surer it is of a glioma."""
+    """Stand in for a network: the brighter an image, the surer it is of a glioma."""
     bright = pixels.mean(axis=(1, 2, 3)) / 255
     rest = (1 - bright) / 3
     return np.stack([bright, rest, rest, rest], axis=1).astype(np.float32)
@@ -379,13 +379,13 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
     assert not browser.find_elements("css selector", "pre, table")  # no other cell of the notebook
     let_uploads_be_typed(browser)
 
-    choose(browser, files["picture"])
-    assert headline(browser, "slice.png").startswith(expected_title(plain_model, files["picture"]))
+    choose(browser, files["image"])
+    assert headline(browser, "slice.png").startswith(expected_title(plain_model, files["image"]))
     choose(browser, *files["series"])
     wait_for(browser, lambda: len(browser.find_elements("css selector", ".brainlib-ribbon i")) == 4)
-    before = picture_of(browser)
+    before = image_of(browser)
     browser.find_element("css selector", ".noUi-handle").send_keys("\ue014")  # arrow to the right
-    wait_for(browser, lambda: picture_of(browser) != before)
+    wait_for(browser, lambda: image_of(browser) != before)
     choose(browser, files["volume"])
     wait_for(browser, lambda: "volume.nii.gz" in shown_name(browser))
     choose(browser, files["damaged"])
@@ -410,7 +410,7 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
 
 
 def write_scans(folder):
-    """Write a picture, a series, a zip of it, a volume and a damaged file; return their paths."""
+    """Write an image, a series, a zip of it, a volume and a damaged file; return their paths."""
     template = load_mni152_template(resolution=4)
     volume = np.asarray(template.dataobj)
     slices = [(volume[:, :, k].T[::-1] / volume.max() * 255).astype(np.uint8)
@@ -418,12 +418,12 @@ def write_scans(folder):
     series = {folder / name: content for name, content in dicom_series(slices).items()}
     for file, content in series.items():
         file.write_bytes(content)
-    found = {"picture": folder / "slice.png", "series": list(series),
+    found = {"image": folder / "slice.png", "series": list(series),
              "archive": folder / "series.zip", "volume": folder / "volume.nii.gz",
              "damaged": folder / "damaged.png"}  # fmt: skip
-    Image.fromarray(slices[1]).save(found["picture"])
+    Image.fromarray(slices[1]).save(found["image"])
     found["archive"].write_bytes(archive({file.name: one for file, one in series.items()}))
-    found["damaged"].write_bytes(found["picture"].read_bytes()[:300])
+    found["damaged"].write_bytes(found["image"].read_bytes()[:300])
     nibabel.save(template, found["volume"])
     return found
 
@@ -473,7 +473,7 @@ def shown_name(browser):
     return names[0].text if names else ""
 
 
-def picture_of(browser):
+def image_of(browser):
     return browser.find_element("css selector", ".brainlib-picture").get_attribute("src")
 
 

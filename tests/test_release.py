@@ -130,7 +130,7 @@ def test_sides_make_a_square_a_16_to_9_image():
 
 
 def test_another_scanner_is_counted(run, document, collection):
-    images = [imaging.read_picture(file)
+    images = [imaging.read_image(file)
               for file in sorted((collection / "Testing" / "notumor").iterdir())]  # fmt: skip
     network = models.load_model(files.list_files(run.model)[RELEASED])
     answers = inference.predict_images(network, images)

@@ -423,7 +423,7 @@ def test_what_shows_no_slice_is_skipped_with_its_reason(tmp_path):
                 SOPClassUID="1.2.840.10008.1.3.10")  # fmt: skip
     localizer, report, directory = opened(tmp_path)
     assert "a.dcm: skipped: it is a localizer" in localizer.error
-    assert "skipped: it holds no picture (Basic Text SR" in report.error
+    assert "skipped: it holds no image (Basic Text SR" in report.error
     assert "DICOMDIR" in directory.error
 
 
@@ -552,7 +552,7 @@ def test_a_folder_without_scans_is_refused_at_once(tmp_path, content):
 def test_a_file_that_is_no_scan_has_its_reason(tmp_path):
     (tmp_path / "notes.txt").write_text("not a scan", encoding="utf-8")
     (found,) = opened(tmp_path / "notes.txt")
-    assert "no picture, no DICOM and no NIfTI" in found.error
+    assert "no image, no DICOM and no NIfTI" in found.error
 
 
 def peak_memory(folder):

@@ -55,7 +55,7 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
         raise ExplainError("the table has no column outline: take that of `open_collection`")
     shown = table[(table["label"] != "notumor") & (table["outline"] != "")].reset_index(drop=True)
     progress = tqdm(shown["path"], "maps", delay=2, leave=False)
-    maps = draw_maps(model, (imaging.read_picture(root / path) for path in progress))
+    maps = draw_maps(model, (imaging.read_image(root / path) for path in progress))
     answers = np.take(CLASS_NAMES, maps.probabilities.argmax(axis=1))
     scores = [
         score_map(outline, heat_map, read_outline(shown.iloc[row], *outline.shape))

@@ -454,7 +454,7 @@ def _require_image(header: Dataset, frames: int) -> None:
         raise ImageError("skipped: it is a DICOMDIR, a list of other files")
     if not header.get("Rows") or not header.get("Columns"):
         raise ImageError(
-            f"skipped: it holds no picture ({name})"
+            f"skipped: it holds no image ({name})"
             if name and "Image Storage" not in name
             else "it is no DICOM image, or cut short; copy it again from where it came"
         )

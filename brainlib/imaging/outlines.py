@@ -11,14 +11,14 @@ _FINER = 4  # a mask is drawn this much larger and averaged, so that its border 
 
 
 def draw_outlines(table: pd.DataFrame, root: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the outlined tumour of each picture of an image table.
+    """Draw the outlined tumour of each image of an image table.
 
     Parameters
     ----------
     table : DataFrame
-        An image table of n pictures, with `outline` and `outline_frame`.
+        An image table of n images, with `outline` and `outline_frame`.
     root : Path
-        The folder that its paths are relative to; only the headers of pictures whose outline is in
+        The folder that its paths are relative to; only the headers of images whose outline is in
         their own pixels are read.
     size : int
         Height and width of the masks, pixels.
@@ -33,9 +33,9 @@ def draw_outlines(table: pd.DataFrame, root: Path, size: int) -> tuple[np.ndarra
     masks = np.zeros((len(table), size, size), np.uint8)
     outlined = np.flatnonzero(table["outline"] != "")
     for row in outlined:
-        picture = table.iloc[row]
-        width, height = _frame(picture, root)
-        points = np.array(json.loads(picture["outline"])) * size / (width, height)
+        image = table.iloc[row]
+        width, height = _frame(image, root)
+        points = np.array(json.loads(image["outline"])) * size / (width, height)
         masks[row] = draw_polygon(points, size)
     known = (table["label"] == "notumor").to_numpy(copy=True)
     known[outlined] = True
@@ -50,8 +50,8 @@ def draw_polygon(points: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(canvas.reduce(_FINER))
 
 
-def _frame(picture: pd.Series, root: Path) -> tuple[int, int]:
-    if picture["outline_frame"] not in ("", None):
-        return (int(picture["outline_frame"]),) * 2
-    with Image.open(root / picture["path"]) as header:
+def _frame(image: pd.Series, root: Path) -> tuple[int, int]:
+    if image["outline_frame"] not in ("", None):
+        return (int(image["outline_frame"]),) * 2
+    with Image.open(root / image["path"]) as header:
         return header.size

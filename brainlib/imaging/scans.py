@@ -12,13 +12,13 @@ from pathlib import Path
 from brainlib import paths
 from brainlib.data.datasets import IMAGE_SUFFIXES
 from brainlib.imaging.errors import ImageError, one_line, quietly
-from brainlib.imaging.pictures import read_picture
+from brainlib.imaging.images import read_image
 from brainlib.imaging.slices import PLANES, Scan, ScanSlice
 
 SCAN_SUFFIXES = {
     ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".dcm.gz": "dicom", ".nii": "nifti",
     ".nii.gz": "nifti", ".hdr": "nifti", ".mgz": "nifti", ".mgh": "nifti", ".zip": "archive",
-    **dict.fromkeys((*IMAGE_SUFFIXES, ".webp"), "picture"),
+    **dict.fromkeys((*IMAGE_SUFFIXES, ".webp"), "image"),
 }  # fmt: skip
 """What a file claims to be by its name; what it is, its content says."""
 
@@ -101,13 +101,13 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, too long a name
         raise ImageError(f"{one_line(str(path))} is no path ({type(error).__name__})") from error
     if not there:
-        raise ImageError(f"there is nothing at {path}; name a picture, DICOM, NIfTI or folder")
+        raise ImageError(f"there is nothing at {path}; name an image, DICOM, NIfTI or folder")
     if root.name.upper() == "DICOMDIR" and root.is_file():
         root, given = root.parent, given.parent
     kinds = _recognised(root)
     if not kinds:
         raise ImageError(
-            f"the folder {path} holds nothing that could be a scan: no picture, no DICOM and no "
+            f"the folder {path} holds nothing that could be a scan: no image, no DICOM and no "
             "NIfTI, whatever its name; choose another folder"
         )
     return list(_units(kinds, root, given))
@@ -152,7 +152,7 @@ def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
         name = below.as_posix() if below.name else file.name
         # a name that is not UTF-8 could not be stored in a table
         named = Scan(given / below, name.encode("utf-8", "backslashreplace").decode(), root, given)
-        if kind in ("picture", "nifti", "archive"):
+        if kind in ("image", "nifti", "archive"):
             yield dataclasses.replace(named, kind=kind)
         elif file in errors or kind != "dicom":
             yield dataclasses.replace(named, error=errors.get(file, kind))
@@ -164,7 +164,7 @@ def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
 
 
 def _read_image(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
-    yield ScanSlice(file, scan.series, pixels=read_picture(file), total=1)
+    yield ScanSlice(file, scan.series, pixels=read_image(file), total=1)
 
 
 def _read_volume(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
@@ -197,7 +197,7 @@ def _unreadable(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
 
 
 _READERS: dict[str, Callable[[Scan, Path, str], Iterator[ScanSlice]]] = {
-    "picture": _read_image, "nifti": _read_volume, "dicom": _read_series,
+    "image": _read_image, "nifti": _read_volume, "dicom": _read_series,
     "archive": _read_archive, "unreadable": _unreadable,
 }  # fmt: skip
 
@@ -218,7 +218,7 @@ def _safely(slices: Iterator[ScanSlice], file: Path, scan: Scan) -> Iterator[Sca
 def _recognised(root: Path) -> dict[Path, str]:
     """Return what each file is: a kind of scan, or why it cannot be read."""
     if not root.is_dir():
-        return {root: _kind(root) or "it is no picture, no DICOM and no NIfTI; name another file"}
+        return {root: _kind(root) or "it is no image, no DICOM and no NIfTI; name another file"}
     failures: dict[Path, str] = {}
     kinds = {file: _kind(file) for file in _list_files(root, failures)}
     kinds = {file: kind for file, kind in kinds.items() if kind}
@@ -272,7 +272,7 @@ def _kind(file: Path) -> str:
     if head[128:132] == b"DICM" or _starts_without_preamble(head):
         return "dicom"
     if head.startswith(_IMAGE_STARTS) or head[8:12] == b"WEBP" or _is_bmp(head):
-        return "picture"
+        return "image"
     if not head and claimed:
         return "it is empty; copy it again from where it came"
     if _is_nifti(file):
@@ -283,7 +283,7 @@ def _kind(file: Path) -> str:
     if other:
         return f"it is a {other} file, which is not read; convert it to NIfTI, DICOM or PNG first"
     if not claimed and _may_be_damaged(file, head):
-        return "it is no picture, no DICOM and no NIfTI, or damaged; copy it again or remove it"
+        return "it is no image, no DICOM and no NIfTI, or damaged; copy it again or remove it"
     return claimed
 
 

@@ -154,7 +154,7 @@ def predict_table(model: "keras.Model", table: pd.DataFrame, root: Path, fold: i
         `source`, `plane` and `twin_in_training` for breakdowns.
     """
     progress = tqdm(table["path"], "predicting", delay=2)
-    probabilities = predict_images(model, (imaging.read_picture(root / path) for path in progress))
+    probabilities = predict_images(model, (imaging.read_image(root / path) for path in progress))
     predictions = table[["path", "patient", "group", "label"]].assign(fold=fold)
     predictions[list(CLASS_NAMES)] = probabilities.astype(float)
     extras = table[["source", "plane", "twin_in_training"]]

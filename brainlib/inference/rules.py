@@ -21,7 +21,7 @@ from brainlib.paths import BrainlibError
 
 RULES_FILE = "lesion_net.rules.json"
 BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-LEAST_PICTURES, LEAST_GROUPS = 30, 10
+LEAST_IMAGES, LEAST_GROUPS = 30, 10
 """Fewer than that make no bin of their own: it is joined with the one below."""
 
 _SECTIONS = {"conformal": dict, "study": dict, "reliability": list, "limits": dict}
@@ -157,13 +157,13 @@ def measure_reliability(table: pd.DataFrame, resamples: int = 1000) -> list[dict
     Parameters
     ----------
     table : DataFrame
-        A prediction table of held-out pictures.
+        A prediction table of held-out images.
     resamples : int
 
     Returns
     -------
     list of dict
-        See `fit_rules`. Bins of fewer than 30 pictures or 10 groups are joined with the next
+        See `fit_rules`. Bins of fewer than 30 images or 10 groups are joined with the next
         lower, the lowest with the next higher.
     """
     from brainlib.evaluation.bootstrap import mean_with_interval
@@ -210,7 +210,7 @@ def _bins(confidence: np.ndarray, groups: np.ndarray) -> list[tuple[float, float
     bins, high = [], BIN_EDGES[-1]
     for low in BIN_EDGES[-2::-1]:
         is_in = (confidence >= low) & ((confidence < high) | (high >= 1))
-        if is_in.sum() >= LEAST_PICTURES and len(set(groups[is_in])) >= LEAST_GROUPS:
+        if is_in.sum() >= LEAST_IMAGES and len(set(groups[is_in])) >= LEAST_GROUPS:
             bins.append((low, high))
             high = low
     if high > 0 and (confidence < high).any():  # what is left over joins the lowest bin
@@ -254,7 +254,7 @@ def _share(values: pd.Series, groups: pd.Series, resamples: int) -> dict[str, fl
 
 
 def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
-    """Return the class that is most often confused with one, and for what share of its pictures."""
+    """Return the class that is most often confused with one, and for what share of its images."""
     others = classes[classes != name].value_counts()
     if others.empty:
         return None

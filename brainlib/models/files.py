@@ -28,7 +28,7 @@ def load_model(path: Path | str) -> keras.Model:
     ------
     ModelError
         Where the file is absent, is no Keras model, or does not give four probabilities for a
-        picture of any size.
+        image of any size.
     """
     path = paths.resolve(path)
     if not path.is_file():
@@ -47,8 +47,8 @@ def _require_probabilities(model: keras.Model, path: Path) -> None:
         answer = np.asarray(model.predict_on_batch(noise))
     except Exception as error:
         raise ModelError(
-            f"{path} does not take grey pictures of 90 by 80 pixels: a model must take raw "
-            f"pictures of any size ({error})"
+            f"{path} does not take grey images of 90 by 80 pixels: a model must take raw "
+            f"images of any size ({error})"
         ) from error
     is_right = answer.shape == (2, len(CLASS_NAMES)) and (answer >= 0).all()
     if not is_right or not np.allclose(answer.sum(axis=1), 1, atol=1e-3):

@@ -6,7 +6,7 @@ from keras import layers
 from brainlib import CLASS_NAMES
 
 INPUT_SIZE = 150
-"""Height and width to which the seed network scales its pictures, pixels."""
+"""Height and width to which the seed network scales its images, pixels."""
 
 
 def build_seed_cnn() -> keras.Model:

@@ -145,7 +145,7 @@ def check_files(
 
 def read_images(run: runs.Run, paths_of: Any) -> list[np.ndarray]:
     """Read images of the collection, uint8 arrays of shape (height, width)."""
-    return [imaging.read_picture(run.collection.root / path) for path in paths_of]
+    return [imaging.read_image(run.collection.root / path) for path in paths_of]
 
 
 def file_hash(path: Path) -> str:

@@ -25,7 +25,7 @@ from scripts.release.scores import share
 
 GATE_FILE = f"{RELEASED}.gate.npz"
 METHOD = (
-    "Plain rules for blank, tiny and long pictures; then Mahalanobis distance and reconstruction "
+    "Plain rules for blank, tiny and long images; then Mahalanobis distance and reconstruction "
     "error on principal components of gradient histograms and grey statistics, the same for mirror "
     "images; then logistic regressions against wrong inputs. Limits are quantiles over held-out "
     "groups of the training side. Method and limits were chosen on training groups of fold 0. Test "
@@ -54,8 +54,8 @@ def measure_gate(run: runs.Run) -> dict[str, Any]:
     Files of the collection that are a CT are no head MRI: they are fitted on as what to refuse, and
     counted, held out, as what is caught.
 
-    The released gate is that of fold 0: fitted on all pictures of the patient folds but the test
-    pictures of that fold, and on half of the wrong inputs. The other half, and the kinds of which
+    The released gate is that of fold 0: fitted on all images of the patient folds but the test
+    images of that fold, and on half of the wrong inputs. The other half, and the kinds of which
     none was fitted on, are what it is tried on.
 
     Parameters
@@ -76,7 +76,7 @@ def measure_gate(run: runs.Run) -> dict[str, Any]:
     ReleaseError
         Where no slice of the healthy scan can be read.
     """
-    table = _patient_pictures(run)
+    table = _patient_images(run)
     inputs = make_wrong_inputs(run.settings.seed)
     described = _describe_files(run, table)
     wrong = np.array([gate.describe(one.pixels) for one in inputs])
@@ -110,10 +110,10 @@ def measure_gate(run: runs.Run) -> dict[str, Any]:
     }
 
 
-def _patient_pictures(run: runs.Run) -> pd.DataFrame:
-    """Return the pictures of the patient folds, with `is_ct` and `judged_by`.
+def _patient_images(run: runs.Run) -> pd.DataFrame:
+    """Return the images of the patient folds, with `is_ct` and `judged_by`.
 
-    `judged_by` is the fold that the picture's group is tested in. Copies of a CT that the folds
+    `judged_by` is the fold that the image's group is tested in. Copies of a CT that the folds
     leave out are kept, with fold -1.
     """
     table = run.load_images(models.TRAINING_SIZES[RELEASED]).table.copy()
@@ -132,8 +132,8 @@ def _is_ct(table: pd.DataFrame) -> pd.Series:
 
 def _describe_files(run: runs.Run, table: pd.DataFrame) -> np.ndarray:
     progress = tqdm(table["path"], "describing", delay=2)
-    pictures = (imaging.read_picture(run.collection.root / path) for path in progress)
-    return np.array([gate.describe(one) for one in pictures])
+    images = (imaging.read_image(run.collection.root / path) for path in progress)
+    return np.array([gate.describe(one) for one in images])
 
 
 def _fit_fold(

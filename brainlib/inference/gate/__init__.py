@@ -1,7 +1,7 @@
-"""Is a picture a slice like those that the network was trained on? If not, it is refused.
+"""Is an image a slice like those that the network was trained on? If not, it is refused.
 
-`model` holds the gate: NumPy and Pillow, nothing else, so that one picture is answered at once.
-`wrong_inputs` makes the pictures it is fitted against and tried on; that needs more packages and is
+`model` holds the gate: NumPy and Pillow, nothing else, so that one image is answered at once.
+`wrong_inputs` makes the images it is fitted against and tried on; that needs more packages and is
 imported only by those who do so.
 """
 

@@ -1,4 +1,4 @@
-"""From a picture to a few hundred numbers that are the same for its mirror image.
+"""From an image to a few hundred numbers that are the same for its mirror image.
 
 They are histograms of gradients (Dalal and Triggs, 2005) of what stands out from the background,
 however much of the frame it fills, and statistics of grey levels, detail and outline.
@@ -19,18 +19,18 @@ _RING_SIZES = np.bincount(_RING.ravel(), minlength=7)[:6]
 _LEVELS = np.array([0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95])
 
 
-def shrink(picture: np.ndarray) -> np.ndarray:
-    """Return a picture at 128 by 128 pixels, antialiased; a large one is thinned out first.
+def shrink(image: np.ndarray) -> np.ndarray:
+    """Return an image at 128 by 128 pixels, antialiased; a large one is thinned out first.
 
     Parameters
     ----------
-    picture : uint8 array of shape (height, width)
+    image : uint8 array of shape (height, width)
 
     Returns
     -------
     uint8 array of shape (128, 128)
     """
-    whole = Image.fromarray(picture)
+    whole = Image.fromarray(image)
     size = (BASE, BASE)
     return np.asarray(whole.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
 
@@ -42,13 +42,13 @@ def contrast(base: np.ndarray) -> float:
 
 
 def describe_base(base: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Describe a shrunk picture.
+    """Describe a shrunk image.
 
     Parameters
     ----------
     base : uint8 array of shape (128, 128)
     shape : tuple of 2 ints
-        Height and width of the picture, pixels.
+        Height and width of the image, pixels.
 
     Returns
     -------

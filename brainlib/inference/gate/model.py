@@ -1,9 +1,9 @@
-"""The gate: a few plain rules, how far a picture is from those trained on, and what it resembles.
+"""The gate: a few plain rules, how far an image is from those trained on, and what it resembles.
 
 The distance is that of Mahalanobis among the leading principal components, with the error of
 reconstructing the rest (as in multivariate process control: Jackson and Mudholkar, 1979). It needs
 no wrong input. Logistic regressions on the same components tell what is nearly a slice of a head
-MRI, such as a CT of the head. Each limit is a quantile of scores that pictures of other groups got.
+MRI, such as a CT of the head. Each limit is a quantile of scores that images of other groups got.
 """
 
 import zipfile
@@ -18,14 +18,14 @@ from brainlib.inference.gate.descriptors import contrast, describe_base, shrink
 from brainlib.paths import BrainlibError
 
 VERSION = "1"
-"""Raised when a picture would be described by other numbers."""
+"""Raised when an image would be described by other numbers."""
 
 FALSE_REFUSALS = 0.016
-"""The share of the pictures fitted on that all limits together may refuse, at most."""
+"""The share of the images fitted on that all limits together may refuse, at most."""
 
 BLANK = "it is blank"
 STRANGE = "it does not look like a slice of a head MRI"
-COMPONENTS, FOLDS, LEAST_PICTURES = 100, 5, 40
+COMPONENTS, FOLDS, LEAST_IMAGES = 100, 5, 40
 LEAST_CONTRAST, LEAST_SIDE, LONGEST_SHAPE = 12, 32, 3.0
 _CLIP = 6.0  # standard deviations: what is far off is told by its distance, not by a straight line
 _REGULARISATION = 0.1
@@ -37,12 +37,12 @@ class GateError(BrainlibError):
 
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """What a picture is compared with; d numbers describe it, on k components.
+    """What an image is compared with; d numbers describe it, on k components.
 
     Attributes
     ----------
     mean, spread : float32 arrays of shape (d,)
-        Of the descriptors of the pictures fitted on.
+        Of the descriptors of the images fitted on.
     components : float32 array of shape (k, d)
     variances : float32 array of shape (k,)
     residual : float32 array of shape ()
@@ -50,7 +50,7 @@ class Gate:
     weights : float32 array of shape (m, k + 1)
         What tells each kind of wrong input from slices of head MRI; the constant is last.
     reasons : str array of shape (1 + m,)
-        Why a picture is refused, for the distance and for each kind.
+        Why an image is refused, for the distance and for each kind.
     limits : float32 array of shape (1 + m,)
         The scores above which it is.
     """
@@ -65,13 +65,13 @@ class Gate:
     limits: np.ndarray
 
 
-def refuse(gate: Gate, picture: np.ndarray) -> str:
-    """Return why a picture is no slice that the network can answer for, or nothing.
+def refuse(gate: Gate, image: np.ndarray) -> str:
+    """Return why an image is no slice that the network can answer for, or nothing.
 
     Parameters
     ----------
     gate : Gate
-    picture : uint8 array of shape (height, width)
+    image : uint8 array of shape (height, width)
 
     Returns
     -------
@@ -81,41 +81,41 @@ def refuse(gate: Gate, picture: np.ndarray) -> str:
     Raises
     ------
     GateError
-        Where it is no grey picture of 8 bits.
+        Where it is no grey image of 8 bits.
     """
-    impossible = _refuse_shape(picture)
+    impossible = _refuse_shape(image)
     if impossible:
         return impossible
-    base = shrink(picture)
+    base = shrink(image)
     if contrast(base) < LEAST_CONTRAST:
         return BLANK
-    return refused_described(gate, describe_base(base, picture.shape)[np.newaxis])[0]
+    return refused_described(gate, describe_base(base, image.shape)[np.newaxis])[0]
 
 
-def refuse_plainly(picture: np.ndarray) -> str:
-    """Return why a picture cannot be a slice, whatever was trained on, or nothing.
+def refuse_plainly(image: np.ndarray) -> str:
+    """Return why an image cannot be a slice, whatever was trained on, or nothing.
 
     Raises
     ------
     GateError
-        Where it is no grey picture of 8 bits.
+        Where it is no grey image of 8 bits.
 
     Examples
     --------
     >>> refuse_plainly(np.zeros((224, 224), np.uint8))
     'it is blank'
     """
-    impossible = _refuse_shape(picture)
-    return impossible or (BLANK if contrast(shrink(picture)) < LEAST_CONTRAST else "")
+    impossible = _refuse_shape(image)
+    return impossible or (BLANK if contrast(shrink(image)) < LEAST_CONTRAST else "")
 
 
-def _refuse_shape(picture: np.ndarray) -> str:
-    if picture.ndim != 2 or picture.dtype != np.uint8:
+def _refuse_shape(image: np.ndarray) -> str:
+    if image.ndim != 2 or image.dtype != np.uint8:
         raise GateError(
-            f"a picture of shape {picture.shape} and type {picture.dtype} is not grey of 8 bits: "
+            f"an image of shape {image.shape} and type {image.dtype} is not grey of 8 bits: "
             "read it with imaging.open_scans"
         )
-    height, width = picture.shape
+    height, width = image.shape
     if min(height, width) < LEAST_SIDE:
         return f"it is too small to judge, {width} by {height} pixels"
     if max(height, width) > LONGEST_SHAPE * min(height, width):
@@ -123,18 +123,18 @@ def _refuse_shape(picture: np.ndarray) -> str:
     return ""
 
 
-def describe(picture: np.ndarray) -> np.ndarray:
-    """Describe a picture by numbers that do not change when it is mirrored.
+def describe(image: np.ndarray) -> np.ndarray:
+    """Describe an image by numbers that do not change when it is mirrored.
 
     Returns
     -------
     float32 array of shape (d,)
     """
-    return describe_base(shrink(picture), picture.shape)
+    return describe_base(shrink(image), image.shape)
 
 
 def refused_described(gate: Gate, described: np.ndarray) -> list[str]:
-    """Return why each described picture is refused, or nothing.
+    """Return why each described image is refused, or nothing.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def refused_described(gate: Gate, described: np.ndarray) -> list[str]:
     Returns
     -------
     list of str
-        Of the limits that a picture exceeds, the reason of the most particular: a kind of wrong
+        Of the limits that an image exceeds, the reason of the most particular: a kind of wrong
         input that it resembles before its distance.
     """
     exceeded = _scores(gate, described) > gate.limits
@@ -154,32 +154,32 @@ def refused_described(gate: Gate, described: np.ndarray) -> list[str]:
 
 
 def fit_gate(
-    pictures: Iterable[np.ndarray],
+    images: Iterable[np.ndarray],
     groups: Iterable | None = None,
     wrong: Mapping[str, Iterable[np.ndarray]] | None = None,
     quantile: float = 1 - FALSE_REFUSALS,
     seed: int = 0,
 ) -> Gate:
-    """Fit a gate to pictures that it shall accept. Needs scikit-learn where `wrong` is given.
+    """Fit a gate to images that it shall accept. Needs scikit-learn where `wrong` is given.
 
     Parameters
     ----------
-    pictures : iterable of uint8 arrays of shape (height, width)
+    images : iterable of uint8 arrays of shape (height, width)
     groups : iterable, optional
-        The group of each picture: limits are set on pictures of groups not fitted on. Without it
-        each picture is a group of its own.
+        The group of each image: limits are set on images of groups not fitted on. Without it
+        each image is a group of its own.
     wrong : mapping of str to iterables of uint8 arrays of shape (height, width), optional
-        Pictures that it shall refuse, by the reason it shall give.
+        Images that it shall refuse, by the reason it shall give.
     quantile : float
-        The share of the pictures that it shall accept at least.
+        The share of the images that it shall accept at least.
     seed : int
 
     Raises
     ------
     GateError
-        For fewer than 40 pictures, or a quantile that is not between 0.5 and 1.
+        For fewer than 40 images, or a quantile that is not between 0.5 and 1.
     """
-    described = [describe(one) for one in pictures]
+    described = [describe(one) for one in images]
     named = {reason: [describe(one) for one in found] for reason, found in (wrong or {}).items()}
     groups = range(len(described)) if groups is None else groups
     return fit_gate_to(np.array(described), groups, named, quantile, seed)
@@ -192,7 +192,7 @@ def fit_gate_to(
     quantile: float = 1 - FALSE_REFUSALS,
     seed: int = 0,
 ) -> Gate:
-    """Fit a gate to pictures that are described already; all else as for `fit_gate`.
+    """Fit a gate to images that are described already; all else as for `fit_gate`.
 
     Parameters
     ----------
@@ -202,8 +202,8 @@ def fit_gate_to(
     """
     import threadpoolctl
 
-    if len(described) < LEAST_PICTURES:
-        raise GateError(f"{len(described)} pictures are too few: give at least {LEAST_PICTURES}")
+    if len(described) < LEAST_IMAGES:
+        raise GateError(f"{len(described)} images are too few: give at least {LEAST_IMAGES}")
     if not 0.5 < quantile < 1:
         raise GateError(f"quantile = {quantile}: it must lie between 0.5 and 1")
     groups = np.unique(list(groups), return_inverse=True)[1]
@@ -218,7 +218,7 @@ def fit_gate_to(
 
 
 def write_gate(gate: Gate, path: Path) -> None:
-    """Write a gate to a `.npz` file: plain arrays, none of them a picture."""
+    """Write a gate to a `.npz` file: plain arrays, none of them an image."""
     arrays = {field.name: getattr(gate, field.name) for field in fields(Gate)}
     with paths.atomic_write(Path(path)) as temporary:
         np.savez_compressed(temporary, version=np.array(VERSION), **arrays)
@@ -249,7 +249,7 @@ def read_gate(path: Path | str) -> Gate:
 def _held_out_scores(
     described: np.ndarray, fold: np.ndarray, wrong: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Return the scores that each picture gets from a gate fitted on the other folds."""
+    """Return the scores that each image gets from a gate fitted on the other folds."""
     scores = np.empty((len(described), 1 + len(wrong)))
     for number in np.unique(fold):
         held_out = fold == number

@@ -1,4 +1,4 @@
-"""Pictures that are no slice of a head MRI, of a dozen kinds, to fit the gate and to try it on.
+"""Images that are no slice of a head MRI, of a dozen kinds, to fit the gate and to try it on.
 
 Half of what there is serves to fit and the other half to try: `is_tried` says which, and no
 photograph, page or drawing stands on both sides. Real things come from packages that are installed
@@ -25,7 +25,7 @@ REASONS = {
 """What the gate says of these kinds; of all others, that they are no slice of a head MRI."""
 
 VARIANTS = 12
-"""Pictures made from one real thing: itself, and crops, some of them turned or mirrored."""
+"""Images made from one real thing: itself, and crops, some of them turned or mirrored."""
 
 _SIZE = 224
 _FITTED_PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "coins", "stereo_motorcycle")
@@ -44,14 +44,14 @@ _SCANS = {  # of pydicom's own test files
 
 @dataclass(frozen=True, eq=False)
 class WrongInput:
-    """A picture that the gate should refuse.
+    """An image that the gate should refuse.
 
     Attributes
     ----------
     kind : str
         What it is, in words.
     origin : str
-        The one thing it was made from; pictures of one origin are no independent evidence.
+        The one thing it was made from; images of one origin are no independent evidence.
     is_tried : bool
         Whether it serves to try the gate; the others serve to fit it.
     pixels : uint8 array of shape (height, width)
@@ -109,8 +109,8 @@ def _real_things(random: np.random.Generator) -> Iterator[WrongInput]:
         for is_tried, chosen in enumerate(names):
             for name in chosen:
                 yield from _varied(kind, name, bool(is_tried), _of_skimage(name), random)
-    for name, picture in _other_photographs():
-        yield from _varied("photograph", name, name != "flower", picture, random)
+    for name, image in _other_photographs():
+        yield from _varied("photograph", name, name != "flower", image, random)
     for number, face in enumerate(_faces()):
         yield WrongInput("photograph", f"face {number}", bool(number % 2), face)
 
@@ -131,7 +131,7 @@ def _other_photographs() -> Iterator[tuple[str, np.ndarray]]:
     for name in ("china", "flower"):
         yield name, _grey(datasets.load_sample_image(f"{name}.jpg"))
     folder = Path(matplotlib.get_data_path()) / "sample_data"
-    yield "grace_hopper", imaging.read_picture(folder / "grace_hopper.jpg")
+    yield "grace_hopper", imaging.read_image(folder / "grace_hopper.jpg")
 
 
 def _faces() -> np.ndarray:
@@ -173,16 +173,16 @@ def _varied(
     kind: str,
     origin: str,
     is_tried: bool,
-    picture: np.ndarray,
+    image: np.ndarray,
     random: np.random.Generator,
     least: float = 0.3,
 ) -> Iterator[WrongInput]:
-    """Yield a picture, and crops of at least this share of its height and width."""
-    yield WrongInput(kind, origin, is_tried, picture)
+    """Yield an image, and crops of at least this share of its height and width."""
+    yield WrongInput(kind, origin, is_tried, image)
     for _ in range(VARIANTS - 1):
-        sizes = (random.uniform(least, 1, 2) * picture.shape).astype(int).clip(8)
-        row, column = (random.integers(0, np.subtract(picture.shape, sizes) + 1)).clip(0)
-        crop = picture[row : row + sizes[0], column : column + sizes[1]]
+        sizes = (random.uniform(least, 1, 2) * image.shape).astype(int).clip(8)
+        row, column = (random.integers(0, np.subtract(image.shape, sizes) + 1)).clip(0)
+        crop = image[row : row + sizes[0], column : column + sizes[1]]
         crop = np.rot90(crop, random.integers(0, 4) if least < 0.5 else 0)
         crop = crop[:, :: random.choice([-1, 1])]
         yield WrongInput(kind, origin, is_tried, np.ascontiguousarray(crop))
@@ -200,8 +200,8 @@ def _drawn_things(random: np.random.Generator) -> Iterator[WrongInput]:
     }
     for kind, draw in drawers.items():
         for number in range(80):
-            picture = draw(random, number // 2)
-            yield WrongInput(kind, f"drawn {number}", bool(number % 2), picture)
+            image = draw(random, number // 2)
+            yield WrongInput(kind, f"drawn {number}", bool(number % 2), image)
 
 
 def _page(random: np.random.Generator, number: int) -> np.ndarray:
@@ -256,13 +256,13 @@ def _coloured(random: np.random.Generator, power: float) -> np.ndarray:
 def _blank(random: np.random.Generator, number: int) -> np.ndarray:
     """Draw a slice without anything, with a little noise or a few dead pixels, or a small blot."""
     level, noise = random.integers(0, 256) * (number % 2), random.uniform(0, 1.5)
-    picture = np.clip(level + random.normal(0, noise, (_SIZE, _SIZE)), 0, 255)
+    image = np.clip(level + random.normal(0, noise, (_SIZE, _SIZE)), 0, 255)
     if number % 4 == 0:
-        picture[tuple(random.integers(0, _SIZE, (2, 3)))] = 255
+        image[tuple(random.integers(0, _SIZE, (2, 3)))] = 255
     if number % 4 == 2:
         row, column, size = random.integers(20, 180, 3) // (1, 1, 9)
-        picture[row : row + size, column : column + size] = random.integers(100, 256)
-    return picture.astype(np.uint8)
+        image[row : row + size, column : column + size] = random.integers(100, 256)
+    return image.astype(np.uint8)
 
 
 def _gradient(random: np.random.Generator, number: int) -> np.ndarray:
@@ -420,8 +420,8 @@ def _beyond_brain(random: np.random.Generator, is_above: bool) -> np.ndarray:
 
 def _placed(grey: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Zoom and turn a slice a little, as another field of view would."""
-    picture = Image.fromarray(_grey(grey))
-    turned = picture.rotate(random.normal(0, 6), Image.Resampling.BILINEAR)
+    image = Image.fromarray(_grey(grey))
+    turned = image.rotate(random.normal(0, 6), Image.Resampling.BILINEAR)
     margin = random.uniform(-15, 35)
     return np.asarray(turned.crop((margin, margin, _SIZE - margin, _SIZE - margin)))
 

@@ -70,7 +70,7 @@ def fit_study_rule(predictions: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     Parameters
     ----------
     predictions : DataFrame
-        A prediction table of held-out pictures.
+        A prediction table of held-out images.
     seed : int
 
     Returns

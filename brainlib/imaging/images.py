@@ -1,6 +1,6 @@
 """From a path to grey 8-bit pixels, and from an image table to one cached array.
 
-Pictures are recognised by their content, whatever their name ends with.
+Images are recognised by their content, whatever their name ends with.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ CACHE_VERSION = "1"
 """Part of every cache key: to be raised when the same file would decode to other pixels."""
 
 UNREADABLE_LIMIT = 0.01
-"""The share of unreadable pictures above which a collection is refused."""
+"""The share of unreadable images above which a collection is refused."""
 
-MAX_PICTURE_PIXELS = 100_000_000
-"""The largest picture that is decoded; a larger one would fill the memory."""
+MAX_IMAGE_PIXELS = 100_000_000
+"""The largest image that is decoded; a larger one would fill the memory."""
 
 MAX_SIDE = 65_535
 """The longest side, in pixels or voxels: the most that JPEG and DICOM can say."""
@@ -37,7 +37,7 @@ MAX_DECODED = 1_000_000_000
 """Pixels times scans of a progressive JPEG: each scan decodes all of it again, some 10 s in all."""
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # no reader that starts programs (EPS)
-_BAND = 256  # rows that are made grey at once: the temporaries of a large picture would be larger
+_BAND = 256  # rows that are made grey at once: the temporaries of a large image would be larger
 _LUMA = (0.299, 0.587, 0.114)
 _DARK = 32  # of 255: a 48-bit PNG that is darker has its signal where Pillow does not look
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
@@ -47,16 +47,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """The pixels of a collection, and the table of exactly those pictures.
+    """The pixels of a collection, and the table of exactly those images.
 
     Attributes
     ----------
     pixels : uint8 array of shape (n, size, size, 1)
-        Row i shows the picture in row i of `table`.
+        Row i shows the image in row i of `table`.
     table : DataFrame
-        The image table without the unreadable pictures.
+        The image table without the unreadable images.
     unreadable : dict of str to str
-        What was wrong with each picture that was left out.
+        What was wrong with each image that was left out.
     """
 
     pixels: np.ndarray
@@ -64,8 +64,8 @@ class LoadedImages:
     unreadable: dict[str, str]
 
 
-def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
-    """Decode one picture to grey, at its own size.
+def read_image(path: Path | str | BinaryIO) -> np.ndarray:
+    """Decode one image to grey, at its own size.
 
     Alpha is flattened onto black, palettes are expanded, values of more than 8 bits are scaled from
     their lowest and highest to 0 and 255 (from robust percentiles where few pixels lie far out,
@@ -83,7 +83,7 @@ def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     Raises
     ------
     ImageError
-        Where the file is absent, no picture, cut short, larger than 100 million pixels or than
+        Where the file is absent, no image, cut short, larger than 100 million pixels or than
         65,535 along a side, holds several pages, or is a JPEG of so many scans that decoding it
         would take minutes.
 
@@ -92,79 +92,79 @@ def read_picture(path: Path | str | BinaryIO) -> np.ndarray:
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "named.jpg"
     >>> Image.new("P", (3, 2)).save(file, format="PNG")
-    >>> read_picture(file).shape
+    >>> read_image(file).shape
     (2, 3)
     """
     name = path if isinstance(path, Path | str) else "the upload"
     try:
-        with silenced(), Image.open(path, formats=_FORMATS) as picture:
-            _require_one_slice(picture)
-            with sharing_memory(picture.width * picture.height):
-                return _to_grey(picture)
+        with silenced(), Image.open(path, formats=_FORMATS) as image:
+            _require_one_slice(image)
+            with sharing_memory(image.width * image.height):
+                return _to_grey(image)
     except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
         reason = _reason(error).replace(f" {str(name)!r}", "")
-        raise ImageError(f"{name} cannot be read as a picture ({reason})") from error
+        raise ImageError(f"{name} cannot be read as an image ({reason})") from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ImageError):
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than {MAX_PICTURE_PIXELS:,} pixels; scale it down first"
+        return f"it has more than {MAX_IMAGE_PIXELS:,} pixels; scale it down first"
     if isinstance(error, UnidentifiedImageError):
         return "it is no JPEG, PNG, TIFF, WebP or BMP, or its start is damaged; save it again"
     text = f"{type(error).__name__}: {error}"
     return f"it is cut short, damaged or of a rare kind; save it again. {text}"
 
 
-def _require_one_slice(picture: Image.Image) -> None:
-    width, height = picture.size
-    if not 0 < width * height <= MAX_PICTURE_PIXELS or max(width, height) > MAX_SIDE:
+def _require_one_slice(image: Image.Image) -> None:
+    width, height = image.size
+    if not 0 < width * height <= MAX_IMAGE_PIXELS or max(width, height) > MAX_SIDE:
         raise ImageError(
-            f"it has {width} by {height} pixels, more than {MAX_PICTURE_PIXELS:,} or more than "
+            f"it has {width} by {height} pixels, more than {MAX_IMAGE_PIXELS:,} or more than "
             f"{MAX_SIDE:,} along a side; scale it down first"
         )
-    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-        raise ImageError(f"it holds {picture.n_frames} pages; save each as a picture of its own")
-    if picture.format == "JPEG":
-        picture.fp.seek(0)
-        scans = picture.fp.read().count(b"\xff\xda")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"it holds {image.n_frames} pages; save each as an image of its own")
+    if image.format == "JPEG":
+        image.fp.seek(0)
+        scans = image.fp.read().count(b"\xff\xda")
         if scans * width * height > MAX_DECODED and scans > 1:
             raise ImageError(f"it is a JPEG of {scans:,} scans, too slow to decode; "
                              "save it again, not progressive")  # fmt: skip
 
 
-def _to_grey(picture: Image.Image) -> np.ndarray:
-    tags = getattr(picture, "tag_v2", {})
-    if picture.mode == "RGB" and max(tags.get(258, (8,))) > 8:  # of which Pillow keeps 8 bits
+def _to_grey(image: Image.Image) -> np.ndarray:
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "RGB" and max(tags.get(258, (8,))) > 8:  # of which Pillow keeps 8 bits
         import tifffile
 
-        picture.fp.seek(0)
-        colours = tifffile.imread(picture.fp)[..., :3]
+        image.fp.seek(0)
+        colours = tifffile.imread(image.fp)[..., :3]
         return _to_8_bits((colours @ np.array(_LUMA)).astype(np.float32))
-    deep_png = picture.format == "PNG" and picture.tile and picture.tile[0].args == "RGB;16B"
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture)
+    deep_png = image.format == "PNG" and image.tile and image.tile[0].args == "RGB;16B"
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
         white_is_zero = tags.get(262) == 0 and values.dtype.kind in "iu"
         return _to_8_bits(values.max() - values if white_is_zero else values)
-    grey = np.empty((picture.height, picture.width), np.uint8)
-    for top in range(0, picture.height, _BAND):
-        box = (0, top, picture.width, min(top + _BAND, picture.height))
-        grey[box[1] : box[3]] = _band_to_grey(picture.crop(box))
+    grey = np.empty((image.height, image.width), np.uint8)
+    for top in range(0, image.height, _BAND):
+        box = (0, top, image.width, min(top + _BAND, image.height))
+        grey[box[1] : box[3]] = _band_to_grey(image.crop(box))
     if deep_png and grey.max() < _DARK:
         raise ImageError("its 48 bits a pixel use the lower half only; save it as 16-bit grey")
     return grey
 
 
-def _band_to_grey(picture: Image.Image) -> Image.Image:
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, picture)
-    elif picture.mode == "P":
-        picture = picture.convert("RGB")
-    return picture.convert("L")
+def _band_to_grey(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    return image.convert("L")
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
@@ -186,7 +186,7 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize a grey picture to a square, antialiased (Pillow's area-aware bilinear filter).
+    """Resize a grey image to a square, antialiased (Pillow's area-aware bilinear filter).
 
     Parameters
     ----------
@@ -198,26 +198,26 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     -------
     uint8 array of shape (size, size)
     """
-    picture = Image.fromarray(pixels)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def load_images(collection: Collection, size: int = 150) -> LoadedImages:
     """Decode a whole collection into one array, or take it from the cache.
 
-    The cache is keyed by the content of every file, so a changed picture is decoded again; it is
+    The cache is keyed by the content of every file, so a changed image is decoded again; it is
     written under a temporary name and its checksum is verified when it is read.
 
     Parameters
     ----------
     collection : Collection
     size : int
-        Height and width of the pictures in the array, pixels.
+        Height and width of the images in the array, pixels.
 
     Raises
     ------
     ImageError
-        Where more than one picture in a hundred cannot be read.
+        Where more than one image in a hundred cannot be read.
     """
     files = [collection.root / path for path in collection.table["path"]]
     cache = _cache_file(files, size)
@@ -251,14 +251,14 @@ def file_formats(collection: Collection) -> pd.DataFrame:
 
 def _header(path: Path) -> tuple[str, str]:
     try:
-        with Image.open(path) as picture:
-            return picture.format or "", picture.mode
+        with Image.open(path) as image:
+            return image.format or "", image.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return "unreadable", ""
 
 
-def sample_pictures(loaded: LoadedImages, count: int, seed: int = 0) -> dict[str, list[np.ndarray]]:
-    """Draw some pictures of each class at random: uint8 arrays of shape (height, width)."""
+def sample_images(loaded: LoadedImages, count: int, seed: int = 0) -> dict[str, list[np.ndarray]]:
+    """Draw some images of each class at random: uint8 arrays of shape (height, width)."""
     rows = loaded.table.groupby("label").sample(count, replace=True, random_state=seed)
     return {
         label: list(loaded.pixels[part.index, :, :, 0]) for label, part in rows.groupby("label")
@@ -287,7 +287,7 @@ def _refuse_too_many(unreadable: dict[str, str], total: int, root: Path) -> None
     if len(unreadable) > UNREADABLE_LIMIT * total:
         name, reason = next(iter(unreadable.items()))
         raise ImageError(
-            f"{len(unreadable)} of {total} pictures in {root} cannot be read, more than "
+            f"{len(unreadable)} of {total} images in {root} cannot be read, more than "
             f"{UNREADABLE_LIMIT:.0%}. The first is {name}: {reason}. Restore or remove them."
         )
 
@@ -297,7 +297,7 @@ def _decode_all(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
 
     def decode(row: int) -> str:
         try:
-            pixels[row, :, :, 0] = resize(read_picture(files[row]), size)
+            pixels[row, :, :, 0] = resize(read_image(files[row]), size)
         except ImageError as error:
             return str(error).replace(str(files[row]), files[row].name)
         return ""
@@ -342,4 +342,4 @@ def _write_cache(cache: Path, pixels: np.ndarray, reasons: list[str]) -> None:
         with paths.atomic_write(cache) as temporary:
             np.savez(temporary, pixels=pixels, reasons=np.array(reasons, dtype=str))
     except OSError as error:  # a full disk costs the next run some seconds, and this run nothing
-        logger.warning("the decoded pictures could not be cached in %s: %s", cache.parent, error)
+        logger.warning("the decoded images could not be cached in %s: %s", cache.parent, error)
