@@ -119,7 +119,7 @@ def percent(value: Any, digits: int = 1) -> str:
 def count(value: Any) -> str:
     """Return a whole number with thousands separators; of a metric, the number of its images."""
     if isinstance(value, dict):
-        value = value.get("images", value.get("pictures"))
+        value = value.get("images")
     return f"{value:,.0f}" if isinstance(value, (int, float)) else ABSENT
 
 

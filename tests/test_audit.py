@@ -158,7 +158,7 @@ def test_heads_cropped_again_are_found_across_folds():
     # 1 and 7 are in one fold, both patients of 2 and 8 are known
     ends = {frozenset(row) for row in pairs[["first", "second"]].to_numpy()}
     assert ends == {frozenset(f"Training/{row}.jpg" for row in pair) for pair in ((0, 6), (3, 9))}
-    assert (numbers["look_alike_pairs"], numbers["look_alike_pictures"]) == (2, 4)
+    assert (numbers["look_alike_pairs"], numbers["look_alike_images"]) == (2, 4)
     assert numbers["look_alike_control"] > 0.97  # 2 and 8, which are one head
     pairs, numbers = audit.look_alikes_across_folds(table, pixels, np.where(folds == 2, -1, 0))
     assert list(pairs.columns) == ["first", "second", "correlation"] and pairs.empty
@@ -278,7 +278,7 @@ def test_the_source_predicts_the_tumour(shortcuts):
     _, loaded = shortcuts
     scores = audit.predict_sources(loaded.table, loaded.pixels)
     assert scores["tumour_accuracy_by_source"] == 1 and scores["source_accuracy"] > 0.9
-    assert scores["largest_answer"] == 0.75 and scores["pictures"] == 160
+    assert scores["largest_answer"] == 0.75 and scores["images"] == 160
     assert len(audit.describe_source_scores(scores)) == 5
     assert audit.sources_by_class(loaded.table).loc["other"].tolist() == [0, 0, 40, 0]
     assert audit.predict_sources(loaded.table.assign(source="one"), loaded.pixels) == {}

@@ -184,7 +184,7 @@ def test_without_a_gate_an_answer_says_that_nobody_judged_it():
 
 def test_the_scans_of_a_run_are_those_named_or_some_of_the_test_images(tmp_path):
     files = draw(tmp_path / "mine", ["1.png", "2.png"])
-    named = runs.start("04_infer", {"pictures": str(tmp_path / "mine"), "source": "no/such/folder"})
+    named = runs.start("04_infer", {"scans": str(tmp_path / "mine"), "source": "no/such/folder"})
     assert [one.file for one in choosing.choose_scans(named)] == files
     draw(tmp_path / "data", [f"Testing/{name}/1.png" for name in CLASS_NAMES])
     scans = choosing.choose_scans(runs.start("04_infer", {"source": str(tmp_path / "data")}))

@@ -147,14 +147,14 @@ def test_trainings_side_by_side_leave_what_single_ones_do(demo, collection, tmp_
 def test_infer_takes_a_folder_of_ones_own(demo, collection, tmp_path, execute):
     model = str(demo / "model" / "seed_cnn_patient0.keras")
     folder = collection / "Testing" / "glioma"
-    execute("04_infer", pictures=str(folder), model=model, engine="keras")
+    execute("04_infer", scans=str(folder), model=model, engine="keras")
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert len(table) == len(list(folder.iterdir()))
 
 
 def test_infer_reports_with_the_released_model(collection, tmp_path, execute):
     folder = collection / "Testing" / "notumor"
-    execute("04_infer", pictures=str(folder), reports=2)
+    execute("04_infer", scans=str(folder), reports=2)
     table = pd.read_csv(tmp_path / "predictions.csv", keep_default_na=False)
     assert set(table["decision"].str.split(":").str[0]) <= {"accepted", "refused"}
     pages = {page.name for page in (tmp_path / "reports").glob("*.html")}

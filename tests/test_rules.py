@@ -17,7 +17,7 @@ METRICS = {
     "source": "kaggle version 1",
     "synthetic": False,
     "release": {"lesion_net": {"sha256": "abc"}},
-    "by_part": {
+    "by_subgroup": {
         "source figshare": {"accuracy": 0.9, "low": 0.8, "high": 0.95},
         "source sartaj": {"accuracy": 0.7, "low": 0.6, "high": 0.8},
         "fold 1": {"accuracy": 0.1, "low": 0.0, "high": 0.2},

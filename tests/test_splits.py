@@ -142,8 +142,8 @@ def test_without_hold_out_all_other_images_are_trained_on(phantom_table, protoco
     assert whole.test.tolist() == usual.test.tolist()
     assert (usual.held_out, whole.held_out) == (("validation", "test"), ("test",))
     counts = usual.counts(phantom_table)
-    assert counts["pictures"].tolist() == [len(rows) for rows in usual.subsets.values()]
-    assert (counts[list(CLASS_NAMES)].sum(axis="columns") == counts["pictures"]).all()
+    assert counts["images"].tolist() == [len(rows) for rows in usual.subsets.values()]
+    assert (counts[list(CLASS_NAMES)].sum(axis="columns") == counts["images"]).all()
 
 
 @pytest.mark.parametrize("column", ["patient", "group", "source_image"])

@@ -225,7 +225,7 @@ def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> d
     Returns
     -------
     dict of str to number
-        `pictures`; `source_accuracy`; `largest_source`, the accuracy of always naming the most
+        `images`; `source_accuracy`; `largest_source`, the accuracy of always naming the most
         frequent source; `tumour_accuracy_by_source`, of answering from the true source;
         `tumour_accuracy_by_predicted_source`, from the predicted one; and `largest_answer`, of
         always giving the more frequent answer. Empty if the table has one source only.
@@ -258,7 +258,7 @@ def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> d
     most = {name: table[name].value_counts(normalize=True).max() for name in ("source", "tumor")}
     scores = {
         **table.filter(like="accuracy").mean(),
-        "pictures": len(table),
+        "images": len(table),
         "largest_source": most["source"],
         "largest_answer": most["tumor"],
     }

@@ -172,7 +172,7 @@ def look_alikes_across_folds(
         `first`, `second` (paths), `correlation`, the most similar first. At least one patient of
         each pair is unknown: known patients are in one fold by construction.
     numbers : dict of str to number
-        `look_alike_threshold`, `look_alike_pairs`, the `look_alike_pictures` in them, and, if
+        `look_alike_threshold`, `look_alike_pairs`, the `look_alike_images` in them, and, if
         patients are known, the `look_alike_control`: the highest correlation of heads of two
         different patients.
     """
@@ -191,7 +191,7 @@ def look_alikes_across_folds(
     numbers: dict[str, float] = {
         "look_alike_threshold": LOOK_ALIKE_THRESHOLD,
         "look_alike_pairs": len(listed),
-        "look_alike_pictures": len({*listed["first"], *listed["second"]}),
+        "look_alike_images": len({*listed["first"], *listed["second"]}),
     }
     control = negative_control(used, heads)
     if control:

@@ -57,7 +57,7 @@ class Split:
         """Return images, groups and the images of each class, one row per subset."""
         counts = {
             name: {
-                "pictures": len(rows),
+                "images": len(rows),
                 "groups": table["group"].iloc[rows].nunique(),
                 **table["label"].iloc[rows].value_counts().sort_index(),
             }

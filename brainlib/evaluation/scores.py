@@ -173,7 +173,7 @@ def read_robustness(predictions: Path | str) -> dict[str, pd.DataFrame]:
     if not file.is_file():
         return {}
     tables = pd.read_csv(file).groupby("model", sort=False)
-    columns = ["model", "images", "pictures", "seed"]
+    columns = ["model", "images", "seed"]
     return {
         str(model): table.drop(columns=columns, errors="ignore").set_index("corruption")
         for model, table in tables

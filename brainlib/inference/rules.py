@@ -267,7 +267,7 @@ def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
 
 
 def _weakest_source(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    parts = metrics.get("by_part", {})
+    parts = metrics.get("by_subgroup", {})
     sources = [name for name in parts if name.startswith("source ")]
     if not sources:
         return {}

@@ -14,10 +14,10 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
     Raises
     ------
     BrainlibError
-        Where the parameter `pictures` names nothing that could be a scan.
+        Where the parameter `scans` names nothing that could be a scan.
     """
-    if run.settings.pictures:
-        return imaging.list_scans(run.settings.pictures, run.settings.plane)
+    if run.settings.scans:
+        return imaging.list_scans(run.settings.scans, run.settings.plane)
     collection = run.open_collection()
     table = collection.table
     test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table

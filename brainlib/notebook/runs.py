@@ -89,7 +89,7 @@ class EvaluateSettings(Settings):
 class InferSettings(Settings):
     """Parameters of `04_infer`."""
 
-    pictures: str = ""
+    scans: str = ""
     plane: str = _choice("acquired", "acquired", *PLANES)
     model: str = "model/lesion_net.keras"
     engine: str = _choice("onnx", *ENGINES)
