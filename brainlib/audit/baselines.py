@@ -20,7 +20,7 @@ import pandas as pd
 from brainlib import CLASS_NAMES, paths
 from brainlib.audit import features
 from brainlib.data import splits
-from brainlib.data.datasets import SPLIT_NAMES, Collection
+from brainlib.data.datasets import Collection
 from brainlib.imaging import LoadedImages
 from brainlib.paths import BrainlibError
 
@@ -110,26 +110,24 @@ def tuned_svm(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed
     return make_pipeline(pca, calibrated)
 
 
-def _masked_head(table: pd.DataFrame, pixels: np.ndarray, root: Path) -> np.ndarray:
-    return features.shrink(features.mask_heads(pixels), 25).reshape(len(pixels), -1)
+def _on_pixels(
+    describe: Callable[[np.ndarray], np.ndarray], fit: Callable[..., Any] = boosted_trees
+) -> Baseline:
+    return Baseline(lambda table, pixels, root: describe(pixels), fit)
 
 
 BASELINES: dict[str, Baseline] = {
-    "nearest_neighbor": Baseline(lambda _, pixels, __: features.thumbnails(pixels), NearestImage),
-    "intensity_statistics": Baseline(
-        lambda _, pixels, __: features.intensity_features(pixels), boosted_trees
-    ),
-    "border_pixels": Baseline(
-        lambda _, pixels, __: features.border_features(pixels), boosted_trees
-    ),
-    "masked_head": Baseline(_masked_head, partial(boosted_trees, components=40)),
+    "nearest_neighbor": _on_pixels(features.thumbnails, NearestImage),
+    "intensity_statistics": _on_pixels(features.intensity_features),
+    "border_pixels": _on_pixels(features.border_features),
+    "masked_head": _on_pixels(features.silhouettes, partial(boosted_trees, components=40)),
     "file_properties": Baseline(
         lambda table, _, root: features.file_features(table, root), boosted_trees
     ),
     "mirror_flag": Baseline(
         lambda table, *_: table[["mirrored"]].to_numpy(np.float64), boosted_trees
     ),
-    "hog_svm": Baseline(lambda _, pixels, __: features.hog_features(pixels), tuned_svm),
+    "hog_svm": _on_pixels(features.hog_features, tuned_svm),
 }
 """All baselines. To add one: `BASELINES["mine"] = Baseline(features, boosted_trees)`."""
 
@@ -156,13 +154,13 @@ def write_predictions(
     from tqdm.auto import tqdm
 
     table = loaded.table
-    protocols = ("patient", "official") if set(table["split"]) >= set(SPLIT_NAMES) else ("patient",)
+    protocols = ("patient", "official") if splits.has_splits(table) else ("patient",)
     accuracies: dict[str, dict[str, float]] = {}
     for name, baseline in tqdm(BASELINES.items(), "baselines", delay=2):
         values = None
         for protocol in protocols:
             file = folder / f"{name}_{protocol}.test.csv"
-            folds = _splits(table, protocol, seed)
+            folds = splits.make_splits(table, protocol, seed)
             if not _is_complete(file, table, folds):
                 if values is None:
                     values = baseline.features(table, loaded.pixels, collection.root)
@@ -174,11 +172,6 @@ def write_predictions(
             accuracy = float((predicted == predictions["label"]).mean())
             accuracies.setdefault(name, {})[protocol] = accuracy
     return pd.DataFrame(accuracies).T
-
-
-def _splits(table: pd.DataFrame, protocol: str, seed: int) -> list[splits.Split]:
-    folds = range(splits.FOLDS if protocol == "patient" else 1)
-    return [splits.make_split(table, protocol, fold, seed) for fold in folds]
 
 
 def _is_complete(file: Path, table: pd.DataFrame, folds: list[splits.Split]) -> bool:
@@ -201,7 +194,7 @@ def _predict(
     labels, groups = table["label"].to_numpy(str), table["group"].to_numpy(str)
     predictions = []
     for split in folds:
-        train = _training_rows(split)
+        train = np.sort(split.seen)
         model = baseline.fit(values[train], labels[train], groups[train], seed)
         probabilities = pd.DataFrame(
             model.predict_proba(values[split.test]), columns=model.classes_
@@ -209,10 +202,6 @@ def _predict(
         tested = splits.subset(table, split, "test")[COLUMNS].assign(fold=split.fold)
         predictions.append(tested.join(probabilities.reindex(columns=CLASS_NAMES, fill_value=0.0)))
     return pd.concat(predictions, ignore_index=True)
-
-
-def _training_rows(split: splits.Split) -> np.ndarray:
-    return np.sort(np.concatenate([split.train, split.validation]))
 
 
 def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -235,32 +224,28 @@ def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> d
     values = features.intensity_features(pixels)
     source = table["source"].to_numpy(str)
     tumor = (table["label"] != "notumor").to_numpy()
-    answers = []
-    for split in _splits(table, "patient", seed):
-        train, test = np.concatenate([split.train, split.validation]), split.test
+    folds = []
+    for split in splits.make_splits(table, "patient", seed):
+        train, test = split.seen, split.test
         model = boosted_trees(values[train], source[train], source[train], seed)
-        guess = model.predict(values[test])
         usual = pd.Series(tumor[train]).groupby(source[train]).mean() >= 0.5
-        by_source = usual.reindex(source[test], fill_value=True).to_numpy()
-        by_guess = usual[guess].to_numpy()
-        answers.append(
-            pd.DataFrame(
-                {
-                    "source_accuracy": source[test] == guess,
-                    "tumour_accuracy_by_source": tumor[test] == by_source,
-                    "tumour_accuracy_by_predicted_source": tumor[test] == by_guess,
-                    "source": source[test],
-                    "tumor": tumor[test],
-                }
-            )
-        )
-    table = pd.concat(answers, ignore_index=True)
-    most = {name: table[name].value_counts(normalize=True).max() for name in ("source", "tumor")}
+        tested = pd.DataFrame({"source": source[test], "tumor": tumor[test]})
+        tested["predicted"] = model.predict(values[test])
+        for column in ("source", "predicted"):
+            tested[f"answer_by_{column}"] = usual.reindex(
+                tested[column], fill_value=True
+            ).to_numpy()
+        folds.append(tested)
+    tested = pd.concat(folds)
     scores = {
-        **table.filter(like="accuracy").mean(),
-        "images": len(table),
-        "largest_source": most["source"],
-        "largest_answer": most["tumor"],
+        "images": len(tested),
+        "source_accuracy": (tested["source"] == tested["predicted"]).mean(),
+        "largest_source": tested["source"].value_counts(normalize=True).max(),
+        "tumour_accuracy_by_source": (tested["tumor"] == tested["answer_by_source"]).mean(),
+        "tumour_accuracy_by_predicted_source": (
+            tested["tumor"] == tested["answer_by_predicted"]
+        ).mean(),
+        "largest_answer": tested["tumor"].value_counts(normalize=True).max(),
     }
     return {name: round(float(score), 4) for name, score in scores.items()}
 
@@ -276,9 +261,3 @@ def describe_source_scores(scores: dict[str, float]) -> pd.DataFrame:
     }
     rows = {text: scores[name] for name, text in meanings.items() if name in scores}
     return pd.DataFrame({"accuracy": rows}, dtype=float).rename_axis("on new patients")
-
-
-def sources_by_class(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the number of images of each class (columns) in each source (rows)."""
-    counts = pd.crosstab(table["source"], table["label"])
-    return counts.reindex(columns=list(CLASS_NAMES), fill_value=0)

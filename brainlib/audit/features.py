@@ -123,6 +123,11 @@ def mask_heads(pixels: np.ndarray, size: int = 75) -> np.ndarray:
     return small[..., None]
 
 
+def silhouettes(pixels: np.ndarray) -> np.ndarray:
+    """Return the masked heads shrunk to 25 × 25 and flattened, shape (n, 625)."""
+    return shrink(mask_heads(pixels), 25).reshape(len(pixels), -1)
+
+
 def crop_heads(pixels: np.ndarray, size: int = 64) -> np.ndarray:
     """Return each image cut to the bounding box of its head and scaled to a square of `size`."""
     from PIL import Image

@@ -7,6 +7,7 @@ import pandas as pd
 
 from brainlib.audit.duplicates import DUPLICATE_THRESHOLD, find_duplicates, negative_control
 from brainlib.data.datasets import SPLIT_NAMES
+from brainlib.data.splits import has_splits
 
 TRAINING, TESTING = SPLIT_NAMES
 
@@ -72,7 +73,7 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     if repeated.any():
         numbers |= _compare_with_provenance(table, pairs)
     numbers |= negative_control(table[~repeated], pixels[~repeated])
-    ties = _count_ties(table, pairs) if set(table["split"]) >= set(SPLIT_NAMES) else None
+    ties = _count_ties(table, pairs) if has_splits(table) else None
     if ties is not None:
         numbers |= {f"test_{name}": int(count) for name, count in ties.loc["all"].items()}
     return AuditReport(pairs, conflicts, ties, numbers)

@@ -49,6 +49,11 @@ class Split:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
+    def seen(self) -> np.ndarray:
+        """The rows of `train`, then those of `validation`."""
+        return np.concatenate([self.train, self.validation])
+
+    @property
     def held_out(self) -> tuple[str, ...]:
         """The subsets to predict: `validation`, unless it is empty, and `test`."""
         return ("validation", "test") if len(self.validation) else ("test",)
@@ -111,6 +116,12 @@ def make_split(
     return _split_as_published(table, protocol, seed, hold_out)
 
 
+def make_splits(table: pd.DataFrame, protocol: str = "patient", seed: int = 0) -> list[Split]:
+    """Return the splits of all folds: five for `patient`, one for the other protocols."""
+    folds = range(FOLDS if protocol == "patient" else 1)
+    return [make_split(table, protocol, fold, seed) for fold in folds]
+
+
 def assign_folds(table: pd.DataFrame) -> np.ndarray:
     """Return the test fold of each row, -1 for rows that protocol `patient` leaves out.
 
@@ -165,19 +176,17 @@ def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     BrainlibError
         If protocol `patient` shares a patient, a group or a source image.
     """
-    values = {
-        name: [set(table[key].iloc[rows]) - {""} for key in _KEYS]
-        for name, rows in split.subsets.items()
-    }
+    sides = {name: table.iloc[rows] for name, rows in split.subsets.items()}
     shared = pd.DataFrame(
         {
-            f"{first} and {second}": [
-                len(ours & theirs)
-                for ours, theirs in zip(values[first], values[second], strict=True)
-            ]
-            for first, second in combinations(values, 2)
-        },
-        index=[f"shared {key}s".replace("_", " ") for key in _KEYS],
+            f"{first} and {second}": {
+                f"shared {key}s".replace("_", " "): len(
+                    (set(sides[first][key]) & set(sides[second][key])) - {""}
+                )
+                for key in _KEYS
+            }
+            for first, second in combinations(sides, 2)
+        }
     ).T
     if split.protocol == "patient" and shared.to_numpy().any():
         raise BrainlibError(f"the split leaks; shared by each pair of subsets:\n{shared}")
@@ -195,7 +204,7 @@ def subset(table: pd.DataFrame, split: Split, name: str) -> pd.DataFrame:
     name : str
         `train`, `validation` or `test`.
     """
-    seen = table["source_image"].iloc[np.concatenate([split.train, split.validation])]
+    seen = table["source_image"].iloc[split.seen]
     rows = table.iloc[split.subsets[name]]
     return rows.assign(twin_in_training=rows["source_image"].isin(seen)).reset_index(drop=True)
 
@@ -211,13 +220,11 @@ def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
         patient or group in training`, and those `free of any tie`.
     """
     rows = {}
-    for protocol in PROTOCOLS if _has_splits(table) else PROTOCOLS[:1]:
-        for fold in range(FOLDS if protocol == "patient" else 1):
-            split = make_split(table, protocol, fold)
-            seen = table.iloc[np.concatenate([split.train, split.validation])]
-            test = table.iloc[split.test]
+    for protocol in PROTOCOLS if has_splits(table) else PROTOCOLS[:1]:
+        for split in make_splits(table, protocol):
+            seen, test = table.iloc[split.seen], table.iloc[split.test]
             patient, group, twin = (test[key].isin(set(seen[key]) - {""}) for key in _KEYS)
-            rows[protocol, fold] = {
+            rows[protocol, split.fold] = {
                 "test images": len(test),
                 "with a twin in training": twin.sum(),
                 "with their patient or group in training": (patient | group).sum(),
@@ -226,7 +233,8 @@ def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).T.groupby(level=0, sort=False).sum()
 
 
-def _has_splits(table: pd.DataFrame) -> bool:
+def has_splits(table: pd.DataFrame) -> bool:
+    """Return whether a table has the published splits, Training and Testing."""
     return set(table["split"]) >= set(SPLIT_NAMES)
 
 
@@ -324,7 +332,7 @@ def _hold_out_groups(table: pd.DataFrame, seed: int, share: float) -> tuple[np.n
 
 
 def _split_as_published(table: pd.DataFrame, protocol: str, seed: int, hold_out: float) -> Split:
-    if not _has_splits(table):
+    if not has_splits(table):
         raise BrainlibError(
             f"protocol {protocol!r} needs folders Training and Testing: use protocol 'patient'"
         )
