@@ -7,7 +7,7 @@ copies, and counting them as independent makes a result look more certain than i
 
 # ruff: noqa: F401
 
-from brainlib.evaluation.bootstrap import breakdown, mean_with_interval, metrics_with_intervals
+from brainlib.evaluation.bootstrap import break_down, mean_with_interval, metrics_with_intervals
 from brainlib.evaluation.calibration import reliability, risk_coverage
 from brainlib.evaluation.comparison import compare, compare_with_others
 from brainlib.evaluation.conformal import (
@@ -22,7 +22,6 @@ from brainlib.evaluation.reports import class_report, confusion, most_confused
 from brainlib.evaluation.scores import (
     METRICS_FILE,
     Scores,
-    break_down,
     headline,
     last_epochs,
     patient_tables,

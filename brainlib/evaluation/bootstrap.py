@@ -109,41 +109,42 @@ def mean_with_interval(
     return interval | counts | {"groups": len(sizes)}
 
 
-def breakdown(
-    table: pd.DataFrame, column: str, resamples: int = 1000, seed: int = 0
+def break_down(
+    table: pd.DataFrame,
+    columns: Iterable[str] = ("source", "plane", "fold"),
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Return the accuracy for each value of a column, such as `source`, `plane` or `label`.
+    """Return the accuracy for each value of some columns, those that the table has and knows.
 
     Returns
     -------
     DataFrame
-        A row for each value, sorted, `unknown` where there is none: `accuracy`, `low`, `high`,
-        `images`, `groups`.
+        A row `<column> <value>` for each value, sorted, `<column> unknown` where there is none:
+        `accuracy`, `low`, `high`, `images`, `groups`.
 
     Examples
     --------
     >>> table = pd.DataFrame({"group": list("abc"), "plane": ["axial", "axial", "sagittal"],
     ...     "label": "glioma", "glioma": [0.9, 0.1, 0.8], "meningioma": 0.0, "notumor": 0.0,
     ...     "pituitary": [0.1, 0.9, 0.2]})
-    >>> breakdown(table, "plane")["accuracy"].to_dict()
-    {'axial': 0.5, 'sagittal': 1.0}
+    >>> break_down(table)["accuracy"].to_dict()
+    {'plane axial': 0.5, 'plane sagittal': 1.0}
     """
-    if column not in table:
-        raise EvaluationError(
-            f"the prediction table has no column {column!r}: choose one of {', '.join(table)}"
-        )
-    values = table[column].astype(object).where(table[column].notna(), "").astype(str)
-    values = values.mask(values == "", "unknown").to_numpy(object)
     correct, groups = is_correct(table), group_codes(table)
-    rows = {
-        value: mean_with_interval(
-            correct[values == value], groups[values == value], resamples, seed
-        )
-        for value in sorted(set(values))
-    }
-    columns = ["value", "low", "high", "images", "groups"]
-    result = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns)
-    return result.rename(columns={"value": "accuracy"}).rename_axis(column)
+    rows = {}
+    for column in columns:
+        values = table.get(column, pd.Series("", table.index)).astype(object).fillna("").astype(str)
+        if (values == "").all():
+            continue
+        values = values.mask(values == "", "unknown").to_numpy(object)
+        for value in sorted(set(values)):
+            chosen = values == value
+            interval = mean_with_interval(correct[chosen], groups[chosen], resamples, seed)
+            rows[f"{column} {value}"] = interval
+    names = ["value", "low", "high", "images", "groups"]
+    subgroups = pd.DataFrame.from_dict(rows, "index").reindex(columns=names)
+    return subgroups.rename(columns={"value": "accuracy"})
 
 
 def resampled_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import splits
-from brainlib.evaluation.bootstrap import breakdown, mean_with_interval, metrics_with_intervals
+from brainlib.evaluation.bootstrap import mean_with_interval, metrics_with_intervals
 from brainlib.evaluation.tables import Tables, per_patient, restrict_to_tumors
 
 METRICS_FILE = "model/metrics.json"
@@ -80,15 +80,6 @@ def patient_tables(tables: Tables) -> Tables:
         for model, by_protocol in tables.items()
         if "patient" in by_protocol
     }
-
-
-def break_down(
-    table: pd.DataFrame, columns: tuple[str, ...] = ("source", "plane", "fold")
-) -> pd.DataFrame:
-    """Return the accuracy for each value of each column, rows named `<column> <value>`."""
-    known = [name for name in columns if name in table and (table[name].fillna("") != "").any()]
-    parts = [breakdown(table, name).rename(index=f"{name} {{}}".format) for name in known]
-    return pd.concat(parts) if parts else pd.DataFrame()
 
 
 def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Prediction tables: read, checked, joined to a reference, averaged over patients.
+"""Prediction tables: reading, checks, the published folds, averages over patients.
 
 A prediction table has a row for each image: `path, patient, group, label, fold` and a probability
 for each class. Evaluation reads nothing else, so neither model nor accelerator is needed. Columns
@@ -6,7 +6,7 @@ for each class. Evaluation reads nothing else, so neither model nor accelerator 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 PUBLISHED = "model/predictions"
 """The predictions behind the released results, below the project's root."""
 
-_REFERENCE_COLUMNS = ("label", "patient", "group", "fold", "source", "plane", "twin_in_training")
 _FILE_NAME = re.compile(
     r"(?P<model>.+?)(_official|(?P<patient>_patient\d?))\.(test|validation)\.csv"
 )
@@ -39,14 +38,14 @@ class EvaluationError(BrainlibError):
 
 def read_tables(
     source: Path | str,
-    part: str = "test",
+    subset: str = "test",
     images: pd.Series | None = None,
     models: Sequence[str] = (),
 ) -> Tables:
     """Read prediction tables, the folds of a model joined.
 
-    Files are named `<model>_official.<part>.csv`, `<model>_patient<fold>.<part>.csv`, or
-    `<model>_patient.<part>.csv` for all folds.
+    Files are named `<model>_official.<subset>.csv`, `<model>_patient<fold>.<subset>.csv`, or
+    `<model>_patient.<subset>.csv` for all folds.
 
     Parameters
     ----------
@@ -54,7 +53,7 @@ def read_tables(
         A folder of prediction tables; or a single table on the published patient folds, made with
         any framework, which needs only `path` and the four probabilities. It comes first, with the
         published predictions of `models` to compare with.
-    part : str
+    subset : str
         `test` or `validation`.
     images : Series of str, optional
         The paths of the source that the predictions are about.
@@ -68,35 +67,35 @@ def read_tables(
     """
     source = paths.resolve(source)
     if source.is_file():
-        tables = _read_single(source, models) if part == "test" else {}
+        tables = _read_single(source, models) if subset == "test" else {}
     elif source.is_dir():
-        tables = _read_folder(source, part)
+        tables = _read_folder(source, subset)
         order = dict.fromkeys([*(name for name in models if name in tables), *tables])
         tables = {name: tables[name] for name in order}
     else:
         raise EvaluationError(
             f"{source} does not exist: give a prediction table or a folder of them"
         )
+    if subset == "test" and not tables:
+        raise EvaluationError(
+            f"{source} holds no prediction table (<name>.test.csv): run notebooks/02_train.ipynb"
+        )
     if images is not None:
         _require_images(tables, images, source)
     return tables
 
 
-def _read_folder(folder: Path, part: str, only: Sequence[str] = ()) -> Tables:
-    parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    for file in sorted(folder.glob(f"*.{part}.csv")):
+def _read_folder(folder: Path, subset: str) -> Tables:
+    folds: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for file in sorted(folder.glob(f"*.{subset}.csv")):
         name = _FILE_NAME.fullmatch(file.name)
-        if name and (not only or name["model"] in only):
+        if name:
             protocol = "patient" if name["patient"] else "official"
-            parts.setdefault((name["model"], protocol), []).append(read_predictions(file))
-    if not parts and part == "test" and not only:
-        raise EvaluationError(
-            f"{folder} holds no prediction table (<name>.test.csv): run notebooks/02_train.ipynb"
-        )
+            folds.setdefault((name["model"], protocol), []).append(read_predictions(file))
     tables: Tables = {}
-    for (model, protocol), folds in parts.items():
-        joined = pd.concat(folds, ignore_index=True)
-        if part == "test":  # validation groups of one fold are trained on in another
+    for (model, protocol), read in folds.items():
+        joined = pd.concat(read, ignore_index=True)
+        if subset == "test":  # validation groups of one fold are trained on in another
             check_predictions(joined, f"{model}, protocol {protocol}, in {folder}")
         tables.setdefault(model, {})[protocol] = joined
     return {name: _all_protocols(by_protocol) for name, by_protocol in tables.items()}
@@ -104,10 +103,14 @@ def _read_folder(folder: Path, part: str, only: Sequence[str] = ()) -> Tables:
 
 def _read_single(file: Path, models: Sequence[str]) -> Tables:
     """Read anyone's table; images of the benchmark are checked against its published folds."""
-    table = read_predictions(file, reference=_benchmark_for)
+    table, benchmark = _read_csv(file), splits.benchmark()
+    has_labels = {"path", "label", "group", "fold"} <= set(table)
+    if not has_labels or table["path"].isin(benchmark["path"]).any():
+        table = _join_benchmark(table, benchmark, str(file))
+    check_predictions(table, str(file))
     tables = {file.stem.removesuffix(".test"): {"patient": table}}
-    if models and table["path"].isin(splits.benchmark()["path"]).all():
-        published = _read_folder(paths.resolve(PUBLISHED), "test", models)
+    if table["path"].isin(benchmark["path"]).all():
+        published = _read_folder(paths.resolve(PUBLISHED), "test") if models else {}
         for name in models:
             if "patient" in published.get(name, {}):
                 title = f"{name} (published)" if name in tables else name
@@ -115,11 +118,12 @@ def _read_single(file: Path, models: Sequence[str]) -> Tables:
     return tables
 
 
-def _benchmark_for(table: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the published folds for a table that has images of them or no labels of its own."""
-    benchmark = splits.benchmark()
-    is_complete = {"label", "group", "fold"} <= set(table)
-    return None if is_complete and not table["path"].isin(benchmark["path"]).any() else benchmark
+def _join_benchmark(table: pd.DataFrame, benchmark: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Give predictions labels, patients, groups and folds of the same images."""
+    check_predictions(table, name, ["path", *CLASSES])
+    require_same_images(table, benchmark, (name, "the published reference"))
+    own = table.drop(columns=benchmark.columns.drop("path"), errors="ignore")
+    return own.merge(benchmark, "left", "path")
 
 
 def _all_protocols(by_protocol: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -143,19 +147,13 @@ def _require_images(tables: Tables, images: pd.Series, source: Path) -> None:
                 )
 
 
-def read_predictions(
-    path: Path | str,
-    reference: pd.DataFrame | Callable[[pd.DataFrame], pd.DataFrame | None] | None = None,
-) -> pd.DataFrame:
+def read_predictions(path: Path | str) -> pd.DataFrame:
     r"""Read a prediction table from CSV and check it.
 
     Parameters
     ----------
     path : Path or str
         UTF-8 CSV.
-    reference : DataFrame, or callable that takes the table as read and gives one, optional
-        A table that knows `label`, `patient`, `group` and `fold` of the same images. With it the
-        file needs only `path` and the four probabilities.
 
     Returns
     -------
@@ -172,57 +170,22 @@ def read_predictions(
     >>> read_predictions(file)["patient"].item()
     '007'
     """
-    missing = {name: ["", "nan", "NaN"] for name in CLASSES}  # a patient may be called "NA"
-    types = dict.fromkeys(TEXT_COLUMNS, str)
-    try:
-        table = pd.read_csv(
-            path, dtype=types, na_values=missing, keep_default_na=False, encoding="utf-8"
-        )
-    except FileNotFoundError as error:
-        raise EvaluationError(f"{path} does not exist: give a CSV of predictions") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
-    known = reference(table) if callable(reference) and "path" in table else reference
-    if isinstance(known, pd.DataFrame):
-        table = join_reference(table, known, str(path))
+    table = _read_csv(path)
     check_predictions(table, str(path))
     return table
 
 
-def join_reference(
-    table: pd.DataFrame, reference: pd.DataFrame, name: str = "the prediction table"
-) -> pd.DataFrame:
-    """Join labels, groups and folds to predictions that have only `path` and probabilities.
-
-    Parameters
-    ----------
-    table : DataFrame
-        `path` and the four probability columns.
-    reference : DataFrame
-        A prediction table or image table of the same images. Its `label`, `patient`, `group`,
-        `fold`, `source`, `plane` and `twin_in_training` replace those of `table`.
-    name : str
-        The name of the table in messages.
-
-    Raises
-    ------
-    EvaluationError
-        Where an image is in one table only or twice, or the labels of the tables differ.
-
-    Examples
-    --------
-    >>> bare = pd.DataFrame({"path": ["a"], "glioma": 1.0, "meningioma": 0.0, "notumor": 0.0,
-    ...                      "pituitary": 0.0})
-    >>> known = pd.DataFrame({"path": ["a"], "label": ["glioma"], "patient": [""], "group": ["g"],
-    ...                       "fold": [0]})
-    >>> join_reference(bare, known)["label"].item()
-    'glioma'
-    """
-    check_predictions(table, name, ["path", *CLASSES])
-    columns = ["path", *(column for column in _REFERENCE_COLUMNS if column in reference)]
-    require_same_images(table, reference[columns], (name, "the published reference"))
-    rest = table.drop(columns=columns[1:], errors="ignore")
-    return rest.merge(reference[columns], "left", "path")
+def _read_csv(path: Path | str) -> pd.DataFrame:
+    missing = {name: ["", "nan", "NaN"] for name in CLASSES}  # a patient may be called "NA"
+    types = dict.fromkeys(TEXT_COLUMNS, str)
+    try:
+        return pd.read_csv(
+            path, dtype=types, na_values=missing, keep_default_na=False, encoding="utf-8"
+        )
+    except FileNotFoundError as error:
+        raise EvaluationError(f"{path} does not exist: give a CSV of predictions") from error
+    except ValueError as error:  # pandas: not CSV; Python: not UTF-8
+        raise EvaluationError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
 
 
 def require_same_images(
