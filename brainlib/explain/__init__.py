@@ -12,9 +12,7 @@ from brainlib.explain.maps import (
     ExplainError,
     Maps,
     draw_maps,
-    draws_maps,
     map_in_image,
-    open_drawer,
 )
 from brainlib.explain.outlines import OUTLINE_THRESHOLD, known_outlines, read_outline
 from brainlib.explain.scores import (

@@ -1,8 +1,7 @@
 """Maps: what a model answers to images, and where it looks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,50 +62,14 @@ class Maps:
             yield map_in_image(outline, *size, square), map_in_image(heat_map, *size, square)
 
 
-def draws_maps(model: "keras.Model") -> bool:
-    """Return whether a model has the tumour's map that `draw_maps` needs."""
-    from brainlib import models  # here, so that reading scores loads no TensorFlow
-
-    return models.NETWORK_LAYER in [layer.name for layer in model.layers]
-
-
-def open_drawer(model: Path, engine: str) -> "engines.MapsEngine | None":
-    """Load what draws the maps of a model: `draw_maps` takes it.
-
-    Parameters
-    ----------
-    model : Path
-        The model file, absolute.
-    engine : str
-        A name of `engines.ENGINES`.
-
-    Returns
-    -------
-    MapsEngine or None
-        For the engine `keras` made of the model itself, None where it draws no maps, as the
-        starting network; for the others of `<model>_maps.onnx` beside it.
-
-    Raises
-    ------
-    EngineError
-        Where ONNX Runtime or that file is missing, or the file is damaged.
-    """
-    if engine != "keras":
-        return engines.open_maps(model.with_name(f"{model.stem}_maps.onnx"))
-    from brainlib import models
-
-    network = models.load_model(model)
-    return models.with_maps(network).predict_on_batch if draws_maps(network) else None
-
-
-def draw_maps(model: "keras.Model | engines.MapsEngine", images: Iterable[np.ndarray]) -> Maps:
+def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray]) -> Maps:
     """Classify grey images at their own sizes, and draw where the model looks.
 
     Parameters
     ----------
-    model : keras.Model or MapsEngine
-        A `lesion_net`, as loaded from its file, or the one that `models.with_maps` makes of it, or
-        what `engines.open_maps` makes of the latter's ONNX file, without TensorFlow.
+    model : keras.Model or Engine
+        A `lesion_net`, as loaded from its file, the one that `models.with_maps` makes of it, or an
+        engine that runs it.
     images : iterable of uint8 arrays of shape (height, width)
         Neighbours of one size are drawn together.
 
@@ -177,13 +140,17 @@ def map_in_image(
     return np.asarray(placed)
 
 
-def _drawer(model: "keras.Model | engines.MapsEngine") -> engines.MapsEngine:
-    if not hasattr(model, "predict_on_batch"):
+def _drawer(
+    model: "keras.Model | engines.Engine",
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    if isinstance(model, engines.Engine):
+        if not model.draws_maps:
+            raise ExplainError("this model draws no maps: give a lesion_net")
         return model
     from brainlib import models  # here, so that reading scores loads no TensorFlow
 
     if isinstance(model.output, dict):
         return model.predict_on_batch
-    if not draws_maps(model):
+    if not models.draws_maps(model):
         raise ExplainError(f"the model {model.name} draws no maps: give a lesion_net")
     return models.with_maps(model).predict_on_batch

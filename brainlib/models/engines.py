@@ -1,39 +1,88 @@
-"""Run an exported model without TensorFlow: ONNX Runtime, NumPy, and nothing else.
+"""Run a saved model: ONNX Runtime, without TensorFlow, or Keras.
 
-The files are those of `brainlib.models.export`: one input `pixels`, uint8, whose four dimensions
-are all free, and one output `probabilities`, float32, in `CLASS_NAMES` order.
+An ONNX file is one of `brainlib.models.export`: one input `pixels`, uint8, whose four dimensions
+are all free, and the output `probabilities`, float32, in `CLASS_NAMES` order; LesionNet has those
+of `models.with_maps` too.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainlib import CLASS_NAMES, paths
+from brainlib import paths
+from brainlib.models import manifest
 from brainlib.paths import BrainlibError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 BATCH_SIZE = 64
 BATCH_PIXELS = BATCH_SIZE * 512 * 512
 """Images and pixels that an engine is given at once; its memory grows with them."""
 
-Engine = Callable[[np.ndarray], np.ndarray]
-"""From uint8 `(n, height, width, 1 or 3)` to float32 `(n, 4)`."""
-
-MapsEngine = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""The same with maps: `probabilities`, `outline`, `heat_map` and `field_of_view`, as
-`models.with_maps` gives them."""
-
-MAPS = ("field_of_view", "heat_map", "outline")
+MAPS = ("features", "field_of_view", "heat_map", "outline")
+"""Outputs of a network that outlines the tumour, besides its `probabilities`."""
 
 
 class EngineError(BrainlibError):
     """An engine that is not installed, or a file that it cannot run."""
 
 
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """A model that is ready to classify; several threads may call it.
+
+    Attributes
+    ----------
+    run : callable
+        From uint8 `(n, height, width, 1 or 3)` to a dict of arrays of n rows.
+    outputs : tuple of str
+        Their names: `probabilities`, and `MAPS` for a network that outlines.
+    """
+
+    run: Callable[[np.ndarray], dict[str, np.ndarray]]
+    outputs: tuple[str, ...]
+
+    @property
+    def draws_maps(self) -> bool:
+        """Whether the model shows where it looks."""
+        return set(MAPS) <= set(self.outputs)
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the model on images of one size.
+
+        Parameters
+        ----------
+        images : uint8 array of shape (n, height, width, 1 or 3)
+            Raw pixels, 0 to 255, grey or RGB.
+
+        Returns
+        -------
+        dict of str to float32 arrays
+            `probabilities` (n, 4) in `CLASS_NAMES` order, and what `models.with_maps` adds.
+
+        Raises
+        ------
+        EngineError
+            Where the images have another shape or type.
+        """
+        shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
+        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
+            raise EngineError(
+                f"images of shape {tuple(shape)} and type {dtype} cannot be classified: give a "
+                "uint8 array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
+            )
+        starts = range(0, len(images), BATCH_SIZE)
+        parts = [self.run(images[start : start + BATCH_SIZE]) for start in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+
 def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> Engine:
-    """Load a model for the engine that is asked for, from the file that this engine needs.
+    """Load a model for an engine, from the file that this engine needs.
 
     Parameters
     ----------
@@ -43,10 +92,6 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
         A name of `ENGINES`; the engine's file ends with it.
     threads : int
         Processor cores for ONNX Runtime; 0: all of them.
-
-    Returns
-    -------
-    Engine
 
     Raises
     ------
@@ -63,14 +108,41 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
     return ENGINES[engine](Path(model).with_suffix(f".{engine}"), threads)
 
 
-def open_keras(path: Path, threads: int = 0) -> Engine:
+def open_keras(path: Path | str, threads: int = 0) -> Engine:
     """Load a Keras file; its backend spreads over the cores by itself."""
     from brainlib import models
 
     try:
-        return models.load_model(path).predict_on_batch
+        model = models.load_model(path)
     except models.ModelError as error:
         raise EngineError(str(error)) from error
+    if not models.draws_maps(model):
+        return Engine(lambda images: {"probabilities": model.predict_on_batch(images)},
+                      ("probabilities",))  # fmt: skip
+    return Engine(models.with_maps(model).predict_on_batch, ("probabilities", *MAPS))
+
+
+def open_onnx(path: Path | str, threads: int = 0) -> Engine:
+    """Load an ONNX file, as `brainlib.models.export` writes it.
+
+    Raises
+    ------
+    EngineError
+        Where `onnxruntime` is not installed, or the file is absent, damaged or of another model.
+
+    Examples
+    --------
+    >>> open_onnx("model/lesion_net.onnx")(np.zeros((5, 240, 200, 1), np.uint8))  # doctest: +SKIP
+    """
+    session = _open_session(paths.resolve(path), threads)
+    names = tuple(output.name for output in session.get_outputs())
+    return Engine(
+        lambda images: dict(zip(names, session.run(names, {"pixels": images}), strict=True)), names
+    )
+
+
+ENGINES: dict[str, Callable[[Path, int], Engine]] = {"onnx": open_onnx, "keras": open_keras}
+"""What can run a model, by the ending of the file that it needs."""
 
 
 def batches(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
@@ -91,97 +163,10 @@ def batches(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
         yield batch
 
 
-def predict_onnx(path: Path | str, images: np.ndarray) -> np.ndarray:
-    """Classify images with an ONNX file.
-
-    Parameters
-    ----------
-    path : path of an `.onnx` file
-        As `brainlib.models.export.export_onnx` writes it.
-    images : uint8 array of shape (n, height, width, 1 or 3)
-        Raw pixels, 0 to 255, grey or RGB, of any size.
-
-    Returns
-    -------
-    float32 array of shape (n, 4)
-        Probabilities in `CLASS_NAMES` order.
-
-    Raises
-    ------
-    EngineError
-        Where `onnxruntime` is not installed, the file is absent, damaged or of another model, or
-        the images have another shape or type.
-
-    Examples
-    --------
-    >>> predict_onnx("model/brain.onnx", np.zeros((5, 240, 200, 1), np.uint8))  # doctest: +SKIP
-    """
-    return open_onnx(path)(images)
-
-
-def open_onnx(path: Path | str, threads: int | None = None) -> Engine:
-    """Load an ONNX file once, to classify many times.
-
-    Parameters
-    ----------
-    path : path of an `.onnx` file
-    threads : int, optional
-        Processor cores to use; all of them if it is left out.
-
-    Returns
-    -------
-    Engine
-        A function from images to probabilities, as `predict_onnx` takes and gives them. Several
-        threads may call it.
-
-    Raises
-    ------
-    EngineError
-        Where `onnxruntime` is not installed, or the file is absent, damaged or of another model.
-    """
-    session = _open_session(path, threads, ["probabilities"])
-    return _in_batches(lambda batch: session.run(["probabilities"], {"pixels": batch})[0])
-
-
-ENGINES: dict[str, Callable[[Path, int], Engine]] = {"onnx": open_onnx, "keras": open_keras}
-"""What can run a model, by the ending of the file that it needs."""
-
-SUFFIXES = {name: f".{name}" for name in ENGINES}
-"""The ending of the file of each engine."""
-
-
-def open_maps(path: Path | str, threads: int | None = None) -> MapsEngine:
-    """Load the ONNX file of a model with maps, as `open_onnx` does one without.
-
-    Parameters
-    ----------
-    path : path of an `.onnx` file
-        Such as `model/lesion_net_maps.onnx`.
-    threads : int, optional
-        Processor cores to use; all of them if it is left out.
-
-    Returns
-    -------
-    MapsEngine
-        For at most 64 images of 512 by 512 at a time: `explain.draw_maps` sees to that.
-
-    Raises
-    ------
-    EngineError
-        As `open_onnx`.
-    """
-    names = [*MAPS, "probabilities"]
-    session = _open_session(path, threads, names)
-
-    def draw(images: np.ndarray) -> dict[str, np.ndarray]:
-        _require_images(images)
-        return dict(zip(names, session.run(names, {"pixels": images}), strict=True))
-
-    return draw
-
-
-def _open_session(path: Path | str, threads: int | None, outputs: list[str]) -> Any:
-    path = _require_file(path)
+def _open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
+    content = manifest.read_file(path)
+    if content is None:
+        raise EngineError(f"there is no file {path}: write it with brainlib.models.export")
     try:
         import onnxruntime
     except ImportError as error:
@@ -191,53 +176,21 @@ def _open_session(path: Path | str, threads: int | None, outputs: list[str]) -> 
     # threads that wait by spinning cost a third of the speed where the cores have other work too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a dozen classes of its own, without a parent
-        raise EngineError(_damaged(path, error)) from error
-    is_ours = [(one.name, one.type, len(one.shape)) for one in session.get_inputs()] == [
-        ("pixels", "tensor(uint8)", 4)
-    ] and sorted(one.name for one in session.get_outputs()) == sorted(outputs)
-    _require_ours(is_ours, path, outputs)
+        raise EngineError(
+            f"{path} cannot be loaded as an ONNX model: write it again with "
+            f"brainlib.models.export, or fetch it anew ({error})"
+        ) from error
+    inputs = [(entry.name, entry.type, len(entry.shape)) for entry in session.get_inputs()]
+    outputs = {entry.name for entry in session.get_outputs()}
+    if inputs != [("pixels", "tensor(uint8)", 4)] or outputs not in OUTPUTS:
+        raise EngineError(
+            f"{path} holds another kind of model: one as brainlib.models.export writes it is "
+            "needed, with the input pixels (uint8, four dimensions) and the output probabilities"
+        )
     return session
 
 
-def _in_batches(predict: Engine) -> Engine:
-    def predict_all(images: np.ndarray) -> np.ndarray:
-        _require_images(images)
-        starts = range(0, len(images), BATCH_SIZE)
-        answers = [predict(images[start : start + BATCH_SIZE]) for start in starts]
-        return np.concatenate([np.empty((0, len(CLASS_NAMES)), np.float32), *answers])
-
-    return predict_all
-
-
-def _require_images(images: Any) -> None:
-    shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
-    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape[1:]:
-        raise EngineError(
-            f"images of shape {tuple(shape)} and type {dtype} cannot be classified: give a uint8 "
-            "array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
-        )
-
-
-def _require_file(path: Path | str) -> Path:
-    path = paths.resolve(path)
-    if not path.is_file():
-        raise EngineError(f"there is no file {path}: write it with brainlib.models.export")
-    return path
-
-
-def _require_ours(is_ours: bool, path: Path, outputs: list[str]) -> None:
-    if not is_ours:
-        raise EngineError(
-            f"{path} holds another kind of model: one with the input pixels (uint8, four "
-            f"dimensions) and the output {', '.join(outputs)} is needed, as "
-            "brainlib.models.export writes it"
-        )
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    return (
-        f"{path} cannot be loaded as an ONNX model; write it again with brainlib.models.export, or "
-        f"fetch it anew ({error})"
-    )
+OUTPUTS = ({"probabilities"}, {"probabilities", *MAPS})
+"""The outputs that a file may have."""

@@ -4,7 +4,7 @@ It takes raw pixels, uint8, with a free number, height, width and number of chan
 compared with the Keras model before it is put in place. `brainlib.models.engines` runs them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,14 +37,14 @@ def export_onnx(model: keras.Model, path: Path) -> None:
     """Write a model as an ONNX file.
 
     Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its output
-    is `probabilities`, float32 `(batch, 4)`, and for a model with maps `outline`,
-    `heat_map` and `field_of_view` too, as `models.with_maps` gives them. The names of the classes
-    are kept in its metadata under `classes`, with commas between them.
+    is `probabilities`, float32 `(batch, 4)`, and for a network that outlines tumours those of
+    `models.with_maps` too. The names of the classes are kept in its metadata under `classes`, with
+    commas between them.
 
     Parameters
     ----------
     model : keras.Model
-        One of ours, that gives the four probabilities of raw pixels, with maps or without.
+        One of ours, that gives the four probabilities of raw pixels.
     path : Path
         Where to write it, ending in `.onnx`; an older file there is replaced.
 
@@ -60,7 +60,11 @@ def export_onnx(model: keras.Model, path: Path) -> None:
     --------
     >>> export_onnx(model, Path("model/brain.onnx"))  # doctest: +SKIP
     """
-    _require_suffix(path, ".onnx")
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path} does not end in .onnx: give it a name that does")
+    from brainlib import models
+
+    model = models.with_maps(model) if models.draws_maps(model) else model
     frozen = _freeze(model)
     try:
         import onnx
@@ -78,10 +82,7 @@ def export_onnx(model: keras.Model, path: Path) -> None:
     names = _output_names(model)
     new_names = {old.name: new for old, new in zip(frozen.outputs, names, strict=True)}
     _name_onnx(onnx_model, {**new_names, frozen.inputs[0].name: "pixels"})
-    is_drawing = len(names) > 1
-    predict = (lambda file, pixels: engines.open_maps(file)(pixels)) if is_drawing else (
-        engines.predict_onnx)  # fmt: skip
-    _write(model, path, onnx_model.SerializeToString(), predict)
+    _write(model, path, onnx_model.SerializeToString())
 
 
 def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFunction":
@@ -113,11 +114,11 @@ def _output_names(model: keras.Model) -> list[str]:
 def _require_outputs(model: keras.Model) -> None:
     output = model.output
     found = output.get("probabilities") if isinstance(output, dict) else output
-    is_ours = set(_output_names(model)) in ({"probabilities"}, {*engines.MAPS, "probabilities"})
+    is_ours = set(_output_names(model)) in engines.OUTPUTS
     if not is_ours or tuple(getattr(found, "shape", ())) != (None, len(CLASS_NAMES)):
         raise ExportError(
             f"the model {model.name} has the outputs {output}: only the probabilities of "
-            f"{', '.join(CLASS_NAMES)}, with {' and '.join(engines.MAPS)} or without, are exported"
+            f"{', '.join(CLASS_NAMES)}, alone or with those of models.with_maps, are exported"
         )
 
 
@@ -144,20 +145,15 @@ def _name_onnx(onnx_model: Any, new_names: dict[str, str]) -> None:
     onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
 
 
-def _write(
-    model: keras.Model,
-    path: Path,
-    content: bytes,
-    predict: Callable[[Path, np.ndarray], Any],
-) -> None:
+def _write(model: keras.Model, path: Path, content: bytes) -> None:
     """Write a file, and put it in place once it has answered as the Keras model does."""
     with paths.atomic_write(path) as temporary:
         temporary.write_bytes(content)
         for shape in PROBE_SHAPES:
             noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-            difference = largest_difference(
-                predict(temporary, noise), model.predict_on_batch(noise)
-            )
+            expected = model.predict_on_batch(noise)
+            expected = expected if isinstance(expected, dict) else {"probabilities": expected}
+            difference = largest_difference(engines.open_onnx(temporary)(noise), expected)
             if not difference <= TOLERANCE:  # NaN is a difference too
                 raise ExportError(
                     f"{path.name} was not written: for images of the shape {shape} it differs "
@@ -166,18 +162,12 @@ def _write(
                 )
 
 
-def largest_difference(found: Any, expected: Any) -> float:
-    """Return how far probabilities are apart; for dicts of maps, how far any output is.
-
-    A heat map has no upper limit: its difference is a share of its highest value, where that is
-    above 1.
-    """
-    if isinstance(expected, dict):
-        return max(
-            largest_difference(found[name], values) / max(1.0, float(np.abs(values).max()))
-            for name, values in expected.items()
-        )
-    return float(np.abs(np.asarray(found) - np.asarray(expected)).max())
+def largest_difference(answers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """Return how far any output is from what is expected, in units of its highest value above 1."""
+    return max(
+        float(np.abs(answers[name] - values).max() / max(1.0, np.abs(values).max()))
+        for name, values in expected.items()
+    )
 
 
 @contextmanager
@@ -205,8 +195,3 @@ def _explained(model: keras.Model) -> Iterator[None]:
             f"the model {model.name} cannot be converted to ONNX: replace the operation that is "
             f"named here by others of keras.ops ({reason})"
         ) from error
-
-
-def _require_suffix(path: Path, suffix: str) -> None:
-    if path.suffix != suffix:
-        raise ExportError(f"{path} does not end in {suffix}: give it a name that does")

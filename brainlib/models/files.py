@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from brainlib import CLASS_NAMES, paths
+from brainlib.models import manifest
 from brainlib.paths import BrainlibError
 
 
@@ -31,7 +32,7 @@ def load_model(path: Path | str) -> keras.Model:
         image of any size.
     """
     path = paths.resolve(path)
-    if not path.is_file():
+    if manifest.read_file(path) is None:
         raise ModelError(f"there is no model {path}: run notebooks/02_train.ipynb, or `make run`")
     try:
         model = keras.models.load_model(path, compile=False)

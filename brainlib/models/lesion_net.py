@@ -83,6 +83,11 @@ def network_of(model: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.output, name=NETWORK_LAYER)
 
 
+def draws_maps(model: keras.Model) -> bool:
+    """Return whether a model outlines the tumour, as `with_maps` needs it."""
+    return NETWORK_LAYER in [layer.name for layer in model.layers]
+
+
 def build_cropper(size: int = IMAGE_SIZE, finds_head: bool = True) -> keras.Model:
     """Build what crops images and masks alike, as the model does, for training.
 
@@ -114,10 +119,10 @@ def with_maps(model: keras.Model) -> keras.Model:
         Gives a dict of `probabilities` (n, 4); `outline` (n, 112, 112), the probability that a
         place lies in a tumour; `heat_map` (n, 112, 112), what each place adds to the logit of the
         kind of tumour that is likeliest, against the mean of the kinds, 0 where it speaks against
-        it; and `field_of_view` (n, 3),
-        row and column of the centre and side of the square that both cover, in pixels of the
-        image. The heat map is exact: the logits are sums over places (class activation mapping,
-        Zhou et al., 2016).
+        it; `field_of_view` (n, 3), row and column of the centre and side of the square that both
+        cover, in pixels of the image; and `features` (n, 864), means and deviations of the
+        backbone's last two feature maps, for out-of-distribution detection. The heat map is exact:
+        the logits are sums over places (class activation mapping, Zhou et al., 2016).
     """
     maps = _build_maps(network_of(model))
     outputs = dict(maps(model.get_layer("head").output))

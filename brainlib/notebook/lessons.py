@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def trained_part(model: "keras.Model") -> "keras.Model":
     """Return the part of a model that is trained: the network inside, or the model itself."""
-    return models.network_of(model) if explain.draws_maps(model) else model
+    return models.network_of(model) if models.draws_maps(model) else model
 
 
 def draw_maps(model: report.Model, images: Sequence[np.ndarray]) -> explain.Maps | None:

@@ -5,7 +5,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,12 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, imaging, inference
 from brainlib.imaging.errors import one_line
-from brainlib.paths import BrainlibError
 from brainlib.report import ReportError, words
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from brainlib.models.engines import Engine
 
 PICTURED = 4
 """Slices that a report shows at most: more would not fit on two pages."""
@@ -195,19 +195,10 @@ class Model:
     def __init__(self, classifier: inference.Classifier, plane: str = "acquired") -> None:
         self.classifier, self.plane = classifier, plane
 
-    @cached_property
-    def drawer(self) -> Any:
-        """What draws the maps; None for a model that draws none, or whose file for it is absent."""
-        from brainlib import explain
-
-        try:
-            return explain.open_drawer(self.classifier.model, self.classifier.engine)
-        except BrainlibError as error:
-            self.drawer_error = str(error)
-            return None
-
-    drawer_error = ""
-    """Why no maps can be drawn."""
+    @property
+    def drawer(self) -> "Engine | None":
+        """What draws the maps; None for a model that draws none."""
+        return self.classifier.predict if self.classifier.predict.draws_maps else None
 
     def __call__(self, scan: Any) -> Answer | Answers:
         """Classify a scan, or several.
