@@ -112,8 +112,15 @@ def _remove_leftovers() -> None:
 
 
 def _make_app(file: Path, port: int, token: str) -> "Voila":
+    from jupyter_server.auth.identity import PasswordIdentityProvider
     from traitlets.config import Config
     from voila.app import Voila
+
+    class Guard(PasswordIdentityProvider):
+        """Looks where a request comes from, even of one that has the token."""
+
+        def should_check_origin(self, handler: object) -> bool:
+            return True
 
     class App(Voila):
         """Voilà that takes uploads in one piece; its own server ends at 100 MB."""
@@ -130,7 +137,7 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
         config.KernelManager.transport = "ipc"
     app = App(
         config=config, ip=ADDRESS, port=port, token=token, open_browser=False, config_file_paths=[],
-        notebook_path=str(file), log_level=logging.ERROR,
+        notebook_path=str(file), log_level=logging.ERROR, identity_provider_class=Guard,
     )  # fmt: skip
     app.initialize([])
     app.template_paths.insert(0, str(_TEMPLATE))
