@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
