@@ -359,7 +359,9 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
             f"an array of shape {array.shape} and type {array.dtype} is no scan: give numbers of "
             "shape (height, width), (height, width, 3) or (n, height, width)"
         )
-    grey = _to_uint8(array)
+    grey = array
+    if array.dtype != np.uint8:
+        grey = imaging.to_grey(array.astype(float), *imaging.robust_range(array.astype(float)))
     if array.ndim == 3 and array.shape[-1] in (3, 4):
         grey = np.rint(grey[..., :3] @ [0.299, 0.587, 0.114]).astype(np.uint8)
     stack = grey if grey.ndim == 3 else grey[np.newaxis]
@@ -367,16 +369,6 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
         imaging.ScanSlice(Path("array"), "array", number, pixels=np.ascontiguousarray(pixels))
         for number, pixels in enumerate(stack)
     ]
-
-
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return values
-    values = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
-    low, high = np.percentile(values, (0.5, 99.5))
-    if high <= low:
-        low, high = values.min(), values.max()
-    return np.rint((values.clip(low, high) - low) * (255 / ((high - low) or 1))).astype(np.uint8)
 
 
 def _content_of(scan: Any) -> bytes:

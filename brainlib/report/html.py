@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from brainlib import __version__, imaging, inference, paths
+from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.report import drawing, words
 from brainlib.report.answers import PICTURED, Answer, Model
 
@@ -25,15 +25,21 @@ SUMMARY = "index.html"
 SIDE = 420
 """Longer side of an embedded image, pixels: 180 dots an inch in print."""
 
+_COUNTED = {
+    "slices": "slices in all", "accepted": "classified", "tumor_slices": "called tumour",
+    "refused": "refused", "unreadable": "unreadable",
+}  # fmt: skip
 _IN_TEMPLATES = {
+    "CLASS_COLORS": CLASS_COLORS, "model_sha256": inference.model_sha256, "version": __version__,
+    "file_name": words.file_name, "slice_reliability": words.slice_reliability,
     "NAMES": words.NAMES, "PLURALS": words.PLURALS, "count_gaps": inference.count_gaps,
     "how_often": words.how_often, "level": words.level, "sequence_doubt": words.sequence_doubt,
     "heat_colors": drawing.HEAT_COLORS, "outline_color": drawing.OUTLINE_COLOR,
 }  # fmt: skip
 
 
-def write_report(path: Path | str, answer: Answer) -> Path:
-    """Write the report of a study, whole or not at all.
+def write_report(path: Path | str, answer: Answer, outlines: Sequence[str] = ()) -> Path:
+    """Write the report of a study, whole or not at all; arguments are those of `render_report`.
 
     Examples
     --------
@@ -42,7 +48,7 @@ def write_report(path: Path | str, answer: Answer) -> Path:
     """
     path = Path(path)
     with paths.atomic_write(path) as temporary:
-        temporary.write_text(render_report(answer), encoding="utf-8")
+        temporary.write_text(render_report(answer, outlines=outlines), encoding="utf-8")
     return path
 
 
@@ -75,10 +81,10 @@ def describe(answer: Answer, made: datetime | None = None) -> dict[str, Any]:
         "answer": answer,
         "head": words.headline(answer),
         "bars": words.probability_bars(answer),
-        "counts": words.count_slices(answer.study),
+        "counts": [(int(answer.study[key]), what) for key, what in _COUNTED.items()],
         "refused": words.list_refusals(answer.slices),
         "unreadable": words.list_unreadable(answer.slices),
-        "facts": _facts(answer, made or datetime.now(timezone.utc)),
+        "made": made or datetime.now(timezone.utc),
     }
 
 
@@ -175,16 +181,14 @@ def _images(slices: Iterable[imaging.ScanSlice]) -> dict[int, imaging.ScanSlice]
 
 
 def _write_study(path: Path, answer: Answer, scan: imaging.Scan) -> None:
-    outlines = []
+    outlines: list[Path] = []
     if answer.outline is not None:
         from brainlib.report.volumes import write_outline
 
         image, files = next(iter(answer.images.values())), [frame.file for frame in scan.frames]
         model = answer.model.classifier.model.stem
         outlines = write_outline(path.with_suffix(""), answer.outline, image, files, model)
-    text = render_report(answer, outlines=[file.name for file in outlines])
-    with paths.atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_report(path, answer, [file.name for file in outlines])
 
 
 def _figures(answer: Answer) -> list[dict[str, Any]]:
@@ -200,8 +204,7 @@ def _figure(answer: Answer, number: int) -> dict[str, Any]:
     if has_outline or heat_map is not None:
         layers.append((outline, heat_map))
     return {
-        "title": words.slice_title(answer, number),
-        **words.describe_slice(answer.row(number), answer.rules),
+        "number": number,
         "images": [
             drawing.data_uri(drawing.draw_slice(image.pixels, *maps, image.affine, SIDE))
             for maps in layers
@@ -209,26 +212,3 @@ def _figure(answer: Answer, number: int) -> dict[str, Any]:
         "has_outline": has_outline,
         "has_heat": heat_map is not None,
     }
-
-
-def _facts(answer: Answer, made: datetime) -> list[tuple[str, str]]:
-    """Return where the answer comes from, as pairs of name and value."""
-    classifier, rules = answer.model.classifier, answer.rules or {}
-    planes = [plane for plane in answer.slices["plane"].unique() if plane]
-    files = answer.slices["path"].unique()
-    others = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    held_out = rules.get("held_out")
-    facts = {
-        "Study": answer.name,
-        "File": words.file_name(files[0]) + others,
-        "Series": ", ".join(f"{what}: {fact}" for what, fact in answer.facts.items()),
-        "Plane": ", ".join(planes) or "not stated in the file, side unknown",
-        "Made": made.strftime("%Y-%m-%d %H:%M %Z").strip(),
-        "Made with": f"brainlib {__version__}, engine {classifier.engine}",
-        "Model": classifier.model.stem,
-        "Model file, SHA-256": inference.model_sha256(classifier) or "not recorded",
-        "Trained on": str(rules.get("source") or "not recorded"),
-        "Measured on": held_out and f"{held_out['pictures']:,} held-out slices of "
-        f"{held_out['groups']:,} patients or clusters of similar images",
-    }  # fmt: skip
-    return [(name, fact or "not stated") for name, fact in facts.items()]

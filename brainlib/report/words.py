@@ -100,36 +100,6 @@ def probability_bars(answer: "Answer") -> list[dict[str, Any]]:
     ]
 
 
-def count_slices(study: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """Return pairs of a number and what it counts."""
-    return [
-        (int(study["slices"]), "slice in all" if int(study["slices"]) == 1 else "slices in all"),
-        (int(study["accepted"]), "classified"),
-        (int(study["tumor_slices"]), "called tumour"),
-        (int(study["refused"]), "refused"),
-        (int(study["unreadable"]), "unreadable"),
-    ]
-
-
-def slice_title(answer: "Answer", number: int) -> str:
-    """Return which slice it is, counted from 1 with the total."""
-    total = int(answer.study["slices"])
-    return "The image" if total == 1 else f"Slice {number} of {total}"
-
-
-def describe_slice(row: Mapping[str, Any], rules: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return `answer`, `set` and `reliability` of one classified slice."""
-    name = row["class"]
-    texts = {"answer": f"{NAMES[name]}, {percent(row[name])}", "set": "", "reliability": ""}
-    if rules is not None:
-        members = " or ".join(NAMES[member] for member in row["set"].split())
-        confidence = f"a confidence of {level(rules)}"
-        texts["set"] = f"At {confidence}: {members}." if members else f"No class has {confidence}."
-        reliability = find_reliability(rules["reliability"], name, float(row[name]))
-        texts["reliability"] = of_hundred(reliability, name, "held-out slices")
-    return texts
-
-
 def list_refusals(slices: pd.DataFrame) -> list[tuple[str, str]]:
     """Return pairs of a reason and the slices that were refused for it."""
     refused = slices[slices["decision"].str.startswith(REFUSED)]
@@ -176,6 +146,13 @@ def how_often(answer: "Answer") -> str:
     what = "held-out slices" if is_single else "simulated studies of held-out patients"
     reliability = find_reliability(rows, answer.label, answer.probabilities[answer.label])
     return of_hundred(reliability, answer.label, what)
+
+
+def slice_reliability(answer: "Answer", number: int) -> str:
+    """Return how often answers to slices like this one were right."""
+    row, rows = answer.row(number), answer.rules["reliability"]
+    reliability = find_reliability(rows, row["class"], float(row[row["class"]]))
+    return of_hundred(reliability, row["class"], "held-out slices")
 
 
 def of_hundred(reliability: Mapping[str, Any] | None, name: str, what: str) -> str:

@@ -12,11 +12,11 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_COLORS, inference
+from brainlib import inference
 from brainlib.imaging import PLANES
 from brainlib.imaging.volumes import nearest_plane
 from brainlib.paths import BrainlibError
-from brainlib.report import drawing, html, volumes, words
+from brainlib.report import drawing, html, volumes
 from brainlib.report.answers import Answer, Model, load
 from brainlib.report.app.uploads import read_uploads, upload_limit
 
@@ -24,9 +24,7 @@ LAYERS = ("image", "outline", "heat map")
 TOOLTIPS = ("the slice alone", "where the network draws a tumour",
             "what speaks for the answer to this slice, brightest where most")  # fmt: skip
 
-_KEPT = 200
-_MOST_PROBLEMS = 8
-_DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws the next slices before they are asked for
+_DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws all outlines while slices are looked at
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +78,8 @@ class Page:
             self._warn([str(error)])
         except Exception as error:  # whatever it is, a visitor is told, and the page goes on
             logger.exception("an upload failed")
-            self._warn([_unforeseen(error)])
+            kind = type(error).__name__
+            self._warn([f"it failed for a reason not foreseen ({kind}): try its files one by one"])
         finally:
             self.upload.value = ()  # the files leave the memory, and may be uploaded again
             self.upload.disabled = False
@@ -89,10 +88,7 @@ class Page:
         self.status.value = _html("busy", slices)
 
     def _warn(self, problems: list[str]) -> None:
-        if len(problems) > _MOST_PROBLEMS:
-            more = len(problems) - _MOST_PROBLEMS + 1
-            problems = [*problems[: _MOST_PROBLEMS - 1], f"And {more} more like these."]
-        self.status.value = _html("problems", [_sentence(one) for one in problems])
+        self.status.value = _html("problems", problems)
 
     def _show(self, answers: list[Answer], problems: list[str]) -> None:
         no_maps = self.model.drawer is None and self.model.drawer_error
@@ -130,10 +126,9 @@ class StudyView:
         self.numbers = sorted(answer.images)
         self.volume = volumes.stack(answer.images, answer.pixels)
         self.own_plane = nearest_plane(self.volume.affine) if self.volume else ""
-        self.drawn = lru_cache(maxsize=_KEPT)(self._drawn)
         self.cut = lru_cache(maxsize=2 * len(PLANES))(self._cut)
         self.links = ipywidgets.HTML()
-        verdict = _html("verdict", html.describe(answer), CLASS_COLORS)
+        verdict = _html("verdict", html.describe(answer))
         side = ipywidgets.VBox([ipywidgets.HTML(verdict), self.links])
         parts = [self._viewer()] if self.numbers else []
         self.box = ipywidgets.Box([*parts, side.add_class("brainlib-side")])
@@ -162,32 +157,31 @@ class StudyView:
             )
 
     def _viewer(self) -> ipywidgets.VBox:
-        shown = [one for one in self.answer.deciding if one in self.numbers]
+        shown = [number for number in self.answer.deciding if number in self.numbers]
         last = len(self.numbers) - 1
         first = self.numbers.index(shown[0]) if shown else last // 2
         has_maps = self.answer.model.drawer is not None
-        self.slider = ipywidgets.IntSlider(first, 0, max(last, 1), readout=False)
-        self.layers = ipywidgets.ToggleButtons(
-            options=LAYERS, value=LAYERS[has_maps], tooltips=TOOLTIPS
-        )
+        self.image, self.line = ipywidgets.Image(), ipywidgets.HTML()
+        self.ribbon = ipywidgets.HTML(_html("ribbon", self.answer, self.numbers))
         self.planes = ipywidgets.ToggleButtons(options=PLANES, value=self.own_plane or PLANES[0])
+        self.layers = ipywidgets.ToggleButtons(options=LAYERS, value=LAYERS[has_maps])
+        self.layers.tooltips = TOOLTIPS
+        self.slider = ipywidgets.IntSlider(first, 0, max(last, 1), readout=False)
         self.window = ipywidgets.IntRangeSlider(value=(0, 255), min=0, max=255, readout=False)
         self.zoom = ipywidgets.FloatSlider(1, min=1, max=5, step=0.25, readout=False)
         self.across, self.down = (
             ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, readout=False) for _ in range(2)
         )
-        self.image, self.line = ipywidgets.Image(), ipywidgets.HTML()
-        self.ribbon = ipywidgets.HTML(self._ribbon())
-        self.planes.observe(lambda _: self._turn(), "value")
         views = {"Window": self.window, "Zoom": self.zoom, "Across": self.across, "Down": self.down}
+        self.planes.observe(lambda _: self._turn(), "value")
         for control in (self.slider, self.layers, *views.values()):
-            control.observe(self._refresh, "value")
+            control.observe(lambda _: self._refresh(), "value")
+        for control in (self.slider, *views.values()):
+            control.add_class("brainlib-slider")
         labelled = [
             ipywidgets.HBox([ipywidgets.HTML(_html("label", label)), control])
             for label, control in views.items()
         ]
-        for control in (self.slider, *views.values()):
-            control.add_class("brainlib-slider")
         self.pan = ipywidgets.HBox(labelled[2:]).add_class("brainlib-contrast")
         self._refresh()
         rows = [
@@ -200,9 +194,8 @@ class StudyView:
             (True, ipywidgets.HBox(labelled[:2]).add_class("brainlib-contrast")),
             (True, self.pan),
         ]
-        return ipywidgets.VBox([row for is_shown, row in rows if is_shown]).add_class(
-            "brainlib-viewer"
-        )
+        box = ipywidgets.VBox([row for is_shown, row in rows if is_shown])
+        return box.add_class("brainlib-viewer")
 
     @property
     def _is_turned(self) -> bool:
@@ -222,67 +215,30 @@ class StudyView:
         whole = self.volume if layer == "image" else self.answer.outline
         return whole and whole.cut(plane)
 
-    def _refresh(self, change: dict[str, Any] | None = None) -> None:
-        place, plane = self.slider.value, self.planes.value if self._is_turned else ""
-        where = (self.zoom.value, self.across.value, self.down.value)
-        how = (plane, self.layers.value, self.window.value, where)
+    def _refresh(self) -> None:
+        place, layer = self.slider.value, self.layers.value
         self.pan.layout.visibility = "visible" if self.zoom.value > 1 else "hidden"
-        self.image.value = self.drawn(place, *how)
-        self.line.value = self._slice_line(place)
-        if change is None or change["owner"] is not self.slider:
-            return
-        step = 1 if place >= change["old"] else -1
-        for ahead in (place + step, place + 2 * step, place - step):
-            if 0 <= ahead <= self.slider.max and (plane or ahead < len(self.numbers)):
-                _DRAWER.submit(self.drawn, ahead, *how)
-
-    def _drawn(
-        self, place: int, plane: str, layer: str, window: tuple[int, int], where: tuple[float, ...]
-    ) -> bytes:
-        outline = heat_map = None
-        if plane:
-            volume = self.cut(plane, "image")
-            pixels, affine = volume.slice(place), volume.affine
-            if layer == "outline" and (drawn := self.cut(plane, "outline")) is not None:
-                outline = drawn.slice(place) / np.float32(255)
-        else:
-            image = self.answer.images[self.numbers[place]]
-            pixels, affine = image.pixels, image.affine
-            if layer != "image":
-                outline, heat_map = self.answer.maps(self.numbers[place])
-                outline, heat_map = (outline, None) if layer == "outline" else (None, heat_map)
-        shown = [
-            None if one is None else _zoomed(one, *where) for one in (pixels, outline, heat_map)
-        ]
-        return drawing.encode(drawing.draw_slice(*shown, affine, window=window))
-
-    def _slice_line(self, place: int) -> str:
         if self._is_turned:
-            plane, total = self.planes.value, int(self.slider.max) + 1
-            return (
-                f"{plane.capitalize()} {place + 1} of {total}, cut from the {self.own_plane} slices"
-            )
-        number = self.numbers[place]
-        row = self.answer.row(number)
-        is_deciding = number in self.answer.deciding and len(self.numbers) > 1
-        where = words.slice_title(self.answer, number)
-        return _html(
-            "slice_line",
-            f"{where}, {row['plane']}" if row["plane"] else where,
-            words.describe_slice(row, self.answer.rules) if row["class"] else None,
-            row["decision"].removeprefix(inference.REFUSED),
-            CLASS_COLORS.get(row["class"], ""),
-            is_deciding and self.answer.label is not None,
-        )
-
-    def _ribbon(self) -> str:
-        cells = []
-        for number in self.numbers:
-            row = self.answer.row(number)
-            strength = round(row[row["class"]] ** 2, 2) if row["class"] else 1
-            color = CLASS_COLORS.get(row["class"], "#4a525c")
-            cells.append((color, strength, number in self.answer.deciding))
-        return _html("ribbon", cells)
+            plane = self.planes.value
+            volume, drawn = self.cut(plane, "image"), None
+            pixels, affine, maps = volume.slice(place), volume.affine, (None, None)
+            if layer == "outline" and (drawn := self.cut(plane, "outline")) is not None:
+                maps = (drawn.slice(place) / np.float32(255), None)
+            total = volume.values.shape[2]
+            self.line.value = _html("turned_line", plane, place + 1, total, self.own_plane)
+        else:
+            number = self.numbers[place]
+            image = self.answer.images[number]
+            pixels, affine, maps = image.pixels, image.affine, (None, None)
+            if layer != LAYERS[0]:
+                chosen = LAYERS.index(layer) - 1
+                maps = tuple(one if i == chosen else None
+                             for i, one in enumerate(self.answer.maps(number)))  # fmt: skip
+            self.line.value = _html("slice_line", self.answer, number)
+        where = (self.zoom.value, self.across.value, self.down.value)
+        shown = [None if one is None else _zoomed(one, *where) for one in (pixels, *maps)]
+        drawn = drawing.draw_slice(*shown, affine, window=self.window.value)
+        self.image.value = drawing.encode(drawn)
 
 
 def _zoomed(values: np.ndarray, zoom: float, across: float, down: float) -> np.ndarray:
@@ -296,29 +252,10 @@ def _html(macro: str, *arguments: Any) -> str:
     return str(getattr(html.template("app/page.html").module, macro)(*arguments))
 
 
-def _sentence(text: str) -> str:
-    """Return a text with a full stop, and a capital letter unless it begins with a file's name."""
-    text = text.strip()
-    first = text.split(" ", 1)[0]
-    text = text[:1].upper() + text[1:] if first.isalpha() else text
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
 def _link(text: str, name: str, content: bytes) -> tuple[str, str, str]:
     kinds = {".html": "text/html", ".csv": "text/csv", ".gz": "application/gzip"}
     kind = kinds[Path(name).suffix]
     return text, name, f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _unforeseen(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "The upload does not fit into the memory: choose fewer files."
-    if isinstance(error, OSError):
-        return f"The upload could not be written to a temporary folder ({error.strerror})."
-    return (
-        "This upload cannot be classified, for a reason that was not foreseen "
-        f"({type(error).__name__}): try its files one by one."
-    )
 
 
 def _style() -> str:
