@@ -1,11 +1,13 @@
 """Where things lie: the project's root, the cache folder, and writes that are whole or absent."""
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 try:
@@ -66,39 +68,114 @@ def cache_folder() -> Path:
     return resolve(chosen) if chosen else Path.home() / ".cache" / "brainlib"
 
 
+class LockedError(BrainlibError):
+    """A folder that another process is writing to."""
+
+
+class WriteError(BrainlibError, OSError):
+    """A folder that cannot be written to: it is full, or its owner is somebody else."""
+
+
+@contextmanager
+def write_errors(folder: Path) -> Iterator[None]:
+    """Turn every `OSError` of the block into a `WriteError` that names the folder."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(
+            f"{folder} cannot be written to ({error.strerror or error}): free some space or name "
+            "another folder, and run it again; what is done is kept"
+        ) from error
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, renamed onto it once the block has succeeded.
+    """Give a temporary path of the same name, renamed to `path` once the block has succeeded.
 
-    A run that is killed, or a disk that fills up, leaves the old file or none, never half of one.
+    A run that is killed, a disk that fills up or a loss of power leaves the old file or none, never
+    half of one.
+
+    Raises
+    ------
+    WriteError
+        For every `OSError` inside the block.
 
     Examples
     --------
-    >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
     >>> with atomic_write(target) as temporary:
     ...     _ = temporary.write_text("whole", encoding="utf-8")
     >>> target.read_text(encoding="utf-8")
     'whole'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the suffix is kept: writers such as Keras and matplotlib choose the format by it
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _temporary(path) as temporary:
         yield temporary
-        temporary.chmod(0o644)
+        _sync(temporary)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Do for a folder, which must be absent or empty, what `atomic_write` does for a file.
+
+    Where another process was faster, its folder stays.
+    """
+    with _temporary(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        if not (path.is_dir() and any(path.iterdir())):
+            temporary.replace(path)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    with write_errors(path.parent), ExitStack() as lock:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clean_once(path.parent)
+        while True:
+            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=path.parent))
+            with suppress(LockedError):  # another process took it for a leftover
+                lock.enter_context(locked(scratch))
+                break
+        try:
+            yield scratch / path.name
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+_SCRATCH, _LOCK = ".brainlib-", ".lock"
+
+
+def remove_leftovers(folder: Path, prefix: str = _SCRATCH) -> None:
+    """Delete the temporary folders of killed runs, which are `locked` while a run is at work."""
+    if fcntl is None:
+        return
+    for lock in folder.glob(f"{prefix}*/{_LOCK}"):
+        with suppress(LockedError, OSError), _flocked(lock):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+_clean_once = lru_cache(maxsize=None)(remove_leftovers)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk write a file, or the names in a folder: a rename does not wait for it."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 _locked: set[Path] = set()
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+def locked(folder: Path, name: str = _LOCK) -> Iterator[None]:
     """Own a folder until the block ends; the operating system ends the lock of a killed process.
 
     A block inside another one of the same process and folder changes nothing. Locks of different
@@ -106,7 +183,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
 
     Raises
     ------
-    BrainlibError
+    LockedError
         Where another process owns it; the message says which.
 
     Examples
@@ -115,7 +192,8 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     ...     pass
     """
     file = folder.resolve() / name
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_errors(folder):
+        file.parent.mkdir(parents=True, exist_ok=True)
     if fcntl is None or file in _locked:
         yield
         return
@@ -141,7 +219,7 @@ def _flocked(file: Path) -> Iterator:
             except BlockingIOError as error:
                 stream.seek(0)
                 owner = stream.read() or "another process"
-                raise BrainlibError(
+                raise LockedError(
                     f"{file.parent} is being written by {owner}: wait until that run has ended, or "
                     "name another output folder"
                 ) from error
@@ -149,10 +227,3 @@ def _flocked(file: Path) -> Iterator:
             if file.exists() and os.path.samestat(os.fstat(stream.fileno()), file.stat()):
                 yield stream
                 return
-
-
-def remove_leftovers(*files: Path) -> None:
-    """Delete what killed runs of `atomic_write` left beside files; hold the lock for it."""
-    for file in files:
-        for temporary in file.parent.glob(f".{file.stem}-????????{file.suffix}"):
-            temporary.unlink(missing_ok=True)

@@ -1,89 +1,95 @@
 """Ablation: variants that differ in one part, runs that are kept, intervals that hold."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, models
+from brainlib import CLASS_NAMES, imaging, inference
 from brainlib.data import datasets, phantom
+from brainlib.training import Examples
 from scripts import ablation
+
+CLASSES = list(CLASS_NAMES)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Load a small phantom as the study does."""
-    root = phantom.write_phantom(tmp_path_factory.mktemp("data") / "p", patients=40, slices=1)
-    assert datasets.open_folder(root).root == root
-    return ablation.load.__wrapped__(str(root), 0)
+def root(tmp_path_factory):
+    """Write a small phantom."""
+    return phantom.write_phantom(tmp_path_factory.mktemp("data") / "p", patients=40, slices=1)
 
 
-@pytest.mark.parametrize("name", ["whole", "no_outlines", "no_glioma"])
-def test_a_variant_is_trained_on_what_it_may_see_and_scored_on_all(
-    name, data, monkeypatch, tmp_path
-):
-    seen = []
-    monkeypatch.setattr(ablation, "load", lambda *place: data)
-    monkeypatch.setattr(ablation, "fit", lambda model, train, *others: seen.append(train))
-    monkeypatch.setattr(
-        ablation.explain, "score_maps",
-        lambda _, table, *__: table[["path"]].assign(dice=0.5)[table["label"] != "notumor"],
-    )  # fmt: skip
-    schedule = ablation.RECIPES[ablation.RELEASED]
-    rows = ablation.train_and_score(name, schedule, ("anywhere", 0), tmp_path)
-    has_glioma = (seen[0].classes == CLASS_NAMES.index("glioma")).any()
-    assert has_glioma == (name != "no_glioma") and seen[0].outlined.any() == (name != "no_outlines")
-    per_variant = rows.groupby("variant").size()
-    assert set(per_variant) == {len(data.table)}
-    assert ("several_views" in per_variant) == (name == "whole")
-    own = rows[rows["variant"] == name]
-    assert set(own["label"]) == set(CLASS_NAMES)
-    assert own["dice"].notna().any() == (name != "no_outlines")
-    assert own.loc[own["label"] == "notumor", "type_right"].isna().all()
+@pytest.mark.parametrize("name", ablation.VARIANTS)
+def test_each_variant_is_trained_with_one_part_changed(name, monkeypatch, tmp_path):
+    seen, options = [], {}
+    monkeypatch.setitem(ablation.MODELS, ablation.RELEASED, lambda parts: parts)
+
+    def fit(parts, train, validation, schedule, checkpoint, finds_head):
+        seen.append(train)
+        options.update(parts=parts, frozen=schedule.frozen_blocks, finds_head=finds_head)
+
+    monkeypatch.setattr(ablation, "fit", fit)
+    train = Examples(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4), outlined=np.ones(4, bool))
+    ablation.train_variant(name, ablation.RECIPES[ablation.RELEASED], train, tmp_path)
+    assert seen[0].outlined.any() == (name != "no_outlines")
+    assert options["parts"].pretrained == (options["frozen"] > 0) == (name != "no_pretraining")
+    assert options["parts"].find_head == options["finds_head"] == (name != "no_head")
 
 
-def test_scores_are_those_of_the_answers(data, monkeypatch):
-    answers = np.tile([0.4, 0.1, 0.3, 0.2], (len(data.table), 1))
-    monkeypatch.setattr(ablation.inference, "predict_images", lambda *_: answers)
-    scored = ablation.score(None, data, draws=False)
-    is_glioma = data.table["label"] == "glioma"
-    assert scored["right"].eq(is_glioma).all() and set(scored["answer"]) == {"glioma"}
-    truth = pd.Index(CLASS_NAMES).get_indexer(data.table["label"])
-    np.testing.assert_allclose(scored["loss"], -np.log(answers[0][truth]), atol=1e-5)
+def test_several_views_are_the_image_and_its_mirror_image(root, small_network):
+    table = datasets.open_folder(root).table.assign(twin_in_training="").iloc[::4]
+    scored = ablation.score(ablation.WHOLE, small_network, table, root)
+    views = scored[scored["variant"] == ablation.SEVERAL_VIEWS].reset_index(drop=True)
+    assert len(views) == len(table) == len(scored) / 2
+    mirrored = [imaging.read_image(root / path)[:, ::-1] for path in table.path]
+    both = (
+        inference.predict_table(small_network, table, root, 0)[CLASSES].to_numpy()
+        + inference.predict_images(small_network, mirrored)
+    ) / 2
+    expected = ablation.recalibrate(views.assign(**dict(zip(CLASSES, both.T, strict=True))))
+    np.testing.assert_allclose(views[CLASSES], expected[CLASSES], atol=1e-3)
+    drawn = scored["dice"].notna()
+    assert drawn.any() and not drawn[scored["label"] == "notumor"].any()
 
 
-def test_every_variant_differs_from_the_whole_and_from_itself_under_another_recipe():
-    schedule = ablation.RECIPES[ablation.RELEASED]
-    prints = {ablation.fingerprint(one, schedule, 0, "data") for one in ablation.VARIANTS.values()}
-    assert len(prints) == len(ablation.VARIANTS)
-    longer = dataclasses.replace(schedule, epochs=99)
-    for changed in ((longer, 0, "data"), (schedule, 1, "data"), (schedule, 0, "other")):
-        assert ablation.fingerprint(ablation.VARIANTS["whole"], *changed) not in prints
+def test_recalibrated_answers_forget_an_offset_of_the_evidence():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"label": random.choice(CLASSES, 400), "group": np.arange(400)})
+    evidence = random.normal(0, 1, 400) + 2 * (table["label"] != "notumor")
+
+    def answered(offset):
+        tumor = 1 / (1 + np.exp(-evidence - offset))
+        kinds = {"glioma": 0.7 * tumor, "meningioma": 0.2 * tumor, "pituitary": 0.1 * tumor}
+        return ablation.recalibrate(table.assign(**kinds, notumor=1 - tumor))[CLASSES]
+
+    np.testing.assert_allclose(answered(3.0), answered(0.0), atol=1e-3)
+    assert np.allclose(answered(0).sum(axis=1), 1) and np.allclose(
+        answered(0)["glioma"] / answered(0)["meningioma"], 3.5
+    )
 
 
-def finished_runs(shift=0.0, spread=0.0, seeds=3, groups=40):
-    """Two variants, the second right `shift` more often, its seeds `spread` apart."""
-    easy = np.random.default_rng(0).uniform(0.4, 0.9, groups)
-    rows = [
-        pd.DataFrame({
-            "group": [f"{group:02}" for group in range(groups)], "label": "glioma",
-            "answer": "glioma", "certainty": 0.9, "right": easy + add + spread * (seed - 1),
-            "loss": 1.0, "type_right": easy, "dice": np.nan, "variant": variant, "seed": seed,
-            "seconds": 60.0, "recipe": variant,
-        })
-        for variant, add in (("whole", 0.0), ("no_head", shift))
-        for seed in range(seeds)
-    ]  # fmt: skip
+def finished_runs(gained=0, seeds=3, groups=40):
+    """Two variants, the second right for some more images of every group."""
+    rows = []
+    for name, seed in ((n, s) for n in (ablation.WHOLE, "no_head") for s in range(seeds)):
+        easy = np.random.default_rng(0).integers(4, 9, groups)
+        right = np.arange(20) < (easy + gained * (name == "no_head"))[:, None]
+        answer = np.where(right.ravel(), 0.9, 0.0)
+        rows.append(pd.DataFrame({
+            "group": np.repeat([f"{group:02}" for group in range(groups)], 20), "label": "glioma",
+            "glioma": answer, "meningioma": 0.9 - answer, "notumor": 0.05, "pituitary": 0.05,
+            "source": "figshare", "dice": np.nan, "variant": name, "seed": seed,
+        }))  # fmt: skip
     return pd.concat(rows, ignore_index=True)
 
 
 def test_a_difference_that_every_patient_and_seed_shows_is_sure_and_the_value_is_not():
-    found = ablation.summarise(finished_runs(shift=0.05))["variants"]["no_head"]
-    gained = found["difference"]["accuracy"]
-    assert gained["value"] == pytest.approx(0.05) and gained["high"] - gained["low"] < 1e-6
-    assert found["accuracy"]["high"] - found["accuracy"]["low"] > 0.05
+    found = ablation.summarise(finished_runs(gained=1))["variants"]["no_head"]
+    difference = found["difference"]["accuracy"]
+    assert difference["value"] == pytest.approx(0.05)
+    assert difference["high"] - difference["low"] < 1e-6
+    assert found["accuracy"]["high"] - found["accuracy"]["low"] > 0.02
     assert "dice" not in found and "dice" not in found["difference"]
 
 
@@ -98,75 +104,34 @@ def test_intervals_hold_the_truth_as_often_as_they_say(spread):
     held_truth = []
     for _ in range(300):
         values = random.normal(0, 1, 3) + random.normal(0, spread)
-        found = ablation.interval(values, values + random.normal(0, spread, (200, 1)))
-        held_truth.append(found["low"] <= 0 <= found["high"])
+        resampled = values + random.normal(0, spread, (200, 1))
+        limits = ablation.interval(np.concatenate([values[None], resampled]))
+        held_truth.append(limits["low"] <= 0 <= limits["high"])
     assert 0.92 < np.mean(held_truth) <= 0.99
 
 
-@pytest.fixture
-def project(monkeypatch, tmp_path):
-    """Stand-ins for the collection and the training, and the runs that were made."""
+def test_finished_runs_are_reused_those_of_another_recipe_are_not(root, monkeypatch, tmp_path):
     made = []
 
-    def train_and_score(name, schedule, place, checkpoint):
-        made.append((name, schedule.seed))
-        table = finished_runs(seeds=1)
-        return table[table["variant"] == "whole"].assign(variant=name).drop(columns="seed")
+    def score(name, *others):
+        made.append(name)
+        table = finished_runs(seeds=1).drop(columns="seed")
+        whole = table[table["variant"] == ablation.WHOLE]
+        variants = [name, ablation.SEVERAL_VIEWS] if name == ablation.WHOLE else [name]
+        return pd.concat([whole.assign(variant=variant) for variant in variants])
 
-    collection = SimpleNamespace(
-        file_hash="one", title="test", is_synthetic=True, name="test", version="1",
-        groups_from="provenance", counts=lambda: pd.DataFrame(),
-    )  # fmt: skip
-    monkeypatch.setattr(ablation, "train_and_score", train_and_score)
-    monkeypatch.setattr(ablation.runs, "open_collection", lambda *_: collection)
-    settings = ablation.AblationSettings(
-        source="phantom", output=str(tmp_path), seeds=2, variants="no_head", resamples=100
-    )
-    return SimpleNamespace(made=made, settings=settings, collection=collection)
-
-
-def test_finished_runs_are_reused_and_what_is_missing_is_made(project):
-    first = ablation.study(project.settings)
-    assert sorted(project.made) == [("no_head", 0), ("no_head", 1), ("whole", 0), ("whole", 1)]
-    assert ablation.study(project.settings) == first and len(project.made) == 4
-    ablation.study(dataclasses.replace(project.settings, seeds=3))
-    assert sorted(project.made[4:]) == [("no_head", 2), ("whole", 2)]
-
-
-@pytest.mark.parametrize("change", ["epochs", "images"])
-def test_runs_of_another_recipe_or_other_images_do_not_count(project, change):
-    ablation.study(project.settings)
-    if change == "images":
-        project.collection.file_hash = "two"
-        ablation.study(project.settings)
-    else:
-        ablation.study(dataclasses.replace(project.settings, epochs=3))
-    assert len(project.made) == 8
-
-
-@pytest.mark.parametrize(
-    ("change", "said"), [({"variants": "brighter"}, "no_outlines"), ({"seeds": 0}, "at least 1")]
-)
-def test_a_study_that_cannot_be_made_says_why(project, change, said):
-    with pytest.raises(ablation.AblationError, match=said):
-        ablation.study(dataclasses.replace(project.settings, **change))
-
-
-def test_certainty_about_the_unknown_is_compared_with_that_about_known_tumours():
-    rows = [("a", "glioma", "glioma", 0.9), ("b", "pituitary", "pituitary", 0.8),
-            ("c", "meningioma", "glioma", 0.6), ("d", "meningioma", "glioma", 0.85),
-            ("e", "notumor", "notumor", 0.1)]  # fmt: skip
-    answers = pd.DataFrame(rows, columns=["group", "label", "answer", "certainty"])
-    found = ablation.summarise_unknown(answers.assign(variant="no_meningioma"), 100)["meningioma"]
-    assert found["images"] == 2 and found["called"] == "glioma" and found["share"] == 1
-    assert found["certainty_unknown"]["value"] == pytest.approx(0.725)
-    assert found["certainty_known"]["value"] == pytest.approx(0.85)
-    assert found["auroc"] == pytest.approx(0.75)
+    monkeypatch.setattr(ablation, "train_variant", lambda *others: None)
+    monkeypatch.setattr(ablation, "score", score)
+    first = ablation.study(str(root), str(tmp_path), seeds=1, images=20)
+    assert made == list(ablation.VARIANTS)
+    assert ablation.study(str(root), str(tmp_path), seeds=1, images=20) == first
+    assert len(made) == 4
+    ablation.study(str(root), str(tmp_path), seeds=2, images=20)
+    assert len(made) == 8
+    ablation.study(str(root), str(tmp_path), seeds=1, images=20, epochs=3)
+    assert len(made) == 12
 
 
 def test_parts_that_are_changed_are_those_of_the_network():
-    fields = {one.name for one in dataclasses.fields(models.Parts)}
-    changed = {name for variant in ablation.VARIANTS.values() for name in variant.parts}
-    if "pretrained" not in fields:
-        pytest.skip("the registered network is not the one that the study is of")
-    assert changed <= fields
+    fields = {one.name for one in dataclasses.fields(ablation.models.Parts)}
+    assert {name for one in ablation.VARIANTS.values() for name in one.parts} <= fields

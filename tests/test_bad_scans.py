@@ -298,7 +298,7 @@ def test_a_image_a_million_pixels_wide_is_refused_though_it_is_sound(tmp_path):
 def test_a_tiff_of_several_pages_is_not_shown_as_its_first(tmp_path):
     pages = [Image.new("L", (4, 4), grey) for grey in (10, 20, 30)]
     content = image_bytes(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    assert "3 pages" in refused(tmp_path / "pages.tif", content)
+    assert "several pages" in refused(tmp_path / "pages.tif", content)
 
 
 def peak(path):

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from test_folder import draw, write_model
 
-from brainlib import imaging, inference
+from brainlib import imaging, inference, paths
 from brainlib.inference import classifier, cluster, folder
 from brainlib.notebook import pipeline
 from brainlib.notebook.runs import NotebookError
@@ -162,7 +162,7 @@ def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(address, task, tmp_
     )
     scans = imaging.list_scans(draw(tmp_path / "scans", 100))
     before = threading.active_count()
-    with pytest.raises(inference.InferenceError, match="No space"):
+    with pytest.raises(paths.WriteError, match="No space"):
         inference.classify_scans(scans, tmp_path / "out", task, address)
     from distributed import Client
 

@@ -22,19 +22,6 @@ def collection(tmp_path_factory):
     return datasets.open_folder(phantom.write_phantom(folder, patients=4, slices=4, size=64))
 
 
-def disc(x, y, radius=0.08, height=64, width=64, level=255):
-    """Draw a disc on noise, its place and radius in fractions of width and height."""
-    rows, columns = np.mgrid[:height, :width] + 0.5
-    inside = np.hypot(columns / width - x, rows / height - y) < radius
-    noise = np.random.default_rng(0).integers(0, 60, (height, width))
-    return np.where(inside, level, noise).astype(np.uint8)
-
-
-def circle(x, y, radius=0.08, points=60):
-    angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
-
-
 # --- what is drawn
 
 
@@ -68,14 +55,7 @@ def test_no_image_gives_no_map(small_network):
 
 def test_a_model_without_maps_is_refused():
     with pytest.raises(explain.ExplainError, match="seed_cnn draws no maps"):
-        explain.draw_maps(models.build_model("seed_cnn"), [disc(0.5, 0.5)])
-
-
-def test_a_model_from_its_file_draws_the_same(small_network, images, maps, tmp_path):
-    models.save_model(small_network, tmp_path / "lesion_net.keras")
-    again = explain.draw_maps(models.load_model(tmp_path / "lesion_net.keras"), images[:1])
-    np.testing.assert_allclose(again.heat_maps, maps.heat_maps[:1], atol=1e-5)
-    np.testing.assert_allclose(again.outlines, maps.outlines[:1], atol=1e-5)
+        explain.draw_maps(models.build_model("seed_cnn"), [np.zeros((64, 64), np.uint8)])
 
 
 def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, monkeypatch):
@@ -149,45 +129,42 @@ TRUTH = square_outline(10, 20, 20, 30)
 """Ten pixels wide and high."""
 
 
-def score(outline, heat_map, truth=TRUTH):
-    return explain.score_map(outline, heat_map, truth)
+HALF, INSIDE, OUTSIDE = block(slice(20, 30), slice(15, 25)), block(25, 12), block(25, 40)
+FULL = imaging.draw_polygon(TRUTH * SIZE, SIZE) / 255
+NOTHING = np.zeros((SIZE, SIZE))
+TINY = square_outline(12.6, 40.6, 12.9, 40.9)
+"""Smaller than a pixel: it counts as the pixel that holds it."""
 
 
-def test_dice_of_a_known_overlap():
-    half = block(slice(20, 30), slice(15, 25))
-    assert score(half, half)["dice"] == pytest.approx(0.5, abs=0.06)
-    full = imaging.draw_polygon(TRUTH * SIZE, SIZE) / 255
-    assert score(full, full)["dice"] == 1
-    apart = block(slice(50, 55), slice(50, 55))
-    assert score(apart, apart)["dice"] == 0
-
-
-def test_a_peak_counts_where_it_lies():
-    inside, outside = block(25, 12), block(25, 40)
-    found = score(inside, outside)
-    assert found["outline_peak_inside"] and not found["heat_peak_inside"]
-    assert (found["peak_x"], found["peak_y"]) == (round(40.5 / SIZE, 4), round(25.5 / SIZE, 4))
-    found = score(outside, inside)
-    assert found["heat_peak_inside"] and not found["outline_peak_inside"]
-
-
-def test_a_map_of_nothing_has_no_peak_and_no_outline():
-    nothing = np.zeros((SIZE, SIZE))
-    found = score(nothing, nothing)
-    assert found["dice"] == 0 and found["outline"] == "" and np.isnan(found["peak_x"])
-    assert not found["outline_peak_inside"] and not found["heat_peak_inside"]
-
-
-def test_a_tumour_tinier_than_a_pixel_is_the_pixel_that_holds_it():
-    tiny = square_outline(12.6, 40.6, 12.9, 40.9)
-    found = score(block(40, 12), block(40, 12), tiny)
-    assert found["dice"] == 1 and found["heat_peak_inside"]
-    assert not score(block(40, 13), block(40, 13), tiny)["heat_peak_inside"]
+@pytest.mark.parametrize(
+    ("outline", "heat_map", "truth", "dice", "outline_inside", "heat_inside"),
+    [
+        (HALF, HALF, TRUTH, 0.5, True, True),
+        (FULL, FULL, TRUTH, 1, True, True),
+        (block(slice(50, 55), slice(50, 55)), NOTHING, TRUTH, 0, False, False),
+        (INSIDE, OUTSIDE, TRUTH, 0.02, True, False),
+        (OUTSIDE, INSIDE, TRUTH, 0, False, True),
+        (NOTHING, NOTHING, TRUTH, 0, False, False),
+        (block(40, 12), block(40, 12), TINY, 1, True, True),
+        (block(40, 13), block(40, 13), TINY, 0, False, False),
+    ],
+)
+def test_overlap_and_peaks_are_scored(outline, heat_map, truth, dice, outline_inside, heat_inside):
+    scores = explain.score_map(outline, heat_map, truth)
+    assert scores["dice"] == pytest.approx(dice, abs=0.06)
+    assert (scores["outline_peak_inside"], scores["heat_peak_inside"]) == (
+        outline_inside, heat_inside,
+    )  # fmt: skip
+    if heat_map is OUTSIDE:
+        expected = round(40.5 / SIZE, 4), round(25.5 / SIZE, 4)
+        assert (scores["peak_x"], scores["peak_y"]) == expected
+    assert np.isnan(scores["peak_x"]) == (heat_map is NOTHING)
+    assert (scores["outline"] == "") == (outline is NOTHING)
 
 
 def test_the_longest_outline_is_kept_closed_and_within_the_image():
     drawn = block(slice(0, 20), slice(90, SIZE)) + block(slice(40, 43), slice(5, 8))
-    found = np.array(json.loads(score(drawn, drawn)["outline"]))
+    found = np.array(json.loads(explain.score_map(drawn, drawn, TRUTH)["outline"]))
     assert found.min() >= 0 and found.max() <= 1
     np.testing.assert_array_equal(found[0], found[-1])
     np.testing.assert_allclose(found.min(axis=0), [90 / SIZE, 0], atol=0.01)
@@ -263,25 +240,18 @@ def made_up():
 
 
 def test_the_summary_counts_and_averages(made_up):
-    found = evaluation.score_maps(made_up, resamples=200)
-    assert (found["images"], found["groups"], found["correct"]) == (20, 10, 18)
-    assert found["without_outline"] == 2
-    assert found["dice"]["value"] == pytest.approx(0.79)
-    assert found[f"dice_{GLIOMA}"]["value"] == pytest.approx(0.89)
-    assert found["dice_correct"]["value"] == pytest.approx(0.8)
-    assert found["heat_peak_inside"]["value"] == 1
-    assert found["heat_peak_inside_all"]["value"] == pytest.approx(0.9)
-    assert found["outline_peak_inside_all"]["value"] == pytest.approx(0.8)
-    assert found["dice"]["low"] < 0.79 < found["dice"]["high"]
-    assert 0 < found["heat_peak_inside"]["low"] < 1  # ten groups prove no certainty
-    assert "dice_pituitary" not in found
-    json.dumps(found, allow_nan=False)
-
-
-def test_intervals_count_groups_and_not_images(made_up):
-    many = pd.concat([made_up] * 20, ignore_index=True)
-    one, other = (evaluation.score_maps(table, 200)["dice"] for table in (made_up, many))
-    assert other["low"] == pytest.approx(one["low"], abs=1e-6)
+    summary = evaluation.score_maps(made_up, resamples=200)
+    counts = {"images": 20, "groups": 10, "correct": 18, "without_outline": 2}
+    assert {name: summary[name] for name in counts} == counts
+    means = {"dice": 0.79, f"dice_{GLIOMA}": 0.89, "dice_correct": 0.8, "heat_peak_inside": 1,
+             "heat_peak_inside_all": 0.9, "outline_peak_inside_all": 0.8}  # fmt: skip
+    assert {name: summary[name]["value"] for name in means} == pytest.approx(means)
+    assert summary["dice"]["low"] < 0.79 < summary["dice"]["high"]
+    assert 0 < summary["heat_peak_inside"]["low"] < 1  # ten groups prove no certainty
+    assert "dice_pituitary" not in summary
+    json.dumps(summary, allow_nan=False)
+    many = evaluation.score_maps(pd.concat([made_up] * 20, ignore_index=True), 200)
+    assert many["dice"]["low"] == pytest.approx(summary["dice"]["low"], abs=1e-6)  # groups count
 
 
 def test_nothing_correct_or_nothing_at_all_is_left_out(made_up):

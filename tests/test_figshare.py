@@ -102,8 +102,8 @@ def test_slices_have_class_patient_and_group(collection):
     assert set(table["source"]) == {"figshare"} and set(table["split"]) == {""}
     names = {1: "meningioma", 2: "glioma", 3: "pituitary"}
     for number in NUMBERS:
-        row = table.loc[f"figshare:{number}.jpg"]
-        assert row["path"] == f"{names[LABELS[number]]}/{number}.png"
+        path = table.loc[f"figshare:{number}.jpg", "path"]
+        assert path == f"{names[LABELS[number]]}/{number}.png"
     merged = table.loc[[f"figshare:{number}.jpg" for number in (226, 227, 228)]]
     assert set(merged["patient"]) == {"MR050001"} and set(merged["group"]) == {"fig_MR050001"}
 
@@ -134,20 +134,17 @@ def test_a_lost_image_is_converted_again(published, tmp_path):
     assert figshare.open_figshare(tmp_path, published[1]).file_hash == first.file_hash
 
 
-def test_a_download_with_another_checksum_is_refused(served, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fault", ["another checksum", "no network"])
+def test_a_failed_download_names_the_archives_and_their_folder(
+    served, published, tmp_path, monkeypatch, fault
+):
     monkeypatch.setattr(figshare, "RETRIES", 0)
-    archives = {name: (url, "0" * 32) for name, (url, _) in served[0].items()}
-    with pytest.raises(BrainlibError, match=r"could not be downloaded .*hash"):
-        figshare.open_figshare(tmp_path, archives)
-    assert not list(tmp_path.iterdir())
-
-
-def test_without_network_the_archives_and_their_folder_are_named(published, tmp_path, monkeypatch):
-    monkeypatch.setattr(figshare, "RETRIES", 0)
-    with pytest.raises(BrainlibError) as caught:
-        figshare.open_figshare(tmp_path, published[1])
+    wrong = {name: (address, "0" * 32) for name, (address, _) in served[0].items()}
+    with pytest.raises(BrainlibError, match="could not be downloaded") as error:
+        figshare.open_figshare(tmp_path, published[1] if fault == "no network" else wrong)
     for text in ("10.6084/m9.figshare.1512427", "first.zip, second.zip", str(tmp_path), "phantom"):
-        assert text in str(caught.value)
+        assert text in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_merged_patients_are_those_of_the_provenance_table():
@@ -163,16 +160,11 @@ def test_merged_patients_are_those_of_the_provenance_table():
         ({"PID": None}, "KeyError: 'PID'"),
         ({"tumorMask": np.zeros((128, 128), np.uint8)}, "of 0 pixels"),
         ({"tumorMask": np.ones((64, 64), np.uint8)}, r"mask \(64, 64\)"),
+        (0, ""), (300, ""), (2000, ""), (-200, ""),
     ],
-)
-def test_a_wrong_slice_is_named_with_its_reason(tmp_path, changes, reason):
-    file = write_mat(tmp_path / "7.mat", 7, **changes)
+)  # fmt: skip
+def test_a_wrong_or_truncated_slice_is_named_with_its_reason(tmp_path, changes, reason):
+    is_cut = isinstance(changes, int)
+    content = write_mat(tmp_path / "7.mat", 7, **({} if is_cut else changes)).read_bytes()
     with pytest.raises(BrainlibError, match=rf"7\.mat is not a slice .*{reason}"):
-        figshare.read_slice(file.read_bytes(), "7.mat")
-
-
-@pytest.mark.parametrize("kept", [0, 300, 2000, -200])
-def test_a_truncated_file_is_named(tmp_path, kept):
-    content = write_mat(tmp_path / "7.mat", 7).read_bytes()
-    with pytest.raises(BrainlibError, match=r"7\.mat is not a slice"):
-        figshare.read_slice(content[:kept], "7.mat")
+        figshare.read_slice(content[:changes] if is_cut else content, "7.mat")

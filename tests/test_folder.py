@@ -236,7 +236,7 @@ def test_a_full_disk_is_said_and_costs_nothing_that_is_done(
             stop_after(patch, 2, full)
         else:
             patch.setattr(folder.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(full))
-        with pytest.raises(inference.InferenceError, match="No space left") as said:
+        with pytest.raises(paths.WriteError, match="No space left") as said:
             classify(place, output, task)
     assert str(output) in str(said.value) and "free some space" in str(said.value)
     kept = 2 if where == "a part" else 4
@@ -336,6 +336,8 @@ def test_a_folder_is_written_by_one_run_at_a_time(task, tmp_path):
     owner.kill()
     owner.communicate()
     leftover = output / ".predictions-abcd1234.csv"
+    leftover = output / ".brainlib-abcd1234" / ".lock"
+    leftover.parent.mkdir()
     leftover.touch()
     classify(place, output, task)  # the lock of a killed process stops nobody
     assert sorted(file.name for file in output.iterdir()) == ["predictions.csv", "studies.csv"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
@@ -296,8 +295,7 @@ def test_a_folder_gets_a_report_for_each_study_and_a_summary(model, collection, 
     assert all(f'href="{file.name}"' in text for file in files)
 
 
-def test_a_model_without_gate_and_rules_has_no_report(tmp_path):
-    with pytest.raises(inference.InferenceError, match="no gate or no rules"):
-        report.write_reports(
-            answers.Model(classifier()), [], pd.DataFrame(), pd.DataFrame(), tmp_path
-        )
+def test_the_report_of_a_model_without_gate_and_rules_says_that_it_is_unjudged(tmp_path):
+    answer = answers.Model(classifier())(flat(200, (20, 20)))
+    assert answer.decision.startswith("unjudged") and "unjudged" in str(answer)
+    assert "<b>Unjudged.</b>" in answer.report(tmp_path / "a.html").read_text(encoding="utf-8")

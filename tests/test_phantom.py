@@ -1,7 +1,6 @@
 """The phantom: plausible anatomy, true outlines, known copies, the same bytes for a seed."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -78,23 +77,11 @@ def test_a_seed_writes_the_same_bytes_on_any_machine(tmp_path, monkeypatch):
     assert first == again and not set(first.values()) & set(other.values())
 
 
-def test_a_patient_does_not_depend_on_the_number_of_others(tmp_path):
-    pixels = []
-    for count in (4, 8):
-        root = phantom.write_phantom(tmp_path / str(count), count, slices=4, size=64)
-        rows = pd.read_csv(root / "images.csv")
-        rows = rows[(rows["source_image"] == "phantom-0001-01") & (rows["mirrored"] == 0)]
-        pixels.append(read(root, rows["path"].iloc[0]))
-    assert correlation(*pixels) > 0.995
-
-
 def test_every_file_has_one_row_and_a_name_of_its_class(folder, table):
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")}
     assert set(table["path"]) == files and table["path"].is_unique
-    for path in files:
-        pattern = r"(Training|Testing)/(\w+)/(Tr|Te)-(gl|me|no|pi)_\d{4}\.jpg"
-        split, label, start, middle = re.fullmatch(pattern, path).groups()
-        assert label in CLASS_NAMES and split.startswith(start) and label.startswith(middle)
+    pattern = r"((Tr|Te)\w+)/((gl|me|no|pi)\w+)/\2-\4_\d{4}\.jpg"
+    assert table["path"].str.fullmatch(pattern).all() and set(table["label"]) == set(CLASS_NAMES)
     assert set(table["plane"]) == set(phantom.PLANES)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
@@ -136,13 +123,6 @@ def test_outlines_lie_on_the_lesion_of_their_image(folder, table):
     assert all(np.mean(np.array(values) > 1.4) > 0.95 for values in contrasts.values())
 
 
-@pytest.mark.parametrize("label", TUMORS)
-def test_an_outline_encloses_the_simulated_mask(label, slices):
-    for image in slices[label]:
-        mask = inside(collection.trace_outline(image.lesion))
-        assert 2 * (mask & image.lesion).sum() / (mask.sum() + image.lesion.sum()) > 0.85
-
-
 def test_images_show_a_head_with_a_tumour_in_tumour_patients_only(slices):
     for label, images in slices.items():
         for image in images:
@@ -152,17 +132,19 @@ def test_images_show_a_head_with_a_tumour_in_tumour_patients_only(slices):
             assert area == 0 if label == "notumor" else area >= 0.001 * SIZE**2
 
 
+def placed(label, count):
+    return [lesions.place_lesion(label, np.random.default_rng(seed)) for seed in range(count)]
+
+
 def test_glioma_lies_in_a_hemisphere_with_a_bright_rim_around_a_dark_core(slices):
     darker = []
     for image in slices["glioma"]:
         depth = ndimage.distance_transform_edt(image.lesion)
         rim, core = (depth > 0) & (depth <= 0.35 * depth.max()), depth > 0.7 * depth.max()
         darker.append(image.pixels[core].mean() < 0.8 * image.pixels[rim].mean())
-        assert not (image.lesion & ~ndimage.binary_erosion(head(image.pixels))).any()
     assert np.mean(darker) > 0.7
+    centres = np.stack([lesion.centre for lesion in placed("glioma", 50)], 1)
     volumes = anatomy.grow_anatomy()
-    placed = [lesions.place_lesion("glioma", np.random.default_rng(seed)) for seed in range(50)]
-    centres = np.stack([lesion.centre for lesion in placed], 1)
     assert (fields.sample(volumes.white, centres) > 0.5).mean() > 0.9
     assert (fields.sample(volumes.skull, centres) < -10).all() and (np.abs(centres[0]) > 14).all()
 
@@ -170,29 +152,22 @@ def test_glioma_lies_in_a_hemisphere_with_a_bright_rim_around_a_dark_core(slices
 def test_meningioma_sits_with_a_broad_base_on_the_inner_table_or_the_falx():
     grid = np.stack(np.mgrid[-96:97:3, -130:98:3, -70:100:3]).reshape(3, -1).astype(np.float32)
     skull = fields.sample(anatomy.grow_anatomy().skull, grid)
-    for seed in range(12):
-        lesion = lesions.place_lesion("meningioma", np.random.default_rng(seed))
+    for lesion in placed("meningioma", 12):
         tumor = lesion.level(grid, skull) < 1
         wall = np.abs(grid[0]) if lesion.side else -skull
-        assert (skull[tumor] < 0).all()
         base = (wall[tumor] < 5).sum() * 27 / 5  # mm²
-        assert base > 0.5 * np.pi * (0.75 * lesion.radius) ** 2, f"seed {seed}: no broad base"
+        assert (skull[tumor] < 0).all() and base > 0.5 * np.pi * (0.75 * lesion.radius) ** 2
 
 
 def test_pituitary_is_small_low_and_on_the_midline():
-    placed = {
-        label: [lesions.place_lesion(label, np.random.default_rng(seed)) for seed in range(30)]
-        for label in TUMORS
-    }
-    for lesion in placed["pituitary"]:
-        x, y, z = lesion.centre
-        assert abs(x) < 5 and 0 < y < 10 and -40 < z < -25
-    radii = {label: np.mean([each.radius for each in placed[label]]) for label in TUMORS}
-    assert radii["pituitary"] < 0.6 * min(radii["glioma"], radii["meningioma"])
+    x, y, z = np.stack([lesion.centre for lesion in placed("pituitary", 30)], 1)
+    assert (np.abs(x) < 5).all() and ((y > 0) & (y < 10)).all()
+    assert ((z > -40) & (z < -25)).all()
+    radii = [np.mean([lesion.radius for lesion in placed(label, 30)]) for label in TUMORS]
+    assert radii[TUMORS.index("pituitary")] < 0.6 * sorted(radii)[1]
 
 
 def test_a_healthy_head_is_sliced_where_tumours_are():
-    """The position of a slice must not give the healthy away."""
     healthy = [patient.Patient("notumor", np.random.default_rng(seed)) for seed in range(120)]
     assert all(head.lesion is None for head in healthy)
     kinds = pd.Series([head.target.label for head in healthy]).value_counts(normalize=True)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from brainlib import CLASS_NAMES, inference, report
+from brainlib import CLASS_NAMES, imaging, inference, report
 from brainlib.explain import OUTLINE_THRESHOLD
 from brainlib.report import drawing, words
 from brainlib.report.answers import Answer, Model
@@ -22,6 +22,10 @@ from brainlib.report.answers import Answer, Model
 CLASSES = list(CLASS_NAMES)
 EVIL = "<script>alert('x')</script>&\"'.dcm"
 GLIOMA, HEALTHY = (0.92, 0.05, 0.02, 0.01), (0.01, 0.01, 0.97, 0.01)
+AXIAL = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+FACTS = {"description": "Ax T1 post", "contrast": "given"}
+NOTICE = "This is not a medical device"
+NOT_FOR = ("Any decision about a person", "Ruling a tumour out", "other sequences", "Side, size")
 SHARE = {"value": 0.9, "low": 0.8, "high": 0.95}
 RULES = {
     "source": "kaggle version 1",
@@ -107,7 +111,10 @@ def answer(probabilities=GLIOMA, table=None, rules=RULES, shown=(2, 1), **others
     }  # fmt: skip
     model = Model(inference.Classifier(None, Path("brain.keras"), "onnx", "a gate", rules))
     model.drawer = "a drawer"
-    return Answer(study, table, {number: image() for number in shown}, model)
+    affine = AXIAL if table["plane"].iloc[0] else None
+    images = {number: imaging.ScanSlice(Path("x"), pixels=image(), affine=affine, facts=FACTS)
+              for number in shown}  # fmt: skip
+    return Answer(study, table, images, model)
 
 
 def no_answer(table, decision, **others):
@@ -148,7 +155,7 @@ def test_names_and_reasons_are_escaped_and_folders_are_not_shown():
 def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():
     counted = [{"class": "glioma", "low": 0.9, "high": 0.97, "lower": 0.8, "upper": 0.99}]
     text = words_of(answer(rules=RULES | {"study_reliability": counted}))
-    assert text.count(words.NOTICE) == 2 and "Glioma 92 %" in text
+    assert text.count(NOTICE) == 2 and "Glioma 92 %" in text
     assert "no other of the four classes is left" in text
     assert "Of 100 simulated studies of held-out patients called glioma at 90 to 97 %, 80" in text
     single = words_of(answer(table=slices(GLIOMA), deciding="1", shown=(1,)))
@@ -198,7 +205,7 @@ def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
     table = slices(*[HEALTHY] * 20).assign(decision="refused: it is blank")
     table["class"] = ""
     text = words_of(no_answer(table, "refused: it is blank", refused=20))
-    assert "20 of 20 refused" in text and "it is blank 1 to 20 (20)" in text
+    assert "Of 20 slices 20 were refused" in text and "it is blank 1 to 20 (20)" in text
     assert "Known limits" not in text
     table["path"] = [f"x/{number}.dcm" for number in range(20)]
     broken = table.assign(error="truncated", decision="")
@@ -212,7 +219,7 @@ def test_limits_provenance_and_sides_are_stated():
     text = words_of(answer(), made=made)
     assert "It recognises 90 % (80 to 95 %) of the slices that show a glioma" in text
     assert "These studies are simulated." in text and "phantom" not in text
-    for fact in ("2026-11-25 03:04 UTC", "engine onnx", "kaggle version 1", *words.NOT_FOR):
+    for fact in ("2026-11-25 03:04 UTC", "engine onnx", "kaggle version 1", *NOT_FOR):
         assert fact in text
     assert "phantom" in words_of(answer(rules=RULES | {"synthetic": True}))
     assert "side unknown" in words_of(answer(table=slices(GLIOMA, GLIOMA).assign(plane="")))
@@ -230,7 +237,7 @@ def test_overlays_lie_where_the_maps_say_whatever_the_size(size):
     grey = np.full((90, 60), 60, np.uint8)
     spot = next(Drawn().in_images())[0]
     for overlay in ({"outline": spot}, {"heat_map": spot}):
-        drawn = np.asarray(drawing.draw_slice(grey, **overlay, plane="axial", size=size), int)
+        drawn = np.asarray(drawing.draw_slice(grey, **overlay, affine=AXIAL, size=size), int)
         assert drawn.shape == (size, round(size * 60 / 90), 3)
         colored = np.ptp(drawn, axis=2) > 60
         rows, columns = np.nonzero(colored)
@@ -246,7 +253,8 @@ def test_overlays_lie_where_the_maps_say_whatever_the_size(size):
 
 def test_an_image_keeps_its_shape_and_a_file_stays_small(tmp_path):
     found = answer(shown=())
-    found.pixels.update({number: image(1500, 1000) for number in (1, 2)})
+    big = imaging.ScanSlice(Path("x"), pixels=image(1500, 1000))
+    found.images.update({1: big, 2: big})
     path = report.write_report(tmp_path / "new" / "report.html", found)
     assert path.stat().st_size < 1_000_000
     uri = re.search(r"base64,([^\"]+)", path.read_text(encoding="utf-8"))[1]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-import tempfile
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
-from brainlib.paths import BrainlibError
+from brainlib.paths import BrainlibError, atomic_folder
 
 SPLIT_NAMES = ("Training", "Testing")
 COLUMNS = ("path", "label", "split", "source", "patient", "group")
@@ -113,23 +113,35 @@ def open_cached(root: Path, write: Callable[[Path], object]) -> Collection:
     root : Path
         The folder, with an `images.csv` that names every image.
     write : callable
-        Writes the collection into a folder that does not exist yet.
+        Writes the collection into an empty folder.
     """
-    if (root / "images.csv").is_file():
-        try:
-            return open_folder(root)
-        except BrainlibError as error:
-            logger.warning("%s is damaged and generated again: %s", root, error)
-    is_damaged = root.exists()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        fresh = Path(scratch) / "fresh"
-        write(fresh)
-        if is_damaged:
-            root.rename(Path(scratch) / "damaged")
-        if not root.exists():  # another process may have been faster
-            fresh.rename(root)
+    if not _is_whole(root):
+        if root.exists():
+            logger.warning("%s is damaged: it is generated again", root)
+        with atomic_folder(root) as fresh:
+            write(fresh)
+            (fresh / _SEAL).write_text(_checksum(fresh), encoding="utf-8")
+            if not _is_whole(root):  # another process may have been faster
+                shutil.rmtree(root, ignore_errors=True)
     return open_folder(root)
+
+
+_SEAL = "sha256.txt"
+
+
+def _is_whole(folder: Path) -> bool:
+    seal = folder / _SEAL
+    return seal.is_file() and seal.read_bytes() == _checksum(folder).encode()
+
+
+def _checksum(folder: Path) -> str:
+    """Return the SHA-256 over names and contents of the images and of `images.csv`."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if _is_image(file) or file.suffix == ".csv":
+            digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def list_images(folder: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Maps: what a model answers to images, and where it looks."""
+"""Outlines and heat maps of a model, drawn in the frames of the images."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ class ExplainError(BrainlibError):
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """What a model answers to n images, and where it looks.
+    """Answers, outlines and heat maps of a model for n images.
 
     Attributes
     ----------
     probabilities : float32 array of shape (n, 4)
         In `CLASS_NAMES` order.
     outlines : float32 array of shape (n, 112, 112)
-        The probability that a place lies in a tumour.
+        Probability that a pixel of the map lies in a tumour.
     heat_maps : float32 array of shape (n, 112, 112)
-        What a place adds to the logit of the class that is answered, 0 where it speaks against it.
+        What each pixel of the map adds to the logit of the predicted class, at least 0.
     sizes : int array of shape (n, 2)
         Height and width of each image, pixels.
     fields_of_view : float array of shape (n, 3), optional
-        The square of each image that its maps cover: row and column of the centre, side, pixels;
+        The square that the maps of an image cover: row and column of the centre, side, pixels;
         without it, the square around the image.
     """
 
@@ -50,11 +50,11 @@ class Maps:
 
     @property
     def threshold(self) -> float:
-        """The least probability of an outline that counts as tumour."""
+        """Probability from which a pixel counts as tumour."""
         return OUTLINE_THRESHOLD
 
     def in_images(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give outline and heat map of each image in the image's own frame."""
+        """Yield outline and heat map of each image, resampled to the image's size."""
         squares = [None] * len(self.sizes) if self.fields_of_view is None else self.fields_of_view
         for outline, heat_map, size, square in zip(
             self.outlines, self.heat_maps, self.sizes.tolist(), squares, strict=True
@@ -63,7 +63,7 @@ class Maps:
 
 
 def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray]) -> Maps:
-    """Classify grey images at their own sizes, and draw where the model looks.
+    """Classify grey images at their own sizes, with outlines and heat maps.
 
     Parameters
     ----------
@@ -95,12 +95,12 @@ def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray
         return Maps(none, no_maps, no_maps, np.empty((0, 2), int))
     names = [name for name in ("probabilities", "outline", "heat_map", "field_of_view")
              if name in answers[0]]  # fmt: skip
-    joined = [np.concatenate([np.asarray(one[name]) for one in answers]) for name in names]
+    joined = [np.concatenate([np.asarray(part[name]) for part in answers]) for name in names]
     return Maps(*joined[:3], np.array(sizes, int), *joined[3:])
 
 
 def map_in_image(
-    one_map: np.ndarray,
+    values: np.ndarray,
     height: int,
     width: int,
     field_of_view: Sequence[float] | np.ndarray | None = None,
@@ -109,7 +109,7 @@ def map_in_image(
 
     Parameters
     ----------
-    one_map : float array of shape (n, n)
+    values : float array of shape (n, n)
     height, width : int
         Size of the image, pixels.
     field_of_view : row, column and side, optional
@@ -130,14 +130,14 @@ def map_in_image(
     if field_of_view is None:
         field_of_view = height / 2, width / 2, max(height, width)
     row, column, side = map(float, field_of_view)
-    step = len(one_map) / side
+    step = len(values) / side
     left, top = step * (side / 2 - column), step * (side / 2 - row)
-    whole = Image.fromarray(one_map.astype(np.float32))
-    placed = whole.transform(
+    whole = Image.fromarray(values.astype(np.float32))
+    resampled = whole.transform(
         (width, height), Image.Transform.AFFINE, (step, 0, left, 0, step, top),
         Image.Resampling.BILINEAR,
     )  # fmt: skip
-    return np.asarray(placed)
+    return np.asarray(resampled)
 
 
 def _drawer(

@@ -46,7 +46,7 @@ def known_outlines(
 
 
 def pixels_inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return which pixels of an image lie at least half inside, one for the tiniest of tumours."""
+    """Return the pixels that lie at least half inside an outline; at least one for tiny tumours."""
     drawn = imaging.draw_polygon(points * (width, height), max(height, width))
     inside = drawn[:height, :width] >= 127.5
     if not inside.any():

@@ -25,7 +25,7 @@ COLUMNS = ("path", "patient", "group", "label", "fold", "answer", *SCORES)
 
 
 def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int) -> pd.DataFrame:
-    """Draw the maps of the outlined tumours of an image table, and score each.
+    """Draw and score the maps of the outlined tumours of an image table.
 
     Parameters
     ----------
@@ -79,11 +79,11 @@ def score_map(outline: np.ndarray, heat_map: np.ndarray, truth: np.ndarray) -> d
     -------
     dict
         `dice` of the two outlines, 2 |A and B| / (|A| + |B|) in pixels of the image;
-        `outline_peak_inside` and `heat_peak_inside`, whether the map is highest in a pixel that
-        lies at least half in the radiologist's outline; `peak_x` and `peak_y`, where the heat map
-        is highest, as fractions of the image's width and height, NaN where it is 0 everywhere;
-        `outline`, the longest predicted outline as a JSON list of [x, y], such fractions too,
-        empty where nothing reaches `OUTLINE_THRESHOLD`.
+        `outline_peak_inside` and `heat_peak_inside`, whether the map peaks in a pixel that lies at
+        least half in the radiologist's outline; `peak_x` and `peak_y`, the peak of the heat map as
+        fractions of the image's width and height, NaN where the map is 0 everywhere; `outline`,
+        the longest predicted outline as a JSON list of [x, y] in the same fractions, empty where
+        nothing reaches `OUTLINE_THRESHOLD`.
     """
     inside = pixels_inside(truth, *outline.shape)
     drawn = outline >= OUTLINE_THRESHOLD

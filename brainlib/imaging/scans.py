@@ -186,7 +186,11 @@ def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
             raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
         whole.extractall(folder)
         inside = Path(folder).resolve()
-        for one in open_scans(inside, plane):
+        try:
+            slices = open_scans(inside, plane)
+        except ImageError:  # which names a temporary folder
+            raise ImageError("it holds nothing that could be a scan; choose another") from None
+        for one in slices:
             error = one.error.replace(f"{inside}{os.sep}", "").replace(str(inside), "")
             series = f"{scan.series}/{one.series}"
             yield dataclasses.replace(one, file=file, series=series, error=error)

@@ -17,7 +17,8 @@ from brainlib.models import engines
 if TYPE_CHECKING:
     import keras
 
-COLUMNS = ("path", "series", "slice", "plane", "class", *CLASS_NAMES, "set", "decision", "error")
+COLUMNS = ("path", "series", "slice", "plane", "class", *CLASS_NAMES, "set", "lesion_x", "lesion_y",
+           "decision", "error")  # fmt: skip
 """The columns of `predictions.csv`, a row a slice."""
 
 STUDY_COLUMNS = (*studies.COLUMNS, "gaps", "decision")
@@ -50,12 +51,8 @@ On one core the network is fastest at 8 to 32; more do not fit into the processo
 
 CHUNK_PIXELS = CHUNK * 512 * 512
 
-MEAN_RULE = {
-    "pooling": {"kind": "top", "average": "probability", "share": 1.0, "least": 1},
-    "temperature": 1.0,
-    "offsets": dict.fromkeys(CLASS_NAMES, 0.0),
-}
-"""Pooling of slices where no fitted rule lies beside the model: their mean."""
+PLACE_CELL = 4
+"""Pixels of the outline that are averaged before its strongest place is named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,6 @@ class Classifier:
     Attributes
     ----------
     predict : Engine
-        From uint8 `(n, height, width, 1)` to probabilities `(n, 4)`.
     model : Path
         The model file that was named.
     engine : str
@@ -103,6 +99,8 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
         Where the engine, its package or its file is missing, or the file is damaged.
     GateError, RulesError
         Where the gate or the rules are damaged.
+    ManifestError
+        Where a file of a released model is absent or not the released one.
     """
     path = paths.resolve(model) if model else paths.released_model()
     gate_file, rules_file = path.with_suffix(".gate.npz"), path.with_suffix(".rules.json")
@@ -110,8 +108,8 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
         engines.open_engine(path, engine, threads),
         path,
         engine,
-        gate.read_gate(gate_file) if gate_file.is_file() else None,
-        rules.read_rules(rules_file) if rules_file.is_file() else None,
+        gate.read_gate(gate_file),
+        rules.read_rules(rules_file),
     )
 
 
@@ -140,7 +138,8 @@ def predict_images(
     predict = getattr(model, "predict_on_batch", model)
     probabilities = [np.empty((0, len(CLASS_NAMES)), np.float32)]
     for batch in engines.batches(images):
-        probabilities.append(predict(np.stack(batch)[..., np.newaxis]))
+        output = predict(np.stack(batch)[..., np.newaxis])
+        probabilities.append(output["probabilities"] if isinstance(output, dict) else output)
     return np.concatenate(probabilities)
 
 
@@ -173,10 +172,11 @@ def classify(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> pd.
     Returns
     -------
     DataFrame
-        `path`, `series`, `slice` (its place in the series, from 1), `plane`; `class`, the four
-        probabilities and `set`, the classes of the conformal set separated by blanks; `decision`;
-        `error`. A slice that is refused has its reason in `decision`, one that cannot be read in
-        `error`, and both have no class, no probabilities and no set.
+        `path`, `series`, `slice` (its number in the series, from 1), `plane`; `class`, the four
+        probabilities and `set`, the classes of the conformal set separated by blanks; `lesion_x`
+        and `lesion_y`, where the evidence of a tumour is strongest, in shares of the image's width
+        and height; `decision`; `error`. A slice that is refused has its reason in `decision`, one
+        that cannot be read in `error`, and both have no class, no probabilities and no set.
     """
     tables = [_classify_chunk(classifier, chunk) for chunk in _chunks(slices)]
     return pd.concat(tables, ignore_index=True) if tables else _classify_chunk(classifier, [])
@@ -199,9 +199,9 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
         is `incomplete`: it has neither class nor probabilities, for its tumour may lie in a gap.
     """
     judged = slices.assign(decision=slices["decision"].replace(UNJUDGED, ACCEPTED))
-    rule = (classifier.rules or {}).get("study", MEAN_RULE)
+    rule = (classifier.rules or {}).get("study", studies.UNFITTED)
     table = studies.summarise_studies(judged, rule)
-    rows = [of_study for _, of_study in judged.groupby(_study_keys(judged), sort=False)]
+    rows = [of_study for _, of_study in judged.groupby(studies.study_keys(judged), sort=False)]
     table["gaps"] = [_count_gaps(one) for one in rows]
     is_unjudged = classifier.gate is None or classifier.rules is None
     table["decision"] = [
@@ -248,41 +248,66 @@ def _chunks(slices: Iterable[imaging.ScanSlice]) -> Iterator[list[imaging.ScanSl
 
 
 def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> pd.DataFrame:
-    reasons = [_refuse(classifier, one) for one in slices]
-    answered = [i for i, one in enumerate(slices) if one.pixels is not None and not reasons[i]]
-    answered.sort(key=lambda i: slices[i].pixels.shape)  # those of one size share a batch
-    probabilities = np.full((len(slices), len(CLASS_NAMES)), np.nan)
-    probabilities[answered] = predict_images(
-        classifier.predict, (slices[i].pixels for i in answered)
-    )
+    reasons = [_refuse_unseen(classifier, scan_slice) for scan_slice in slices]
+    seen = [i for i, scan_slice in enumerate(slices)
+            if scan_slice.pixels is not None and not reasons[i]]  # fmt: skip
+    seen.sort(key=lambda i: slices[i].pixels.shape)  # those of one size share a batch
+    probabilities, places = np.full((len(slices), 4), np.nan), np.full((len(slices), 2), np.nan)
+    position = 0
+    for batch in engines.batches(slices[i].pixels for i in seen):
+        rows = seen[position : position + len(batch)]
+        position += len(batch)
+        outputs = classifier.predict(np.stack(batch)[..., np.newaxis])
+        if classifier.gate is not None:
+            for row, reason in zip(rows, gate.refuse(classifier.gate, outputs["features"]),
+                                   strict=True):  # fmt: skip
+                reasons[row] = reason
+        probabilities[rows] = outputs["probabilities"]
+        if classifier.predict.draws_maps:
+            places[rows] = _strongest_places(outputs, *batch[0].shape)
+    is_refused = np.array([reason != "" for reason in reasons], bool)
+    probabilities[is_refused] = places[is_refused] = np.nan
     best = np.nan_to_num(probabilities, nan=-1).argmax(axis=1)
     is_answered = np.isfinite(probabilities).all(axis=1)
     accepted = UNJUDGED if classifier.gate is None else ACCEPTED
+    errors = ["" if reason else scan_slice.error
+              for scan_slice, reason in zip(slices, reasons, strict=True)]  # fmt: skip
     table = pd.DataFrame({
-        "path": [str(one.file) for one in slices],
-        "series": [one.series for one in slices],
-        "slice": [one.number + 1 for one in slices],
-        "plane": [one.plane for one in slices],
+        "path": [str(scan_slice.file) for scan_slice in slices],
+        "series": [scan_slice.series for scan_slice in slices],
+        "slice": [scan_slice.number + 1 for scan_slice in slices],
+        "plane": [scan_slice.plane for scan_slice in slices],
         "class": np.where(is_answered, np.take(CLASS_NAMES, best), "").astype(object),
         **dict(zip(CLASS_NAMES, probabilities.T, strict=True)),
         "set": _sets(probabilities, classifier.rules),
-        "decision": [
-            REFUSED + reason if reason else "" if one.error else accepted
-            for one, reason in zip(slices, reasons, strict=True)
-        ],
-        "error": ["" if reason else one.error
-                  for one, reason in zip(slices, reasons, strict=True)],
+        "lesion_x": places[:, 0],
+        "lesion_y": places[:, 1],
+        "decision": [REFUSED + reason if reason else "" if error else accepted
+                     for reason, error in zip(reasons, errors, strict=True)],
+        "error": errors,
     })  # fmt: skip
     return table[list(COLUMNS)]
 
 
-def _refuse(classifier: Classifier, one: imaging.ScanSlice) -> str:
-    """Return why a slice is refused, by its reader or by the gate; empty where it is not."""
-    if one.pixels is None:
-        return one.error.partition(_SKIPPED)[2]
+def _refuse_unseen(classifier: Classifier, scan_slice: imaging.ScanSlice) -> str:
+    """Return why a slice is refused before the network sees it; empty where it is not."""
+    if scan_slice.pixels is None:
+        return scan_slice.error.partition(_SKIPPED)[2]
     if classifier.gate is None:
         return ""
-    return OTHER_MODALITIES.get(one.modality) or gate.refuse(classifier.gate, one.pixels)
+    modality = OTHER_MODALITIES.get(scan_slice.modality)
+    return modality or gate.refuse_plainly(scan_slice.pixels)
+
+
+def _strongest_places(outputs: dict[str, np.ndarray], height: int, width: int) -> np.ndarray:
+    """Return where the outlines are strongest, x and y as shares of the image, (n, 2)."""
+    outline, (row, column, side) = outputs["outline"], outputs["field_of_view"].T
+    cells = outline.shape[1] // PLACE_CELL
+    smooth = outline.reshape(-1, cells, PLACE_CELL, cells, PLACE_CELL).mean((2, 4))
+    down, across = np.unravel_index(smooth.reshape(len(smooth), -1).argmax(axis=1), (cells, cells))
+    x = (column + ((across + 0.5) / cells - 0.5) * side) / width
+    y = (row + ((down + 0.5) / cells - 0.5) * side) / height
+    return np.clip(np.column_stack([x, y]), 0, 1).round(3)
 
 
 def _sets(probabilities: np.ndarray, found: Mapping[str, Any] | None) -> list[str]:
@@ -291,12 +316,6 @@ def _sets(probabilities: np.ndarray, found: Mapping[str, Any] | None) -> list[st
     limits = np.array([found["conformal"]["thresholds"][name] for name in CLASS_NAMES])
     is_member = 1 - probabilities <= limits  # not a number is in no set
     return [" ".join(np.compress(row, CLASS_NAMES)) for row in is_member]
-
-
-def _study_keys(slices: pd.DataFrame) -> pd.Series:
-    """Return what study each row belongs to, as `studies` sees it."""
-    series = slices["series"].fillna("").astype(str)
-    return series.where(series != "", slices["path"].astype(str))
 
 
 def _count_gaps(rows: pd.DataFrame) -> int:

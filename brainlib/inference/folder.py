@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -27,7 +27,7 @@ from brainlib import CLASS_NAMES, __version__, imaging, paths
 from brainlib.inference import classifier, cluster
 from brainlib.inference.classifier import COLUMNS, STUDY_COLUMNS, Classifier
 from brainlib.inference.cluster import InferenceError
-from brainlib.inference.studies.summary import COUNTS
+from brainlib.inference.studies import COUNTS
 
 PREDICTIONS, STUDIES = "predictions.csv", "studies.csv"
 
@@ -85,10 +85,11 @@ def classify_scans(
     Raises
     ------
     InferenceError
-        Where the folder cannot be written to, the scheduler does not answer, a worker has another
-        model, or scans or model change meanwhile. What is done is kept for the next call.
+        Where the scheduler does not answer, a worker has another model, or scans or model change
+        meanwhile. What is done is kept for the next call.
     BrainlibError
-        Where another run is writing into the folder, or the model cannot be opened.
+        Where the folder cannot be written to, another run is writing into it, or the model cannot
+        be opened.
     """
     task = dataclasses.replace(task, model=paths.resolve(task.model))
     digest = model_digest(task)
@@ -96,10 +97,9 @@ def classify_scans(
     identity = _identity(scans, task)
     folder = paths.resolve(output)
     parts = folder / "predictions.parts"
-    with _write_errors(folder), paths.locked(folder):
+    with paths.write_errors(folder), paths.locked(folder):
         pieces = list(cut(scans))
         _discard_other_parts(parts, identity)
-        paths.remove_leftovers(folder / PREDICTIONS, folder / STUDIES)
         missing = [number for number in range(len(pieces)) if not _is_done(parts, number)]
         todo = [pieces[number] for number in missing]
         done = len(scans) - sum(map(len, todo))
@@ -265,18 +265,6 @@ def _stamp(file: Path) -> bytes:
     except OSError:  # what cannot be read has a row that says so
         return repr(str(file)).encode()
     return repr((str(file), status.st_size, status.st_mtime_ns)).encode()
-
-
-@contextmanager
-def _write_errors(folder: Path) -> Iterator[None]:
-    """Say where it was that something could not be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InferenceError(
-            f"the tables cannot be written to {folder} ({error.strerror or error}): free some "
-            "space or name another output folder, and run it again; what is done is kept"
-        ) from error
 
 
 def _discard_other_parts(parts: Path, identity: str) -> None:

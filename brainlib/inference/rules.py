@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES, __version__, paths
-from brainlib.inference import studies
+from brainlib.models import manifest
 from brainlib.paths import BrainlibError
 
 RULES_FILE = "lesion_net.rules.json"
@@ -25,7 +25,7 @@ LEAST_IMAGES, LEAST_GROUPS = 30, 10
 """Fewer than that make no bin of their own: it is joined with the one below."""
 
 _SECTIONS = {"conformal": dict, "study": dict, "reliability": list, "limits": dict}
-_BIN_KEYS = {"class", "low", "high", "pictures", "observed", "lower", "upper"}
+_BIN_KEYS = {"class", "low", "high", "images", "observed", "lower", "upper"}
 _ADVICE = "write it again with `python -m scripts.release`, from the predictions of the folds"
 
 
@@ -33,8 +33,8 @@ class RulesError(BrainlibError):
     """Rules that are not there, are damaged, or cannot be made."""
 
 
-def read_rules(path: Path | str) -> dict[str, Any]:
-    """Read and check the rules of a model.
+def read_rules(path: Path | str) -> dict[str, Any] | None:
+    """Read and check the rules of a model; None for a model of one's own that has none.
 
     Parameters
     ----------
@@ -43,20 +43,22 @@ def read_rules(path: Path | str) -> dict[str, Any]:
 
     Returns
     -------
-    dict
+    dict or None
         See `fit_rules`.
 
     Raises
     ------
     RulesError
-        Where the file is absent, is no JSON, or lacks a part; the message says which, and how to
-        make it.
+        Where the file is no JSON, or lacks a part; the message says which, and how to make it.
+    ManifestError
+        Where it is not the released one, or absent beside a released model.
     """
+    content = manifest.read_file(Path(path))
+    if content is None:
+        return None
     try:
-        rules = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RulesError(f"{path} does not exist: {_ADVICE}") from error
-    except (OSError, ValueError) as error:
+        rules = json.loads(content)
+    except ValueError as error:
         raise RulesError(f"{path} cannot be read as JSON ({error}): {_ADVICE}") from error
     problem = _problem(rules)
     if problem:
@@ -88,6 +90,7 @@ def fit_rules(
     test: pd.DataFrame,
     validation: pd.DataFrame | None,
     metrics: Mapping[str, Any],
+    study: Mapping[str, Any],
     maps: pd.DataFrame | None = None,
     fold: int = 0,
     resamples: int = 1000,
@@ -102,6 +105,9 @@ def fit_rules(
     metrics : mapping
         The content of `metrics.json`; of it `source`, `synthetic`, `release`, `results` and
         `studies` are used where they are there.
+    study : mapping
+        The rule for studies: `offset` and `temperature`, conformal `thresholds` by class with their
+        `coverage`, and in words its `sentence` and `simulation`.
     maps : DataFrame, optional
         As `explain.read_maps` gives it.
     fold : int
@@ -112,15 +118,14 @@ def fit_rules(
     Returns
     -------
     dict
-        Plain JSON. `model`, `model_sha256`, `brainlib`, `source`, `synthetic`, `fold`,
-        `held_out` (counts); `conformal` {coverage, thresholds by class}; `study`, as
-        `studies.fit_study_rule` gives it; `reliability`, a list of {class, low, high, pictures,
-        groups, observed, lower, upper}: of the answers of that class with a probability from `low`
-        to `high`, the share that really was it, with a 95 % interval over groups;
-        `study_reliability`, the same for simulated studies, empty where they were not measured;
-        `limits` by class: `sensitivity`, `positive_predictive_value` (each `value`, `low`,
-        `high`), `taken_for` and `really_was` (the most frequent confusion: `class`, `share`,
-        `pictures`), `missed` for `notumor` (by tumour, the share called so), `dice` and
+        Plain JSON. `model`, `model_sha256`, `brainlib`, `source`, `synthetic`, `fold`, `held_out`
+        (counts); `conformal` {coverage, thresholds by class}; `study`; `reliability`, a list of
+        {class, low, high, images, groups, observed, lower, upper}: of the answers of that class
+        with a probability from `low` to `high`, the share that really was it, with a 95 % interval
+        over groups; `study_reliability`, the same for simulated studies, empty where they were not
+        measured; `limits` by class: `sensitivity`, `positive_predictive_value` (each `value`,
+        `low`, `high`), `taken_for` and `really_was` (the most frequent confusion: `class`, `share`,
+        `images`), `missed` for `notumor` (by tumour, the share called so), `dice` and
         `heat_peak_inside` where maps are known; and `limits_of_all` with the weakest source.
     """
     from brainlib import evaluation
@@ -129,7 +134,6 @@ def fit_rules(
     if validation is not None:
         others = validation[validation["fold"] == fold]
     thresholds = evaluation.fit_conformal(others)
-    unseen = test[test["fold"] != fold] if test["fold"].nunique() > 1 else test
     released = metrics.get("release", {}).get("lesion_net", {})
     return {
         "model": "lesion_net",
@@ -138,12 +142,12 @@ def fit_rules(
         "source": metrics.get("source", ""),
         "synthetic": bool(metrics.get("synthetic", False)),
         "fold": fold,
-        "held_out": {"pictures": len(table), "groups": int(table["group"].nunique())},
+        "held_out": {"images": len(table), "groups": int(table["group"].nunique())},
         "conformal": {
             "coverage": evaluation.COVERAGE,
             "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
         },
-        "study": studies.fit_study_rule(unseen.reset_index(drop=True)),
+        "study": dict(study),
         "reliability": measure_reliability(table, resamples),
         "study_reliability": metrics.get("studies", {}).get("reliability", []),
         "limits": {name: _limits_of(name, table, maps, resamples) for name in CLASS_NAMES},
@@ -180,7 +184,7 @@ def measure_reliability(table: pd.DataFrame, resamples: int = 1000) -> list[dict
             found = mean_with_interval(is_right[is_in], groups[is_in], resamples)
             if "low" in found:
                 rows.append({
-                    "class": name, "low": low, "high": high, "pictures": found["images"],
+                    "class": name, "low": low, "high": high, "images": found["images"],
                     "groups": found["groups"], "observed": found["value"],
                     "lower": found["low"], "upper": found["high"],
                 })  # fmt: skip
@@ -225,7 +229,7 @@ def _limits_of(
     answers = pd.Series(np.take(CLASS_NAMES, answers), table.index)
     of_class, called = table["label"] == name, answers == name
     found: dict[str, Any] = {
-        "pictures": int(of_class.sum()),
+        "images": int(of_class.sum()),
         "sensitivity": _share(answers[of_class] == name, table["group"], resamples),
         "positive_predictive_value": _share(table.loc[called, "label"] == name, table["group"],
                                             resamples),
@@ -262,7 +266,7 @@ def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
     return {
         "class": str(others.index[0]),
         "share": round(count / len(classes), 6),
-        "pictures": count,
+        "images": count,
     }
 
 
@@ -286,11 +290,19 @@ def _problem(rules: Any) -> str:
     absent = [name for name in CLASS_NAMES if name not in thresholds]
     if absent:
         return f"has no conformal threshold for {', '.join(absent)}"
-    try:
-        studies.check_rule(rules["study"])
-    except studies.StudyError:
-        return "has a section study that is no rule for studies"
+    if not all(_is_number(rules["study"].get(key)) for key in ("offset", "temperature")):
+        return "has no offset and temperature for studies"
+    if rules["study"]["temperature"] <= 0:
+        return "has a temperature for studies that is not positive"
     if any(not set(row) >= _BIN_KEYS for row in rules["reliability"]):
         return f"has a row of reliability without {', '.join(sorted(_BIN_KEYS))}"
+    shares = [*thresholds.values(), *rules["study"].get("thresholds", {}).values()]
+    shares += [row[key] for row in rules["reliability"] for key in ("low", "high", "observed")]
+    if not all(_is_number(share) and 0 <= share <= 1 for share in shares):
+        return "has a threshold or a share that is not between 0 and 1"
     absent = [name for name in CLASS_NAMES if name not in rules["limits"]]
     return f"has no limits of {', '.join(absent)}" if absent else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))

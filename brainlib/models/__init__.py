@@ -26,4 +26,5 @@ __all__ = sorted(_HOME_OF)
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(f"{__name__}.backend")
     return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

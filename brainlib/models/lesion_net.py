@@ -120,8 +120,8 @@ def with_maps(model: keras.Model) -> keras.Model:
         place lies in a tumour; `heat_map` (n, 112, 112), what each place adds to the logit of the
         kind of tumour that is likeliest, against the mean of the kinds, 0 where it speaks against
         it; `field_of_view` (n, 3), row and column of the centre and side of the square that both
-        cover, in pixels of the image; and `features` (n, 864), means and deviations of the
-        backbone's last two feature maps, for out-of-distribution detection. The heat map is exact:
+        cover, in pixels of the image; and `features` (n, 224), mean and deviation of each channel
+        of the backbone at a stride of 16, for out-of-distribution detection. The heat map is exact:
         the logits are sums over places (class activation mapping, Zhou et al., 2016).
     """
     maps = _build_maps(network_of(model))
@@ -291,7 +291,7 @@ def _pool_lesion(
 
 
 def _build_maps(network: keras.Model) -> keras.Model:
-    """Build what draws the maps, a graph of its own: names in it may stand in the network too."""
+    """Build the part that draws the maps: a graph of its own, where names may repeat."""
     square = keras.Input(network.input_shape[1:], name="head")
     sources = {4: "drawn4", 16: "features16", 32: "features32"}
     inside = [network.get_layer(name).output for name in ("logits", "tissue", *sources.values())]
@@ -317,5 +317,13 @@ def _build_maps(network: keras.Model) -> keras.Model:
         "probabilities": layers.Softmax(name="probabilities")(_calibrate(logits)),
         "outline": ops.sigmoid(_lesion_logits(tissue))[..., 0],
         "heat_map": heat_map,
+        "features": _summarise(features[1]),
     }
     return keras.Model(square, outputs, name="maps")
+
+
+def _summarise(features: keras.KerasTensor) -> keras.KerasTensor:
+    """Return mean and standard deviation of each channel over the image, (n, 2 channels)."""
+    mean = ops.mean(features, axis=(1, 2), keepdims=True)
+    deviation = ops.sqrt(ops.mean(ops.square(features - mean), axis=(1, 2)))
+    return ops.concatenate([mean[:, 0, 0], deviation], axis=1)

@@ -1,4 +1,4 @@
-"""Notebooks in order, each executed with papermill: in turn, side by side, or on a cluster."""
+"""Notebooks executed with papermill: one after the other, side by side, or on a cluster."""
 
 import itertools
 import logging
@@ -138,15 +138,14 @@ def summarise_sweep(steps: list[Step], output: str) -> pd.DataFrame:
         A row for each step: its parameters, `epochs_trained`, `validation_accuracy` and
         `validation_log_loss` after the last epoch; empty where it left no history.
     """
+    columns = {"epochs_trained": "epoch", "validation_accuracy": "validation_accuracy",
+               "validation_log_loss": "validation_loss"}  # fmt: skip
     rows = []
     for step in steps:
         folder, name = _model_files(step, output)
         file = folder / f"{name}.history.csv"
         last = pd.read_csv(file).iloc[-1] if file.is_file() else {}
-        reached = {"epochs_trained": last.get("epoch"),
-                   "validation_accuracy": last.get("validation_accuracy"),
-                   "validation_log_loss": last.get("validation_loss")}  # fmt: skip
-        rows.append(step.parameters | reached)
+        rows.append(step.parameters | {key: last.get(name) for key, name in columns.items()})
     return pd.DataFrame(rows).astype({"epochs_trained": "Int64"})
 
 
@@ -183,17 +182,17 @@ def run(
     done = 0
     for is_independent, group in itertools.groupby(steps, key=lambda step: bool(step.suffix)):
         batch = list(group)
+        done += len(batch)
         if is_independent and scheduler:
             _watch(batch, _on_cluster(batch, target, scheduler))
         elif is_independent and jobs > 1:
             _watch(batch, _in_processes(batch, target, jobs))
         else:
-            for index, step in enumerate(batch, done + 1):
+            for index, step in enumerate(batch, done - len(batch) + 1):
                 logger.info("[%d/%d] %s", index, len(steps), step.name)
                 copy = _attempt(step, target)
                 if is_released and not is_independent:
                     publish(copy)
-        done += len(batch)
 
 
 def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> Path:
@@ -212,6 +211,7 @@ def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> 
         kernel_name="python3",
         log_output=True,
         progress_bar=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # each kernel would warn of its ports
     )
     return target
 
@@ -221,11 +221,10 @@ def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
     if step.notebook != "02_train":
         return False
     folder, name = _model_files(step, output)
-    files = [folder / f"{name}.run.json", folder / f"{name}.keras",
-             folder / "predictions" / f"{name}.test.csv"]  # fmt: skip
-    if not all(file.is_file() for file in files):
+    files = [f"{name}.run.json", f"{name}.keras", f"predictions/{name}.test.csv"]
+    if not all((folder / file).is_file() for file in files):
         return False
-    record = runs.read_record(files[0])
+    record = runs.read_record(folder / files[0])
     commits = (record["git_commit"], runs.git_commit())
     asked = {**step.parameters, "source": source, "seed": seed}
     return (
@@ -245,26 +244,28 @@ def publish(executed: Path) -> None:
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"],
                          "language_info": {"name": "python"}}  # fmt: skip
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    kept = [pair for pair in zip(notebook.cells, tags, strict=True)
-            if "injected-parameters" not in pair[1]]  # fmt: skip
-    notebook.cells = [cell for cell, _ in kept]
-    for cell, cell_tags in kept:
-        cell.metadata = {"tags": cell_tags} if cell_tags else {}
-    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
-        cell.execution_count = count
+    tags = {id(cell): cell.metadata.get("tags", []) for cell in notebook.cells}
+    notebook.cells = [
+        cell for cell in notebook.cells if "injected-parameters" not in tags[id(cell)]
+    ]
+    counter = itertools.count(1)
+    for cell in notebook.cells:
+        cell.metadata = {"tags": tags[id(cell)]} if tags[id(cell)] else {}
+        if cell.cell_type != "code":
+            continue
+        cell.execution_count = next(counter)
         cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
-        if "page" in cell.metadata.get("tags", []):
+        if "page" in tags[id(cell)]:
             cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": _APP})]
         for output in cell.outputs:
             if "execution_count" in output:
-                output.execution_count = count
+                output.execution_count = cell.execution_count
     with paths.atomic_write(paths.project_root() / "notebooks" / executed.name) as temporary:
         nbformat.write(notebook, temporary)
 
 
 def _is_passing(output: dict[str, Any]) -> bool:
-    """Return whether an output is a log or a widget, which mean nothing once the run is over."""
+    """Return whether an output is a log or a widget, which mean nothing after the run."""
     return output.get("name") == "stderr" or _WIDGET in output.get("data", {})
 
 
@@ -279,11 +280,11 @@ def summary(output: str) -> str:
             "{} test images)".format(protocol, values["images"], **values["accuracy"])
         )
     if metrics["synthetic"]:
-        lines.append("Phantoms are easy: this shows that all works, and says nothing of real heads")
-    names = {"Executed notebooks": "notebooks", "Figures": "figures", "Model and metrics": "model",
-             "Predictions": "predictions.csv"}  # fmt: skip
+        lines.append("Phantoms are easy: the run works; it says nothing about real patients.")
+    names = {"Figures": "figures", "Model and metrics": "model", "Predictions": "predictions.csv",
+             "Executed notebooks": "notebooks",
+             "Open next, in JupyterLab": "notebooks/01_explore.ipynb"}  # fmt: skip
     lines += [f"{title}: {folder / name}" for title, name in names.items()]
-    lines.append(f"Read next, in JupyterLab: {folder / 'notebooks' / '01_explore.ipynb'}")
     return "\n".join(lines)
 
 
@@ -295,23 +296,19 @@ def _model_files(step: Step, output: str) -> tuple[Path, str]:
 
 
 def _watch(steps: list[Step], outcomes: Iterator[Outcome]) -> None:
-    """Show which steps are done and which failed, and raise at the end where some did."""
-    done, failed = [], {}
+    """Show which steps are done and which failed; raise at the end if any failed."""
+    states, reasons = {"done": [], "failed": []}, []
     with tqdm(total=len(steps), desc="notebooks", unit=" runs") as bar:
         for index, error in outcomes:
             name = steps[index].name
-            if error is None:
-                done.append(name)
-            else:
-                failed[name] = error
-            logger.info("%s %s", name, "is done" if error is None else f"failed: {error}")
-            states = {"done": ", ".join(done), "failed": ", ".join(failed)}
-            bar.set_postfix({state: names for state, names in states.items() if names})
+            states["failed" if error else "done"].append(name)
+            reasons += [f"{name}: {error}"] if error else []
+            bar.set_postfix({state: ", ".join(names) for state, names in states.items() if names})
             bar.update()
-    if failed:
-        reasons = "; ".join(f"{name}: {error}" for name, error in failed.items())
+    if reasons:
         raise NotebookError(
-            f"{len(failed)} of {len(steps)} steps failed, the others are done. {reasons}"
+            f"{len(reasons)} of {len(steps)} steps failed, the others are done. "
+            f"{'; '.join(reasons)}"
         )
 
 
@@ -357,11 +354,10 @@ def _attempt_on_worker(step: Step, target: Target) -> Path:
     return _attempt(step, target)
 
 
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it has ended, even by a kill.
+def _begin_worker(threads: int) -> None:
+    """Share the cores, and end with the parent process, even if that was killed.
 
-    Otherwise a worker of a `ProcessPoolExecutor` would finish its training beside those of a run
-    that is started again.
+    Otherwise the worker would finish its training beside that of a run that is started again.
     """
 
     def watch() -> None:
@@ -369,10 +365,6 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _begin_worker(threads: int) -> None:
-    end_with_parent()
     _use_threads(threads)
 
 
@@ -385,13 +377,11 @@ def _use_threads(count: int) -> None:
 def _show_progress() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(_is_worth_showing)
+    handler.addFilter(
+        # of what notebooks print, finished progress bars alone
+        lambda record: record.name.startswith("brainlib") or "100%|" in record.getMessage()
+    )
     for name in ("brainlib", "papermill"):
         shown = logging.getLogger(name)
         shown.handlers, shown.propagate = [handler], False
         shown.setLevel(logging.INFO)
-
-
-def _is_worth_showing(record: logging.LogRecord) -> bool:
-    """Show this project's own messages, and of what notebooks print finished progress bars."""
-    return record.name.startswith("brainlib") or "100%|" in record.getMessage()

@@ -25,6 +25,7 @@ import pandas as pd
 from brainlib import audit, evaluation, paths
 from brainlib.data import open_collection, splits
 from brainlib.data.datasets import Collection
+from brainlib.evaluation.tables import PUBLISHED
 from brainlib.imaging import PLANES, LoadedImages, load_images
 from brainlib.models.engines import ENGINES
 from brainlib.paths import BrainlibError
@@ -81,7 +82,7 @@ class TrainSettings(Settings):
 class EvaluateSettings(Settings):
     """Parameters of `03_evaluate`."""
 
-    predictions: str = evaluation.tables.PUBLISHED
+    predictions: str = PUBLISHED
     resamples: int = _number(1000, 100, 100_000)
 
 
@@ -393,7 +394,7 @@ def _injected_names(variables: Mapping[str, Any]) -> list[str]:
 
 def _checked(parameter: Any, settings: Settings) -> Any:
     value, limits = getattr(settings, parameter.name), parameter.metadata
-    kind = {"str": str, "int": int, "float": float}.get(parameter.type, parameter.type)
+    kind = parameter.type
     if kind is float and type(value) is int:  # True is an int too, and no number
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -417,15 +418,14 @@ def _smoke_settings(settings: Settings) -> Settings:
     folder = paths.cache_folder() / f"phantom-v{phantom.PHANTOM_VERSION}-smoke"
     if not (folder / "images.csv").is_file():
         phantom.write_phantom(folder, patients=SMOKE_PATIENTS, slices=SMOKE_SLICES)
-    small: dict[str, Any] = {"source": str(folder), "output": SMOKE_OUTPUT}
-    if isinstance(settings, TrainSettings):
-        small |= {"epochs": 1}
-    if isinstance(settings, EvaluateSettings):
-        small |= {"predictions": f"{SMOKE_OUTPUT}/{evaluation.tables.PUBLISHED}", "resamples": 100}
-    if isinstance(settings, InferSettings):
-        name = run_name(network_names()[0], "patient", 0)
-        small |= {"model": f"{SMOKE_OUTPUT}/model/{name}.keras", "engine": "keras"}
-    return replace(settings, **small)
+    small = {"source": str(folder), "output": SMOKE_OUTPUT}
+    name = run_name(network_names()[0], "patient", 0)
+    by_notebook: dict[type[Settings], dict[str, Any]] = {
+        TrainSettings: {"epochs": 1},
+        EvaluateSettings: {"predictions": f"{SMOKE_OUTPUT}/{PUBLISHED}", "resamples": 100},
+        InferSettings: {"model": f"{SMOKE_OUTPUT}/model/{name}.keras", "engine": "keras"},
+    }
+    return replace(settings, **small, **by_notebook.get(type(settings), {}))
 
 
 def _describe(collection: Collection) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -18,8 +17,8 @@ from brainlib.plots.style import LINE_COLORS, PROTOCOL_COLORS, drawn, readable, 
 def class_counts(counts: pd.DataFrame, title: str) -> Figure:
     """Draw the number of images of each class, a group of bars for each row of the table."""
     figure, axes = plt.subplots(figsize=(7.5, 3.6))
-    in_order = counts.sort_index(ascending=False)  # Training before Testing
-    in_order.rename(columns=readable).plot.bar(
+    training_first = counts.sort_index(ascending=False)
+    training_first.rename(columns=readable).plot.bar(
         ax=axes, color=[CLASS_COLORS[label] for label in counts], rot=0, width=0.8
     )
     for bars in axes.containers:
@@ -57,15 +56,15 @@ def history(
     quantity : {"accuracy", "loss"}
     title : str
     """
-    parts = {quantity: "training", f"validation_{quantity}": "validation"}
+    subsets = {quantity: "training", f"validation_{quantity}": "validation"}
     tidy = pd.concat(
-        table.melt("epoch", list(parts), "part").assign(run=run, protocol=readable(protocol))
+        table.melt("epoch", list(subsets), "subset").assign(run=run, protocol=readable(protocol))
         for protocol, runs in histories.items()
         for run, table in runs.items()
-    ).replace({"part": parts})
+    ).replace({"subset": subsets})
     figure, axes = plt.subplots(figsize=(7.5, 4))
     sns.lineplot(
-        tidy.dropna(), x="epoch", y="value", hue="protocol", style="part", units="run",
+        tidy.dropna(), x="epoch", y="value", hue="protocol", style="subset", units="run",
         estimator=None, palette={readable(name): color for name, color in PROTOCOL_COLORS.items()},
         hue_order=[readable(name) for name in histories], linewidth=1.6,
         dashes={"training": (3, 2), "validation": ""}, ax=axes,
@@ -129,9 +128,11 @@ def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
     )
     for axes, (name, bins) in zip(row[0], diagrams.items(), strict=True):
         corner = axes.inset_axes((0.55, 0.1, 0.42, 0.38), xlim=(0.9, 1.005), ylim=(0.9, 1.005))
-        for part in (axes, corner):
-            part.plot([0, 1], [0, 1], ":", color="0.4", label="accuracy = confidence")
-            _draw_intervals(part, bins, label="bin, 95 % interval")
+        for panel in (axes, corner):
+            panel.plot([0, 1], [0, 1], ":", color="0.4", label="accuracy = confidence")
+            panel.errorbar(bins["confidence"], bins["accuracy"], _reach(bins, "accuracy"), fmt="o",
+                           markersize=4.5, capsize=2, color=LINE_COLORS[0],
+                           label="bin, 95 % interval")  # fmt: skip
         axes.indicate_inset_zoom(corner, edgecolor="0.5")
         axes.set(title=name, xlabel="confidence (highest probability)", xlim=(0.2, 1.02),
                  xticks=[0.2, 0.4, 0.6, 0.8, 1])  # fmt: skip
@@ -141,10 +142,9 @@ def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
     return figure
 
 
-def _draw_intervals(axes: Axes, bins: pd.DataFrame, label: str) -> None:
-    reach = np.clip([bins["accuracy"] - bins["low"], bins["high"] - bins["accuracy"]], 0, None)
-    axes.errorbar(bins["confidence"], bins["accuracy"], reach, fmt="o", markersize=4.5, capsize=2,
-                  color=LINE_COLORS[0], label=label)  # fmt: skip
+def _reach(table: pd.DataFrame, value: str) -> np.ndarray:
+    """Return how far the intervals reach below and above the values, shape (2, n)."""
+    return np.clip([table[value] - table["low"], table["high"] - table[value]], 0, None)
 
 
 @drawn
@@ -158,11 +158,11 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     title : str
     """
     figure, axes = plt.subplots(figsize=(8, 4.2))
-    for number, (name, curve) in enumerate(curves.items()):
-        cycle, color = divmod(number, len(LINE_COLORS))
+    for index, (name, curve) in enumerate(curves.items()):
+        cycle, color = divmod(index, len(LINE_COLORS))
         axes.plot(
             curve["coverage"], curve["risk"], ("-", "--")[cycle % 2], color=LINE_COLORS[color],
-            label=readable(name), linewidth=1.4 if number else 3, zorder=3 - number / 99,
+            label=readable(name), linewidth=1.4 if index else 3, zorder=3 - index / 99,
         )  # fmt: skip
     axes.set(xlabel="coverage: share of images answered", ylabel="risk: share of answers wrong")
     axes.set(xlim=(0, 1), ylim=(0, None))
@@ -180,22 +180,19 @@ def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "a
     Parameters
     ----------
     results : mapping
-        By model, then by protocol, as `results.measure` gives them.
+        By model, then by protocol, as `evaluation.score_tables` gives them.
     title : str
     metric : str
     """
     figure, axes = plt.subplots(figsize=(8, 1.5 + 0.5 * len(results)))
     best = sorted(results, key=lambda name: -next(iter(results[name].values()))[metric]["value"])
-    for place, (protocol, color) in enumerate(PROTOCOL_COLORS.items()):
+    for index, (protocol, color) in enumerate(PROTOCOL_COLORS.items()):
         rows = [name for name in best if protocol in results[name]]
         scores = pd.DataFrame([results[name][protocol][metric] for name in rows],
                               columns=["value", "low", "high"])  # fmt: skip
-        reach = np.clip(
-            [scores["value"] - scores["low"], scores["high"] - scores["value"]], 0, None
-        )
-        heights = [best.index(name) + 0.22 * (place - 1) for name in rows]
-        axes.errorbar(scores["value"], heights, xerr=reach, fmt="osD"[place], markersize=5,
-                      capsize=2, color=color, label=readable(protocol))  # fmt: skip
+        heights = [best.index(name) + 0.22 * (index - 1) for name in rows]
+        axes.errorbar(scores["value"], heights, xerr=_reach(scores, "value"), fmt="osD"[index],
+                      markersize=5, capsize=2, color=color, label=readable(protocol))  # fmt: skip
     axes.set_yticks(range(len(best)), [readable(name) for name in best])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

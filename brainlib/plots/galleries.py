@@ -85,13 +85,13 @@ def twin_images(pairs: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray, ti
 def classified_images(
     images: Sequence[np.ndarray], predictions: pd.DataFrame, title: str
 ) -> Figure:
-    """Draw each image above the probabilities that the model gives it.
+    """Draw each image above the model's probabilities.
 
     Parameters
     ----------
     images : sequence of uint8 arrays of shape (height, width)
     predictions : DataFrame
-        One row an image, with a column for each class, and `name` for the caption. Where there is
+        One row per image, with a column for each class, and `name` for the caption. Where there is
         no answer, `decision` says why.
     title : str
     """
@@ -124,7 +124,7 @@ def outlines(
     title: str,
     columns: int = 4,
 ) -> Figure:
-    """Draw where the model sees the tumour, and where the radiologist does.
+    """Draw the model's and the radiologist's outline of each tumour.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def outlines(
 
 @drawn
 def heat_maps(images: Sequence[np.ndarray], maps: Any, title: str, columns: int = 4) -> Figure:
-    """Draw images with what each place adds to the answer, and the outline of the tumour.
+    """Draw images with their class activation maps and the outline of the tumour.
 
     Parameters
     ----------
@@ -207,14 +207,14 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def _shape(count: int, most: int) -> tuple[int, int]:
-    """Return columns and rows that hold some panels, without an empty one where that can be."""
+    """Return columns and rows for some panels, without empty ones if possible."""
     fitting = [columns for columns in range(most, most // 2, -1) if count % columns == 0]
     columns = min(count, fitting[0] if fitting else most) or 1
     return columns, max(1, -(-count // columns))
 
 
 def _grid(count: int, most: int, below: float = 0.0) -> tuple[Figure, np.ndarray]:
-    """Return a figure with square panels for some images, and room below each, in inches."""
+    """Return a figure with square panels for some images, and room for captions, in inches."""
     columns, rows = _shape(count, most)
     side = _WIDTH / max(columns, 4)
     figure, grid = plt.subplots(
@@ -243,7 +243,7 @@ def _draw_probabilities(axes: Axes, row: Mapping[str, float]) -> None:
 
 
 def _outline_caption(row: Mapping[str, Any]) -> str:
-    """Return class, answer and scores in one row of `explain.score_maps`."""
+    """Return the caption of a row of `explain.score_maps`: class, answer and scores."""
     called = "" if row["answer"] == row["label"] else f", called {readable(row['answer'])}"
-    place = "in" if row["heat_peak_inside"] else "OUTSIDE"
-    return f"{row['label']}{called}\nDice {row['dice']:.2f}, peak {place}"
+    side = "in" if row["heat_peak_inside"] else "OUTSIDE"
+    return f"{row['label']}{called}\nDice {row['dice']:.2f}, peak {side}"

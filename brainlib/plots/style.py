@@ -53,7 +53,7 @@ def readable(name: str) -> str:
 
 
 def drawn(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in the style of this package; close the figure, or a notebook would show it twice."""
+    """Decorate a function that draws: the style of this package, and the figure closed after."""
 
     @wraps(draw)
     def styled(*arguments: object, **options: object) -> Figure:
@@ -67,7 +67,7 @@ def drawn(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def say(text: str) -> Figure:
-    """Return a low figure that holds a sentence, where there is nothing to draw."""
+    """Return a figure that holds a sentence, for when there is nothing to draw."""
     figure, axes = plt.subplots(figsize=(7, 0.6))
     axes.set_axis_off()
     axes.text(0, 0.5, text, va="center", color="0.3")

@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from brainlib.models.engines import Engine
+    from brainlib.report.volumes import Stack
 
 PICTURED = 4
 """Slices that a report shows at most: more would not fit on two pages."""
@@ -35,11 +37,9 @@ class Answer:
         A row of `studies.csv`: counts of slices, class, probabilities, `deciding`, `decision`.
     slices : DataFrame
         The rows of `predictions.csv` that it was pooled from.
-    pixels : dict of int to uint8 array of shape (height, width)
-        The slices to show, by their number.
+    images : dict of int to ScanSlice
+        The slices that could be read, by their number; those to show are enough.
     model : Model
-    facts : dict of str to str
-        What the file says of the series, such as its sequence and contrast.
 
     Examples
     --------
@@ -53,15 +53,24 @@ class Answer:
 
     study: Mapping[str, Any]
     slices: pd.DataFrame
-    pixels: Mapping[int, np.ndarray]
+    images: Mapping[int, imaging.ScanSlice]
     model: "Model"
-    facts: Mapping[str, str] = field(default_factory=dict)
     _maps: dict[int, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The file or series, without folders, which may name a patient."""
         return words.file_name(self.study["series"] or self.study["path"])
+
+    @property
+    def pixels(self) -> dict[int, np.ndarray]:
+        """Grey slices, uint8 of shape (height, width), by their number."""
+        return {number: image.pixels for number, image in self.images.items()}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the file says of the series, such as its sequence and contrast."""
+        return next((image.facts for image in self.images.values()), {})
 
     @property
     def label(self) -> str | None:
@@ -115,18 +124,29 @@ class Answer:
     def maps(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return outline and heat map of a slice, in its own pixels; None where none are drawn.
 
+        Of the outline 0.5 and more is tumour; the heat map is 1 where most speaks for the answer.
         An answer without tumour has no heat map: it would colour what speaks for an absence.
         """
-        row = self.slices[self.slices["slice"] == number].iloc[0]
         if number not in self._maps:
-            self._maps[number] = (None, None)
-            if row["class"] and self.model.drawer is not None:
-                from brainlib import explain
-
-                drawn = explain.draw_maps(self.model.drawer, [self.pixels[number]])
-                self._maps[number] = next(iter(drawn.in_images()))
+            self._maps[number] = next(self._drawn([number]), (None, None))
         outline, heat_map = self._maps[number]
-        return outline, None if row["class"] == "notumor" else heat_map
+        if outline is None or self.row(number)["class"] == "notumor":
+            return outline, None
+        return outline, heat_map.clip(0) / max(heat_map.max(), 1e-9)
+
+    @cached_property
+    def outline(self) -> "Stack | None":
+        """The outline of every classified slice as one volume, 0 to 255.
+
+        None where there is none, or the slices do not lie on one grid.
+        """
+        from brainlib.report.volumes import stack
+
+        numbers = [number for number in self.images if self.row(number)["class"]]
+        drawn = zip(numbers, self._drawn(numbers), strict=False)
+        outlines = {number: (255 * maps[0]).astype(np.uint8) for number, maps in drawn}
+        whole = stack(self.images, outlines)
+        return whole if whole is not None and whole.values.max() >= 128 else None
 
     def show(self, number: int | None = None) -> "Image.Image":
         """Return a slice with the outline drawn on it, which a notebook displays.
@@ -143,17 +163,23 @@ class Answer:
         """
         from brainlib.report import drawing
 
-        numbers = [number] if number is not None else [*self.deciding, *self.pixels]
-        if not numbers or numbers[0] not in self.pixels:
+        numbers = [number] if number is not None else [*self.deciding, *self.images]
+        if not numbers or numbers[0] not in self.images:
             raise ReportError(f"{self.name} has no slice {number or ''} to show".replace("  ", " "))
-        chosen = numbers[0]
-        return drawing.draw_slice(
-            self.pixels[chosen], self.maps(chosen)[0], plane=self.plane_of(chosen)
-        )
+        image = self.images[numbers[0]]
+        return drawing.draw_slice(image.pixels, self.maps(numbers[0])[0], affine=image.affine)
 
-    def plane_of(self, number: int) -> str:
-        """Return the plane of a slice, empty where its file does not say."""
-        return str(self.slices.loc[self.slices["slice"] == number, "plane"].iloc[0])
+    def row(self, number: int) -> Mapping[str, Any]:
+        """Return the row of `slices` of a slice."""
+        return self.slices[self.slices["slice"] == number].iloc[0]
+
+    def _drawn(self, numbers: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if self.model.drawer is None or not all(self.row(number)["class"] for number in numbers):
+            return iter(())
+        from brainlib import explain
+
+        pixels = (self.images[number].pixels for number in numbers)
+        return explain.draw_maps(self.model.drawer, pixels).in_images()
 
     def report(self, path: Path | str) -> Path:
         """Write the report as one HTML file."""
@@ -284,13 +310,9 @@ class Model:
         for study in studies:
             rows = table[table["series"].where(table["series"] != "", table["path"]) == (
                 study["series"])]  # fmt: skip
-            pixels = {
-                int(table.at[row, "slice"]): read[row].pixels
-                for row in rows.index
-                if read[row].pixels is not None
-            }
-            facts = read[rows.index[0]].facts
-            yield Answer(study, rows.reset_index(drop=True), pixels, self, facts)
+            images = {int(table.at[row, "slice"]): read[row] for row in rows.index
+                      if read[row].pixels is not None}  # fmt: skip
+            yield Answer(study, rows.reset_index(drop=True), images, self)
 
 
 def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") -> Model:
@@ -328,7 +350,9 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
             f"an array of shape {array.shape} and type {array.dtype} is no scan: give numbers of "
             "shape (height, width), (height, width, 3) or (n, height, width)"
         )
-    grey = _to_uint8(array)
+    grey = array
+    if array.dtype != np.uint8:
+        grey = imaging.to_grey(array.astype(float), *imaging.robust_range(array.astype(float)))
     if array.ndim == 3 and array.shape[-1] in (3, 4):
         grey = np.rint(grey[..., :3] @ [0.299, 0.587, 0.114]).astype(np.uint8)
     stack = grey if grey.ndim == 3 else grey[np.newaxis]
@@ -336,16 +360,6 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
         imaging.ScanSlice(Path("array"), "array", number, pixels=np.ascontiguousarray(pixels))
         for number, pixels in enumerate(stack)
     ]
-
-
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    if values.dtype == np.uint8:
-        return values
-    values = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
-    low, high = np.percentile(values, (0.5, 99.5))
-    if high <= low:
-        low, high = values.min(), values.max()
-    return np.rint((values.clip(low, high) - low) * (255 / ((high - low) or 1))).astype(np.uint8)
 
 
 def _content_of(scan: Any) -> bytes:

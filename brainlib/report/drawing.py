@@ -1,12 +1,9 @@
-"""Slices with outline, heat map and side labels, and the strip of probabilities along a study."""
+"""Slices with outline, heat map and the sides of the patient."""
 
 import base64
 import io
-from collections.abc import Collection
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from brainlib.data.datasets import trace_contours
@@ -17,21 +14,19 @@ HEAT_COLORS = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72,
                (245, 125, 21), (250, 193, 39), (252, 255, 164))  # fmt: skip
 """Eight of matplotlib's colours `inferno` (Smith and van der Walt, 2015), in even steps."""
 
-SIDES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
-"""What lies on the left, on the right, on top and at the bottom of a slice in each plane."""
-
-STRIP_WIDTH, STRIP_HEIGHT = 720, 64
 _HEAT_OPACITY = 0.65
 _FINER = 2  # lines are drawn this much larger and averaged
-_QUALITY = 90
+_QUALITY = 92
+_SLANTED = 0.38  # the sine of 22.5 degrees: less than halfway to the next direction
 
 
 def draw_slice(
     pixels: np.ndarray,
     outline: np.ndarray | None = None,
     heat_map: np.ndarray | None = None,
-    plane: str = "",
+    affine: np.ndarray | None = None,
     size: int = 560,
+    window: tuple[int, int] = (0, 255),
 ) -> Image.Image:
     """Draw a slice with what the network drew over it.
 
@@ -39,11 +34,13 @@ def draw_slice(
     ----------
     pixels : uint8 array of shape (height, width)
     outline, heat_map : float arrays of shape (height, width), optional
-        As `explain.Maps.in_images` gives them: in the frame of the image.
-    plane : str
-        As for `imaging.ScanSlice`; decides the labels of the sides.
+        From 0 to 1, in the frame of the image.
+    affine : float array of shape (4, 4), optional
+        As that of `imaging.ScanSlice`; without it the side is unknown.
     size : int
         The longer side of the result, pixels.
+    window : pair of int
+        The grey values to be drawn black and white.
 
     Returns
     -------
@@ -53,70 +50,48 @@ def draw_slice(
     scale = size / max(pixels.shape)
     height, width = (max(1, round(side * scale)) for side in pixels.shape)
     drawn = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
-    if heat_map is not None and heat_map.max() > 0:
-        drawn = _heated(drawn, _resized(heat_map / heat_map.max(), width, height).clip(0, 1))
+    if window != (0, 255):
+        drawn = drawn.point(np.interp(range(256), window, (0, 255)).round().astype(int).tolist())
+    if heat_map is not None:
+        drawn = _heated(drawn, resized(heat_map, width, height).clip(0, 1))
     if outline is not None:
-        drawn = _outlined(drawn, _resized(outline, width, height))
-    return _labelled(drawn, plane)
+        drawn = _outlined(drawn, resized(outline, width, height))
+    return _labelled(drawn, sides(affine))
 
 
-def encode(image: Image.Image) -> tuple[str, bytes]:
-    """Return the format of an image file, `png` for grey and `jpeg` for colour, and its content."""
+def sides(affine: np.ndarray | None) -> tuple[str, str, str, str] | None:
+    """Return what of the patient lies left, right, above and below in a slice; None if unknown.
+
+    Examples
+    --------
+    >>> sides(np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    ('R', 'L', 'A', 'P')
+    """
+    if affine is None:
+        return None
+    labels = []
+    for direction in (affine[:3, 1], affine[:3, 0]):
+        cosines = direction / np.linalg.norm(direction)
+        axes = [axis for axis in np.argsort(-np.abs(cosines)) if abs(cosines[axis]) > _SLANTED]
+        for sign in (-1, 1):
+            labels.append("".join("LPIRAS"[axis + 3 * (sign * cosines[axis] > 0)] for axis in axes))
+    return tuple(labels)
+
+
+def encode(image: Image.Image) -> bytes:
+    """Return an image as the content of a JPEG file."""
     stream = io.BytesIO()
-    if image.mode == "L":
-        image.save(stream, "PNG", compress_level=1)  # it travels no further than this machine
-        return "png", stream.getvalue()
     image.save(stream, "JPEG", quality=_QUALITY, subsampling=0)
-    return "jpeg", stream.getvalue()
+    return stream.getvalue()
 
 
 def data_uri(image: Image.Image) -> str:
     """Return an image as text that an HTML file can hold."""
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(encode(image)).decode("ascii")
 
 
-def draw_strip(slices: pd.DataFrame, deciding: Collection[int]) -> dict[str, Any] | None:
-    """Return the probability of a tumour along a study, None for fewer than three slices.
-
-    Parameters
-    ----------
-    slices : DataFrame
-        The readable slices of one study.
-    deciding : collection of int
-        Numbers of the slices that decided.
-
-    Returns
-    -------
-    dict or None
-        `width`, `height`; `bars`, each with `x`, `y`, `width`, `height`, `is_deciding`; `refused`,
-        the x of each slice without probability; `ticks`, pairs of x and slice number.
-    """
-    ordered = slices.sort_values("slice", kind="stable")
-    if len(ordered) < 3 or not (ordered["class"] != "").any():
-        return None
-    step = STRIP_WIDTH / len(ordered)
-    bars, refused = [], []
-    for place, row in enumerate(ordered.to_dict("records")):
-        if not row["class"]:
-            refused.append(round((place + 0.5) * step, 1))
-            continue
-        tall = max(1.0, STRIP_HEIGHT * (1 - float(row["notumor"])))
-        bars.append({
-            "x": round((place + 0.12) * step, 2), "width": round(0.76 * step, 2),
-            "y": round(STRIP_HEIGHT - tall, 1), "height": round(tall, 1),
-            "is_deciding": int(row["slice"]) in deciding,
-        })  # fmt: skip
-    numbers = ordered["slice"].astype(int).tolist()
-    every = max(1, -(-len(numbers) // 12))
-    ticks = [(round((place + 0.5) * step, 1), numbers[place])
-             for place in range(0, len(numbers), every)]  # fmt: skip
-    return {"width": STRIP_WIDTH, "height": STRIP_HEIGHT, "bars": bars, "refused": refused,
-            "ticks": ticks}  # fmt: skip
-
-
-def _resized(values: np.ndarray, width: int, height: int) -> np.ndarray:
+def resized(values: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return values at another size (bilinear), float32 of shape (height, width)."""
     whole = Image.fromarray(values.astype(np.float32))
     return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR))
 
@@ -145,20 +120,18 @@ def _outlined(image: Image.Image, outline: np.ndarray) -> Image.Image:
     return drawn
 
 
-def _labelled(image: Image.Image, plane: str) -> Image.Image:
+def _labelled(image: Image.Image, labels: tuple[str, str, str, str] | None) -> Image.Image:
     """Write the sides of the patient at the edges, or that they are unknown."""
     draw, size = ImageDraw.Draw(image), max(10, max(image.size) // 25)
-    font = ImageFont.load_default(size)
-    middle, center, edge = image.height / 2, image.width / 2, size / 3
-    style = {"font": font, "stroke_width": 1}
-    style |= {"fill": 230, "stroke_fill": 0} if image.mode == "L" else {
-        "fill": (230, 230, 230), "stroke_fill": (0, 0, 0)}  # fmt: skip
-    if plane not in SIDES:
-        draw.text((edge, image.height - edge), "side unknown", anchor="ls", **style)
+    fill, stroke = (230, 0) if image.mode == "L" else ((230,) * 3, (0,) * 3)
+    style = {"font": ImageFont.load_default(size), "stroke_width": 1, "fill": fill,
+             "stroke_fill": stroke}  # fmt: skip
+    edge, (width, height) = size / 3, image.size
+    if labels is None:
+        draw.text((edge, height - edge), "side unknown", anchor="ls", **style)
         return image
-    left, right, top, bottom = SIDES[plane]
-    draw.text((edge, middle), left, anchor="lm", **style)
-    draw.text((image.width - edge, middle), right, anchor="rm", **style)
-    draw.text((center, edge), top, anchor="mt", **style)
-    draw.text((center, image.height - edge), bottom, anchor="ms", **style)
+    points = ((edge, height / 2), (width - edge, height / 2), (width / 2, edge),
+              (width / 2, height - edge))  # fmt: skip
+    for label, point, anchor in zip(labels, points, ("lm", "rm", "mt", "ms"), strict=True):
+        draw.text(point, label, anchor=anchor, **style)
     return image

@@ -5,16 +5,16 @@ disk and prints on A4. Whatever comes from a scan, its name above all, is escape
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import cache
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from brainlib import __version__, imaging, inference, paths
+from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.report import drawing, words
 from brainlib.report.answers import PICTURED, Answer, Model
 
@@ -25,9 +25,21 @@ SUMMARY = "index.html"
 SIDE = 420
 """Longer side of an embedded image, pixels: 180 dots an inch in print."""
 
+_COUNTED = {
+    "slices": "slices in all", "accepted": "classified", "tumor_slices": "called tumour",
+    "refused": "refused", "unreadable": "unreadable",
+}  # fmt: skip
+_IN_TEMPLATES = {
+    "CLASS_COLORS": CLASS_COLORS, "model_sha256": inference.model_sha256, "version": __version__,
+    "file_name": words.file_name, "slice_reliability": words.slice_reliability,
+    "NAMES": words.NAMES, "PLURALS": words.PLURALS, "count_gaps": inference.count_gaps,
+    "how_often": words.how_often, "level": words.level, "sequence_doubt": words.sequence_doubt,
+    "heat_colors": drawing.HEAT_COLORS, "outline_color": drawing.OUTLINE_COLOR,
+}  # fmt: skip
 
-def write_report(path: Path | str, answer: Answer) -> Path:
-    """Write the report of a study, whole or not at all.
+
+def write_report(path: Path | str, answer: Answer, outlines: Sequence[str] = ()) -> Path:
+    """Write the report of a study, whole or not at all; arguments are those of `render_report`.
 
     Examples
     --------
@@ -36,43 +48,44 @@ def write_report(path: Path | str, answer: Answer) -> Path:
     """
     path = Path(path)
     with paths.atomic_write(path) as temporary:
-        temporary.write_text(render_report(answer), encoding="utf-8")
+        temporary.write_text(render_report(answer, outlines=outlines), encoding="utf-8")
     return path
 
 
-def render_report(answer: Answer, made: datetime | None = None) -> str:
+def render_report(
+    answer: Answer, made: datetime | None = None, outlines: Sequence[str] = ()
+) -> str:
     """Return the report of a study as HTML text.
 
     Parameters
     ----------
     answer : Answer
-        Of its `pixels` at most 4 are shown, those of the deciding slices.
+        Of its images at most 4 are shown, those of the deciding slices.
     made : datetime, optional
         When; now by default.
+    outlines : sequence of str
+        Names of files beside it that hold the outline.
     """
-    readable = answer.slices[answer.slices["error"] == ""]
-    figures = _figures(answer)
     return template("report.html").render(
-        answer=words.headline(answer),
-        name=answer.name,
-        is_single=answer.study["slices"] == 1,
-        bars=words.probability_bars(answer),
-        counts=words.count_slices(answer.study),
-        figures=figures,
-        has_outline=any(figure["has_outline"] for figure in figures),
-        has_heat=any(figure["has_heat"] for figure in figures),
-        strip=drawing.draw_strip(readable, answer.deciding),
-        refused=words.list_refusals(answer.slices),
-        unreadable=words.list_unreadable(answer.slices),
-        limits=words.known_limits(answer),
-        method=words.method(answer),
-        not_for=words.NOT_FOR,
-        notice=words.NOTICE,
-        facts=_facts(answer, made or datetime.now(timezone.utc)),
+        **describe(answer, made),
+        figures=_figures(answer),
+        slices=answer.slices[answer.slices["error"] == ""].to_dict("records"),
+        outlines=outlines,
         is_synthetic=bool((answer.rules or {}).get("synthetic")),
-        heat_colors=drawing.HEAT_COLORS,
-        outline_color=drawing.OUTLINE_COLOR,
     )
+
+
+def describe(answer: Answer, made: datetime | None = None) -> dict[str, Any]:
+    """Return what report and app say of a study, for their templates."""
+    return {
+        "answer": answer,
+        "head": words.headline(answer),
+        "bars": words.probability_bars(answer),
+        "counts": [(int(answer.study[key]), what) for key, what in _COUNTED.items()],
+        "refused": words.list_refusals(answer.slices),
+        "unreadable": words.list_unreadable(answer.slices),
+        "made": made or datetime.now(timezone.utc),
+    }
 
 
 def write_reports(
@@ -85,12 +98,15 @@ def write_reports(
 ) -> list[Path]:
     """Write a report for each study, named after its file, and a summary page of all.
 
+    Beside the report of a study in which a tumour was outlined lies the outline: as a NIfTI mask,
+    and of a DICOM series as DICOM SEG.
+
     Parameters
     ----------
     model : Model
         What classified them.
     scans : iterable of Scan
-        What was classified; the deciding slices are read again.
+        What was classified; they are read again.
     predictions, studies : DataFrame
         As `inference.read_predictions` and `inference.read_studies` give them.
     folder : Path
@@ -101,39 +117,36 @@ def write_reports(
     -------
     list of Path
         The reports, in order; the summary is `index.html` beside them.
-
-    Raises
-    ------
-    InferenceError
-        For a model without gate or rules: its answers are not judged.
     """
-    classifier = model.classifier
-    if classifier.gate is None or classifier.rules is None:
-        raise inference.InferenceError(
-            f"{classifier.model.name} has no gate or no rules beside it, and a report needs both: "
-            "make them with `python -m scripts.release`, or take the released model"
-        )
-    rows_of = dict(list(predictions.groupby("series", sort=False)))
-    scan_of = {scan.series: scan for scan in scans}
-    written: dict[str, Path] = {}
-    lines = []
-    for place, study in enumerate(studies.to_dict("records")):
-        rows = rows_of[study["series"]].reset_index(drop=True)
+    read = _read_studies(scans, model.plane)
+    stems: list[str] = []
+    lines, start = [], 0
+    for study in studies.to_dict("records"):
+        rows = predictions[start : start + study["slices"]].reset_index(drop=True)
+        start += study["slices"]
         answer = Answer(study, rows, {}, model)
+        link = ""
+        if most is None or len(stems) < most:
+            scan, slices = next(read)
+            answer = Answer(study, rows, _images(slices), model)
+            stems.append(file_stem(answer.name, stems))
+            link = f"{stems[-1]}.html"
+            _write_study(folder / link, answer, scan)
         said = str(answer).removeprefix(f"{answer.name}: ")
-        line = {"name": answer.name, "line": said, "link": ""}
-        if most is None or place < most:
-            slices = _deciding_slices(answer, scan_of[study["series"]], model.plane)
-            pixels = {one.number + 1: one.pixels for one in slices if one.pixels is not None}
-            facts = slices[0].facts if slices else {}
-            line["link"] = _file_name(answer.name, written)
-            path = folder / line["link"]
-            written[line["link"]] = write_report(path, Answer(study, rows, pixels, model, facts))
-        lines.append(line)
-    page = template("summary.html").render(lines=lines, notice=words.NOTICE)
+        lines.append({"name": answer.name, "line": said, "link": link})
     with paths.atomic_write(folder / SUMMARY) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return list(written.values())
+        temporary.write_text(template("summary.html").render(lines=lines), encoding="utf-8")
+    return [folder / f"{stem}.html" for stem in stems]
+
+
+def file_stem(name: str, taken: Iterable[str] = ()) -> str:
+    """Return a file name of letters and digits, without ending, that is not taken yet."""
+    stem = re.sub(r"(\.(nii|gz|dcm|png|jpe?g|tiff?|bmp|ima))+$", "", name, flags=re.IGNORECASE)
+    stem = "-".join(re.findall(r"\w+", stem, re.ASCII))[:60] or "study"
+    stem = f"{stem}-study" if stem == Path(SUMMARY).stem else stem
+    used = {one.lower() for one in taken}
+    names = (f"{stem}{f'-{number}' * (number > 1)}" for number in count(1))
+    return next(name for name in names if name.lower() not in used)
 
 
 @cache
@@ -148,71 +161,54 @@ def template(name: str) -> "jinja2.Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= _IN_TEMPLATES
+    environment.filters |= {"percent": words.percent, "plain": words.plain, "share": words.share}
     return environment.get_template(name)
 
 
+def _read_studies(
+    scans: Iterable[imaging.Scan], plane: str
+) -> Iterator[tuple[imaging.Scan, list[imaging.ScanSlice]]]:
+    """Read scans again, study by study as they were classified; an archive holds several."""
+    for scan in scans:
+        slices = inference.read_slices(scan, plane)
+        for _, study in groupby(slices, lambda one: one.series or str(one.file)):
+            yield scan, list(study)
+
+
+def _images(slices: Iterable[imaging.ScanSlice]) -> dict[int, imaging.ScanSlice]:
+    return {one.number + 1: one for one in slices if one.pixels is not None}
+
+
+def _write_study(path: Path, answer: Answer, scan: imaging.Scan) -> None:
+    outlines: list[Path] = []
+    if answer.outline is not None:
+        from brainlib.report.volumes import write_outline
+
+        image, files = next(iter(answer.images.values())), [frame.file for frame in scan.frames]
+        model = answer.model.classifier.model.stem
+        outlines = write_outline(path.with_suffix(""), answer.outline, image, files, model)
+    write_report(path, answer, [file.name for file in outlines])
+
+
 def _figures(answer: Answer) -> list[dict[str, Any]]:
-    rows = {int(row["slice"]): row for row in answer.slices.to_dict("records") if row["class"]}
-    shown = [number for number in answer.deciding if number in answer.pixels and number in rows]
-    return [_figure(answer, number, rows[number]) for number in shown[:PICTURED]]
+    shown = [number for number in answer.deciding
+             if number in answer.images and answer.row(number)["class"]]  # fmt: skip
+    return [_figure(answer, number) for number in shown[:PICTURED]]
 
 
-def _figure(answer: Answer, number: int, row: dict[str, Any]) -> dict[str, Any]:
-    pixels, plane = answer.pixels[number], row["plane"]
-    outline, heat_map = answer.maps(number)
+def _figure(answer: Answer, number: int) -> dict[str, Any]:
+    image, (outline, heat_map) = answer.images[number], answer.maps(number)
     has_outline = outline is not None and bool((outline >= drawing.OUTLINE_THRESHOLD).any())
-    overlay = ""
+    layers = [(None, None)]
     if has_outline or heat_map is not None:
-        overlay = drawing.data_uri(drawing.draw_slice(pixels, outline, heat_map, plane, SIDE))
+        layers.append((outline, heat_map))
     return {
-        "title": words.slice_title(answer, number),
-        **words.describe_slice(row, answer.rules),
-        "plain": drawing.data_uri(drawing.draw_slice(pixels, plane=plane, size=SIDE)),
-        "overlay": overlay,
+        "number": number,
+        "images": [
+            drawing.data_uri(drawing.draw_slice(image.pixels, *maps, image.affine, SIDE))
+            for maps in layers
+        ],
         "has_outline": has_outline,
         "has_heat": heat_map is not None,
     }
-
-
-def _deciding_slices(answer: Answer, scan: imaging.Scan, plane: str) -> list[imaging.ScanSlice]:
-    wanted = answer.deciding[:PICTURED]
-    slices = inference.read_slices(scan, plane) if wanted else ()
-    return [one for one in slices if one.number + 1 in wanted]
-
-
-def _file_name(name: str, taken: Iterable[str]) -> str:
-    """Return a file name of letters and digits that is not taken yet."""
-    stem = re.sub(r"(\.(nii|gz|dcm|png|jpe?g|tiff?|bmp|ima))+$", "", name, flags=re.IGNORECASE)
-    stem = "-".join(re.findall(r"\w+", stem, re.ASCII))[:60] or "study"
-    stem = f"{stem}-study" if stem == Path(SUMMARY).stem else stem
-    used = {one.lower() for one in taken}
-    names = (f"{stem}{f'-{number}' * (number > 1)}.html" for number in count(1))
-    return next(name for name in names if name.lower() not in used)
-
-
-def _facts(answer: Answer, made: datetime) -> list[tuple[str, str]]:
-    """Return where the answer comes from, as pairs of name and value."""
-    classifier, rules = answer.model.classifier, answer.rules or {}
-    planes = [plane for plane in answer.slices["plane"].unique() if plane]
-    held_out = rules.get("held_out", {})
-    facts = [
-        ("Study", answer.name),
-        ("File", words.file_name(answer.study["path"])),
-        (
-            "Series",
-            ", ".join(f"{what}: {fact}" for what, fact in answer.facts.items()) or "not stated",
-        ),
-        ("Plane", ", ".join(planes) or "not stated in the file, side unknown"),
-        ("Made", made.strftime("%Y-%m-%d %H:%M %Z").strip()),
-        ("Made with", f"brainlib {__version__}, engine {classifier.engine}"),
-        ("Model", classifier.model.stem),
-        ("Model file, SHA-256", inference.model_sha256(classifier) or "not recorded"),
-        ("Trained on", str(rules.get("source") or "not recorded")),
-    ]
-    if held_out:
-        facts.append((
-            "Measured on",
-            f"{held_out['pictures']:,} held-out slices of {held_out['groups']:,} patients or "
-            "clusters of similar images",
-        ))  # fmt: skip
-    return facts

@@ -1,11 +1,11 @@
-"""From a model and images to a fitted model, its history, and a state to go on from.
+"""Training: recipes, augmented batches, and a fit that resumes at its last epoch.
 
-`schedules` says how a model is fitted, `batches` in what order and with what `augmentation` it sees
-its images, `fitting` fits it, in the precision that suits the `machine`. A fit that was killed
-goes on from its last finished epoch: what an epoch draws at random depends on the seed and the
-number of the epoch alone.
+`schedules` holds the recipes, `batches` the order of the images and their `augmentation`, `fitting`
+the fit. What is random in an epoch depends only on the seed and the epoch, so an interrupted fit
+ends where an uninterrupted one would.
 """
 
+from brainlib.models import backend  # noqa: F401  (first, or TensorFlow prints its notices)
 from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.batches import (
     AugmentedBatches,

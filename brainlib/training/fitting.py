@@ -9,7 +9,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import pandas as pd
@@ -54,8 +53,8 @@ def fit(
         augmentation; without one the model itself on the classes.
     checkpoint : Path
         Folder that holds the state of this run after each epoch. A state that other data or another
-        schedule left there, or one that cannot be read, is deleted. Delete the folder once the
-        model is saved.
+        schedule left there, or one that is damaged, is replaced. Delete the folder once the model
+        is saved.
     augmentation : Augmentation, optional
         Where images are to be changed otherwise than by default.
     watchers : iterable of keras.callbacks.Callback
@@ -72,9 +71,7 @@ def fit(
         `validation_loss`, all of the class. The training columns are Keras' running means during
         the epoch.
     """
-    identity = _identity(model, train, validation, schedule, augmentation)
-    _discard_foreign_state(checkpoint, identity)
-    history = checkpoint / "history.csv"
+    state = State(checkpoint, _identity(model, train, validation, schedule, augmentation))
     learner = models.network_of(model) if schedule.outline_weight else _bare(model)
     if schedule.outline_weight:
         augmenter = Augmenter(augmentation or Augmentation(), learner.input_shape[1], finds_head)
@@ -85,25 +82,19 @@ def fit(
     for layer in models.block_layers(learner, schedule.frozen_blocks):
         layer.trainable = False
     _compile(learner, schedule, batches.steps * schedule.epochs)
+    batches.first_epoch = state.restore(learner)
     learner.fit(
         batches,
         validation_data=_validation_data(validation, augmenter),
         validation_batch_size=64,
         steps_per_epoch=batches.steps,
         epochs=schedule.epochs,
+        initial_epoch=batches.first_epoch,
         shuffle=False,  # the batches shuffle themselves
         verbose=0,
-        callbacks=[
-            DrawByEpoch(batches, schedule.seed),
-            HistoryFile(history),
-            Progress(schedule.epochs),
-            keras.callbacks.BackupAndRestore(
-                str(checkpoint / "state"), double_checkpoint=True, delete_checkpoint=False
-            ),
-            *watchers,
-        ],
+        callbacks=[DrawByEpoch(schedule.seed), state, Progress(schedule.epochs), *watchers],
     )
-    return pd.read_csv(history)
+    return pd.DataFrame(state.rows, columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
 
 
 def _bare(model: keras.Model) -> keras.Model:
@@ -191,16 +182,14 @@ def forget(checkpoint: Path) -> None:
 
 
 class DrawByEpoch(keras.callbacks.Callback):
-    """Make the order of the images and dropout depend on the seed and the epoch alone."""
+    """Make dropout depend on the seed and the epoch alone."""
 
-    def __init__(self, batches: ShuffledBatches, seed: int) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__()
-        self.batches, self.seed, self.begun = batches, seed, 0
+        self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Tell the batches where they begin, and set the state of each layer that draws."""
-        self.batches.first_epoch = epoch - self.begun  # only here is it known what was resumed
-        self.begun += 1
+        """Set the state of each layer that draws."""
         for number, layer in enumerate(self.model.layers):
             generator = getattr(layer, "seed_generator", None)
             if generator is not None:
@@ -208,25 +197,43 @@ class DrawByEpoch(keras.callbacks.Callback):
                 generator.state.assign(state.astype(generator.state.dtype))
 
 
-class HistoryFile(keras.callbacks.Callback):
-    """Append each finished epoch to a CSV file; an epoch that is done again replaces its row."""
+class State(keras.callbacks.Callback):
+    """All that a fit resumes from, in one file: weights, optimizer and history after an epoch."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path, identity: str) -> None:
         super().__init__()
-        self.path = path
+        self.file, self.identity = folder / "state.npz", identity
+        self.rows: list[tuple[float, ...]] = []
+
+    def restore(self, learner: keras.Model) -> int:
+        """Load the state of an interrupted fit of the same kind, and return its epochs."""
+        learner.optimizer.build(learner.trainable_variables)
+        if self.file.is_file():
+            try:
+                with self.file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                    identity, rows, *values = (stored[name] for name in stored.files)
+            except Exception as error:  # a damaged archive fails in a dozen ways
+                logger.warning("%s is damaged: the fit begins anew (%s)", self.file, error)
+            else:
+                if identity == self.identity:
+                    self.rows = [tuple(row) for row in rows]
+                    for variable, value in zip(_variables(learner), values, strict=True):
+                        variable.assign(value)
+        return len(self.rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the row of an epoch, whole or not at all."""
+        """Write the state, whole or not at all."""
         logs = logs or {}
         prefix = "logits_" if "logits_loss" in logs else ""
         names = (f"{part}{prefix}{name}" for part in ("", "val_") for name in ("accuracy", "loss"))
-        values = (logs.get(name, np.nan) for name in names)
-        row = pd.DataFrame([(epoch + 1, *values)], columns=list(HISTORY_COLUMNS))
-        if epoch > 0:
-            before = pd.read_csv(self.path)
-            row = pd.concat([before[before["epoch"] <= epoch], row])
-        with paths.atomic_write(self.path) as temporary:
-            row.to_csv(temporary, index=False)
+        self.rows.append((epoch + 1, *(logs.get(name, np.nan) for name in names)))
+        values = [keras.ops.convert_to_numpy(variable) for variable in _variables(self.model)]
+        with paths.atomic_write(self.file) as temporary:
+            np.savez(temporary, np.array(self.identity), np.array(self.rows), *values)
+
+
+def _variables(learner: keras.Model) -> list[keras.Variable]:
+    return [*learner.variables, *learner.optimizer.variables]
 
 
 class Progress(keras.callbacks.Callback):
@@ -282,26 +289,3 @@ def _all_layers(model: keras.Model) -> list[keras.layers.Layer]:
         *model.layers,
         *(inner for part in model.layers for inner in getattr(part, "layers", ())),
     ]
-
-
-def _is_damaged(checkpoint: Path) -> bool:
-    """Return whether a fit that was killed while it wrote left what cannot be read."""
-    try:
-        for file in checkpoint.rglob("*.json"):
-            json.loads(file.read_text("utf-8"))
-        for file in checkpoint.rglob("*.weights.h5"):
-            h5py.File(file).close()
-    except (OSError, ValueError):
-        return True
-    return False
-
-
-def _discard_foreign_state(checkpoint: Path, identity: str) -> None:
-    name = checkpoint / "identity.txt"
-    if checkpoint.is_dir() and (not name.is_file() or name.read_text("utf-8") != identity):
-        shutil.rmtree(checkpoint)
-    elif _is_damaged(checkpoint):
-        logger.warning("the state in %s is damaged: the fit begins anew", checkpoint)
-        shutil.rmtree(checkpoint)
-    with paths.atomic_write(name) as temporary:
-        temporary.write_text(identity, encoding="utf-8")

@@ -12,10 +12,9 @@ from typing import Any
 import pandas as pd
 
 from brainlib import evaluation, paths
-from brainlib.inference import studies
 from brainlib.notebook import runs
 from scripts import command
-from scripts.release import gating, rules, scores
+from scripts.release import gating, rules, scores, studies
 from scripts.release.files import (
     CHECKED_IMAGES,
     FOLD,
@@ -26,6 +25,7 @@ from scripts.release.files import (
     measure_files,
     read_images,
     write_files,
+    write_manifest,
 )
 
 LEAST_FOLDS = 3
@@ -94,9 +94,10 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
         **measure_studies(predictions),
     }
     if settings.healthy_scan:
-        sections["other_scanners"] = scores.measure_other_scanner(run, released)
+        sections["other_scanners"] = scores.measure_other_scanner(run)
     document = _write_sections(run, sections)
     rules.make_rules(run.model, RELEASED, FOLD)
+    write_manifest(run.model)
     run.write_record("model/release", fold=FOLD, release=sections["release"])
     return document
 

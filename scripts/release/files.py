@@ -1,4 +1,4 @@
-"""Released files: the network of one fold, its maps and its ONNX copies."""
+"""Released files: the network of one fold, its ONNX copy, and the manifest of all."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from brainlib import imaging, models, paths
-from brainlib.models import engines, export
+from brainlib.models import engines, export, manifest
 from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
@@ -21,6 +21,9 @@ RELEASED, BASELINE = list(MODELS)[:2]
 
 FOLD = 0
 """The released network is that of fold 0, named before any fold was scored."""
+
+JUDGED_BY = (".gate.npz", ".rules.json")
+"""Endings of the files that judge and pool the network's answers."""
 
 CHECKED_IMAGES = 64
 
@@ -36,12 +39,13 @@ class ReleaseError(BrainlibError):
 
 def list_files(folder: Path) -> dict[str, Path]:
     """Return the path of each released file, by its name in `metrics.json`."""
-    return {
-        RELEASED: folder / f"{RELEASED}.keras",
-        "maps": folder / f"{RELEASED}_maps.keras",
-        "onnx": folder / f"{RELEASED}.onnx",
-        "maps_onnx": folder / f"{RELEASED}_maps.onnx",
-    }
+    return {RELEASED: folder / f"{RELEASED}.keras", "onnx": folder / f"{RELEASED}.onnx"}
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write the manifest of all files that the released network's answers depend on."""
+    files = (folder / f"{RELEASED}{suffix}" for suffix in (".keras", ".onnx", *JUDGED_BY))
+    return manifest.write_manifest(folder / f"{RELEASED}.keras", files)
 
 
 def fold_file(folder: Path, model: str = RELEASED, fold: int = FOLD) -> Path:
@@ -58,20 +62,14 @@ def write_files(folder: Path) -> keras.Model:
         Where the model of fold 0 is missing or damaged.
     """
     files, trained = list_files(folder), fold_file(folder)
+    (folder / f"{RELEASED}{manifest.SUFFIX}").unlink(missing_ok=True)  # of the last release
     released = models.load_model(trained)
     if not _are_equal(trained, files[RELEASED]):
         with paths.atomic_write(files[RELEASED]) as temporary:
             shutil.copyfile(trained, temporary)
-    with_maps = models.with_maps(released)
-    writers = {
-        "maps": lambda path: models.save_model(with_maps, path),
-        "onnx": lambda path: export.export_onnx(released, path),
-        "maps_onnx": lambda path: export.export_onnx(with_maps, path),
-    }
-    for name, write in writers.items():
-        if not is_current(files[name], files[RELEASED]):
-            logger.info("writing %s", files[name].name)
-            write(files[name])
+    if not is_current(files["onnx"], files[RELEASED]):
+        logger.info("writing %s", files["onnx"].name)
+        export.export_onnx(released, files["onnx"])
     return released
 
 
@@ -85,7 +83,7 @@ def is_current(path: Path, original: Path) -> bool:
 def measure_files(
     folder: Path, released: keras.Model, images: list[np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """Measure the size of each released file and how far its probabilities are from Keras'.
+    """Measure the size of each released file, and how far ONNX Runtime's answers are from Keras'.
 
     Returns
     -------
@@ -99,48 +97,36 @@ def measure_files(
         Where a file differs by more than `export.TOLERANCE`.
     """
     files = list_files(folder)
-    maps = keras.models.load_model(files["maps"], compile=False)
-    maps_onnx = engines.open_maps(files["maps_onnx"])
-    found = check_files(
-        released.predict_on_batch,
-        {
-            "maps": lambda stack: maps.predict_on_batch(stack)["probabilities"],
-            "onnx": engines.open_onnx(files["onnx"]),
-            "maps_onnx": lambda stack: maps_onnx(stack)["probabilities"],
-        },
-        [image[np.newaxis, ..., np.newaxis] for image in images],
-    )
-    found[RELEASED] = {
+    stacks = [image[np.newaxis, ..., np.newaxis] for image in images]
+    difference = check_file(released.predict_on_batch, engines.open_onnx(files["onnx"]), stacks)
+    measured = {"onnx": {"largest_difference": round(difference, 9)}}
+    measured[RELEASED] = {
         "parameters": released.count_params(),
         "sha256": file_hash(files[RELEASED]),
     }
     return {
-        name: {"megabytes": round(path.stat().st_size / 1e6, 3), **found[name]}
+        name: {"megabytes": round(path.stat().st_size / 1e6, 3), **measured[name]}
         for name, path in files.items()
     }
 
 
-def check_files(
-    expected: Answer, answers: dict[str, Answer], stacks: list[np.ndarray]
-) -> dict[str, dict[str, Any]]:
-    """Compare the probabilities of released files with those of the Keras model.
+def check_file(expected: Answer, engine: engines.Engine, stacks: list[np.ndarray]) -> float:
+    """Return how far an engine's probabilities are from those of the Keras model.
 
     Raises
     ------
     ReleaseError
         Where the largest difference exceeds `export.TOLERANCE`, or is not a number.
     """
-    wanted, found = np.concatenate([expected(stack) for stack in stacks]), {}
-    for name, answer in answers.items():
-        given = np.concatenate([np.asarray(answer(stack)) for stack in stacks])
-        difference = float(np.abs(given - wanted).max())
-        if not difference <= export.TOLERANCE:
-            raise ReleaseError(
-                f"the released file {name} differs by {difference:.2g} from the Keras model, and "
-                f"{export.TOLERANCE} is allowed: delete it, so that it is written again"
-            )
-        found[name] = {"largest_difference": round(difference, 9)}
-    return found
+    difference = max(
+        float(np.abs(engine(stack)["probabilities"] - expected(stack)).max()) for stack in stacks
+    )
+    if not difference <= export.TOLERANCE:
+        raise ReleaseError(
+            f"the released ONNX file differs by {difference:.2g} from the Keras model, and "
+            f"{export.TOLERANCE} is allowed: delete it, so that it is written again"
+        )
+    return difference
 
 
 def read_images(run: runs.Run, paths_of: Any) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from brainlib import evaluation, explain
 from brainlib.inference import rules
+from scripts.release import studies
 
 
 def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
@@ -37,6 +38,9 @@ def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
         )
     file = folder / "metrics.json"
     metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    fitted = rules.fit_rules(test, validation, metrics, explain.read_maps(place, model), fold)
+    others = test[test["fold"] != fold]
+    study = studies.fit_study_rule(others if len(others) else test)
+    maps = explain.read_maps(place, model)
+    fitted = rules.fit_rules(test, validation, metrics, study, maps, fold)
     rules.write_rules(fitted, folder / f"{model}.rules.json")
     return fitted

@@ -13,6 +13,7 @@ from brainlib import CLASS_NAMES, evaluation, explain, imaging, inference, model
 from brainlib.data import splits
 from brainlib.evaluation import corruptions
 from brainlib.evaluation.bootstrap import mean_with_interval
+from brainlib.models import engines
 from brainlib.notebook import runs
 from scripts.release.files import (
     BASELINE,
@@ -155,7 +156,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return np.asarray(resized)
 
 
-def measure_other_scanner(run: runs.Run, released: keras.Model) -> dict[str, Any]:
+def measure_other_scanner(run: runs.Run) -> dict[str, Any]:
     """Classify a healthy scan of another scanner, slice by slice, without any rejection.
 
     Returns
@@ -170,7 +171,7 @@ def measure_other_scanner(run: runs.Run, released: keras.Model) -> dict[str, Any
         Where no slice can be read.
     """
     place, file = run.settings.healthy_scan, list_files(run.model)[RELEASED]
-    network = inference.Classifier(released.predict_on_batch, file, "keras")
+    network = inference.Classifier(engines.open_keras(file), file, "keras")
     answers = inference.classify(network, imaging.open_scans(place))
     read = answers[answers["error"] == ""]
     if read.empty:

@@ -1,7 +1,6 @@
 """The synthetic collection on disk: folders, copies, odd files and `images.csv`."""
 
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,16 +77,11 @@ def write_phantom(
         raise FileExistsError(f"{folder} exists: delete it, or choose another folder")
     *seeds, layout_seed = np.random.SeedSequence(seed).spawn(patients + 1)
     layout = _layout(patients, slices, np.random.default_rng(layout_seed))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        fresh = Path(scratch) / "fresh"
+    with paths.atomic_folder(folder) as fresh:
         for path in {Path(path).parent for path in layout["path"]}:
             (fresh / path).mkdir(parents=True)
         table = _write_images(fresh, layout, seeds, slices, size)
         table.to_csv(fresh / "images.csv", index=False, encoding="utf-8", lineterminator="\n")
-        if folder.exists():
-            folder.rmdir()
-        fresh.rename(folder)
     return folder
 
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,20 +86,16 @@ def serve(
     port = _free_port(port)
     _remove_leftovers()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, paths.locked(Path(folder)):
-        before = tempfile.tempdir
         tempfile.tempdir = os.environ["TMPDIR"] = folder  # of this server and of the kernels
         os.environ[LIMIT_VARIABLE] = str(UPLOAD_MEGABYTES)
         file = Path(folder) / "brainlib.ipynb"
         nbformat.write(notebook, file)
-        try:
-            app = _make_app(file, port, token)
-            from tornado.ioloop import IOLoop
+        app = _make_app(file, port, token)
+        from tornado.ioloop import IOLoop
 
-            url = f"http://{ADDRESS}:{port}/?token={token}"
-            IOLoop.current().add_callback(_announce, url, open_browser)
-            app.start()
-        finally:
-            tempfile.tempdir = before
+        url = f"http://{ADDRESS}:{port}/?token={token}"
+        IOLoop.current().add_callback(_announce, url, open_browser)
+        app.start()
 
 
 def _remove_leftovers() -> None:
@@ -112,8 +109,15 @@ def _remove_leftovers() -> None:
 
 
 def _make_app(file: Path, port: int, token: str) -> "Voila":
+    from jupyter_server.auth.identity import PasswordIdentityProvider
     from traitlets.config import Config
     from voila.app import Voila
+
+    class Guard(PasswordIdentityProvider):
+        """Looks where a request comes from, even of one that has the token."""
+
+        def should_check_origin(self, handler: object) -> bool:
+            return True
 
     class App(Voila):
         """Voilà that takes uploads in one piece; its own server ends at 100 MB."""
@@ -130,7 +134,7 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
         config.KernelManager.transport = "ipc"
     app = App(
         config=config, ip=ADDRESS, port=port, token=token, open_browser=False, config_file_paths=[],
-        notebook_path=str(file), log_level=logging.ERROR,
+        notebook_path=str(file), log_level=logging.ERROR, identity_provider_class=Guard,
     )  # fmt: skip
     app.initialize([])
     app.template_paths.insert(0, str(_TEMPLATE))
@@ -152,12 +156,7 @@ def _upload_bytes() -> int:
 def _free_port(port: int) -> int:
     """Return a port that is free: the one that is asked for where it can be had."""
     for wanted in (port, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((ADDRESS, wanted))
-            except OSError:
-                continue
+        with suppress(OSError), socket.create_server((ADDRESS, wanted)) as probe:
             return probe.getsockname()[1]
     raise ReportError(f"no port is free on {ADDRESS}: end another program first")
 

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_COLORS, inference
+from brainlib import inference
+from brainlib.imaging import PLANES
+from brainlib.imaging.volumes import nearest_plane
 from brainlib.paths import BrainlibError
-from brainlib.report import drawing, html, words
+from brainlib.report import drawing, html, volumes
 from brainlib.report.answers import Answer, Model, load
 from brainlib.report.app.uploads import read_uploads, upload_limit
 
 LAYERS = ("image", "outline", "heat map")
+TOOLTIPS = ("the slice alone", "where the network draws a tumour",
+            "what speaks for the answer to this slice, brightest where most")  # fmt: skip
 
-_KEPT = 200
-_MOST_PROBLEMS = 8
-_DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws the next slices before they are asked for
+_DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws all outlines while slices are looked at
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ class Page:
         self.upload = ipywidgets.FileUpload(multiple=True, description="Choose files", icon="")
         self.status = ipywidgets.HTML()
         self.answer = ipywidgets.VBox()
-        head = f"<style>{_style()}</style>{_html('heading', words.NOTICE, upload_limit())}"
+        head = f"<style>{_style()}</style>{_html('heading', upload_limit())}"
         self.box = ipywidgets.VBox([
             ipywidgets.HTML(head),
             ipywidgets.VBox([self.upload]).add_class("brainlib-drop"),
@@ -75,7 +78,8 @@ class Page:
             self._warn([str(error)])
         except Exception as error:  # whatever it is, a visitor is told, and the page goes on
             logger.exception("an upload failed")
-            self._warn([_unforeseen(error)])
+            kind = type(error).__name__
+            self._warn([f"it failed for a reason not foreseen ({kind}): try its files one by one"])
         finally:
             self.upload.value = ()  # the files leave the memory, and may be uploaded again
             self.upload.disabled = False
@@ -84,14 +88,10 @@ class Page:
         self.status.value = _html("busy", slices)
 
     def _warn(self, problems: list[str]) -> None:
-        if len(problems) > _MOST_PROBLEMS:
-            more = len(problems) - _MOST_PROBLEMS + 1
-            problems = [*problems[: _MOST_PROBLEMS - 1], f"And {more} more like these."]
-        self.status.value = _html("problems", [_sentence(one) for one in problems])
+        self.status.value = _html("problems", problems)
 
     def _show(self, answers: list[Answer], problems: list[str]) -> None:
-        no_maps = self.model.drawer is None and self.model.drawer_error
-        self._warn([*problems, f"No outline can be drawn: {no_maps}"] if no_maps else problems)
+        self._warn(problems)
         views: dict[int, StudyView] = {}
 
         def show(place: int) -> None:
@@ -122,104 +122,128 @@ class StudyView:
 
     def __init__(self, answer: Answer, answers: list[Answer]) -> None:
         self.answer, self.answers = answer, answers
-        self.numbers = sorted(answer.pixels)
-        self.rows = {int(row["slice"]): row for row in answer.slices.to_dict("records")}
-        self.drawn = lru_cache(maxsize=_KEPT)(self._drawn)
+        self.numbers = sorted(answer.images)
+        self.volume = volumes.stack(answer.images, answer.pixels)
+        self.own_plane = nearest_plane(self.volume.affine) if self.volume else ""
+        self.cut = lru_cache(maxsize=2 * len(PLANES))(self._cut)
         self.links = ipywidgets.HTML()
-        side = ipywidgets.VBox([ipywidgets.HTML(self._verdict()), self.links])
+        verdict = _html("verdict", html.describe(answer))
+        side = ipywidgets.VBox([ipywidgets.HTML(verdict), self.links])
         parts = [self._viewer()] if self.numbers else []
         self.box = ipywidgets.Box([*parts, side.add_class("brainlib-side")])
         self.box.add_class("brainlib-study")
 
     def add_downloads(self) -> None:
-        """Make the report; called once the answer is on the page, because it takes longer."""
+        """Make the files; called once the answer is on the page, because it takes longer."""
         if self.links.value:
             return
-        links = []
-        classifier = self.answer.model.classifier
-        if classifier.rules is not None and classifier.gate is not None:
-            name = f"{Path(self.answer.name).stem}.html"
-            links.append(_link("Save the report", name, html.render_report(self.answer).encode()))
+        stem = html.file_stem(self.answer.name)
         table = pd.concat([one.slices for one in self.answers], ignore_index=True)
-        content = inference.to_csv(table, header=True)
-        links.append(_link("Save predictions.csv", "predictions.csv", content))
+        links = [
+            _link("Save the report", f"{stem}.html", html.render_report(self.answer).encode()),
+            _link("Save predictions.csv", "predictions.csv", inference.to_csv(table, header=True)),
+        ]
         self.links.value = _html("downloads", links)
+        if self.volume and self.answer.study["tumor_slices"]:
+            _DRAWER.submit(self._add_outline, links, f"{stem}.outline.nii.gz")
+
+    def _add_outline(self, links: list[tuple[str, str, str]], name: str) -> None:
+        if self.answer.outline is not None:
+            image = self.answer.images[self.numbers[0]]
+            content = volumes.nifti_mask(self.answer.outline, image)
+            self.links.value = _html(
+                "downloads", [*links, _link("Save the outline", name, content)]
+            )
 
     def _viewer(self) -> ipywidgets.VBox:
+        shown = [number for number in self.answer.deciding if number in self.numbers]
         last = len(self.numbers) - 1
-        shown = [one for one in self.answer.deciding if one in self.numbers]
         first = self.numbers.index(shown[0]) if shown else last // 2
-        self.slider = ipywidgets.IntSlider(first, 0, max(last, 1), readout=False)
-        self.layers = ipywidgets.ToggleButtons(options=LAYERS)
         has_maps = self.answer.model.drawer is not None
-        self.layers.value = "outline" if has_maps else "image"
         self.image, self.line = ipywidgets.Image(), ipywidgets.HTML()
-        self.slider.observe(self._refresh, "value")
-        self.layers.observe(lambda _: self._refresh(), "value")
+        self.ribbon = ipywidgets.HTML(_html("ribbon", self.answer, self.numbers))
+        self.planes = ipywidgets.ToggleButtons(options=PLANES, value=self.own_plane or PLANES[0])
+        self.layers = ipywidgets.ToggleButtons(options=LAYERS, value=LAYERS[has_maps])
+        self.layers.tooltips = TOOLTIPS
+        self.slider = ipywidgets.IntSlider(first, 0, max(last, 1), readout=False)
+        self.window = ipywidgets.IntRangeSlider(value=(0, 255), min=0, max=255, readout=False)
+        self.zoom = ipywidgets.FloatSlider(1, min=1, max=5, step=0.25, readout=False)
+        self.across, self.down = (
+            ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, readout=False) for _ in range(2)
+        )
+        views = {"Window": self.window, "Zoom": self.zoom, "Across": self.across, "Down": self.down}
+        self.planes.observe(lambda _: self._turn(), "value")
+        for control in (self.slider, self.layers, *views.values()):
+            control.observe(lambda _: self._refresh(), "value")
+        for control in (self.slider, *views.values()):
+            control.add_class("brainlib-slider")
+        labelled = [
+            ipywidgets.HBox([ipywidgets.HTML(_html("label", label)), control])
+            for label, control in views.items()
+        ]
+        self.pan = ipywidgets.HBox(labelled[2:]).add_class("brainlib-contrast")
         self._refresh()
-        parts: list[ipywidgets.Widget] = [self.image.add_class("brainlib-picture")]
-        if last:
-            ribbon = ipywidgets.HTML(self._ribbon())
-            parts += [ribbon, self.slider.add_class("brainlib-slider")]
-        parts.append(self.line.add_class("brainlib-line"))
-        if has_maps:
-            parts.append(self.layers.add_class("brainlib-layers"))
-        return ipywidgets.VBox(parts).add_class("brainlib-viewer")
+        rows = [
+            (self.volume, self.planes.add_class("brainlib-layers")),
+            (True, self.image.add_class("brainlib-image")),
+            (last, self.ribbon),
+            (last, self.slider),
+            (True, self.line.add_class("brainlib-line")),
+            (has_maps, self.layers.add_class("brainlib-layers")),
+            (True, ipywidgets.HBox(labelled[:2]).add_class("brainlib-contrast")),
+            (True, self.pan),
+        ]
+        box = ipywidgets.VBox([row for is_shown, row in rows if is_shown])
+        return box.add_class("brainlib-viewer")
 
-    def _refresh(self, change: dict[str, Any] | None = None) -> None:
+    @property
+    def _is_turned(self) -> bool:
+        """Whether slices of another plane are shown than those that were classified."""
+        return self.volume is not None and self.planes.value != self.own_plane
+
+    def _turn(self) -> None:
+        """Show the slices of another plane, the middle one first."""
+        count = len(self.numbers)
+        if self._is_turned:
+            count = self.cut(self.planes.value, "image").values.shape[2]
+        self.ribbon.layout.visibility = "hidden" if self._is_turned else "visible"
+        self.slider.max, self.slider.value = count - 1, count // 2
+        self._refresh()
+
+    def _cut(self, plane: str, layer: str) -> volumes.Stack | None:
+        whole = self.volume if layer == "image" else self.answer.outline
+        return whole and whole.cut(plane)
+
+    def _refresh(self) -> None:
         place, layer = self.slider.value, self.layers.value
-        with self.image.hold_sync():  # both in one message, or the browser shows one of each
-            self.image.format, self.image.value = self.drawn(place, layer)
-        self.line.value = self._slice_line(place)
-        step = 1 if change is None or place >= change["old"] else -1
-        for ahead in (place + step, place + 2 * step, place - step):
-            if 0 <= ahead < len(self.numbers):
-                _DRAWER.submit(self.drawn, ahead, layer)
+        self.pan.layout.visibility = "visible" if self.zoom.value > 1 else "hidden"
+        if self._is_turned:
+            plane = self.planes.value
+            volume, drawn = self.cut(plane, "image"), None
+            pixels, affine, maps = volume.slice(place), volume.affine, (None, None)
+            if layer == "outline" and (drawn := self.cut(plane, "outline")) is not None:
+                maps = (drawn.slice(place) / np.float32(255), None)
+            total = volume.values.shape[2]
+            self.line.value = _html("turned_line", plane, place + 1, total, self.own_plane)
+        else:
+            number = self.numbers[place]
+            image = self.answer.images[number]
+            pixels, affine, maps = image.pixels, image.affine, (None, None)
+            if layer != LAYERS[0]:
+                chosen = LAYERS.index(layer) - 1
+                maps = tuple(one if i == chosen else None
+                             for i, one in enumerate(self.answer.maps(number)))  # fmt: skip
+            self.line.value = _html("slice_line", self.answer, number)
+        where = (self.zoom.value, self.across.value, self.down.value)
+        shown = [None if one is None else _zoomed(one, *where) for one in (pixels, *maps)]
+        drawn = drawing.draw_slice(*shown, affine, window=self.window.value)
+        self.image.value = drawing.encode(drawn)
 
-    def _drawn(self, place: int, layer: str) -> tuple[str, bytes]:
-        number = self.numbers[place]
-        outline, heat_map = self.answer.maps(number) if layer != "image" else (None, None)
-        return drawing.encode(drawing.draw_slice(
-            self.answer.pixels[number],
-            outline if layer == "outline" else None,
-            heat_map if layer == "heat map" else None,
-            self.rows[number]["plane"],
-        ))  # fmt: skip
 
-    def _slice_line(self, place: int) -> str:
-        row = self.rows[self.numbers[place]]
-        says = words.describe_slice(row, self.answer.rules) if row["class"] else None
-        is_deciding = row["slice"] in self.answer.deciding and len(self.numbers) > 1
-        is_deciding = is_deciding and self.answer.label is not None
-        where = words.slice_title(self.answer, row["slice"])
-        where += f", {row['plane']}" if row["plane"] else ""
-        reason = row["decision"].removeprefix(inference.REFUSED)
-        color = CLASS_COLORS.get(row["class"], "")
-        return _html("slice_line", where, says, reason, color, is_deciding)
-
-    def _ribbon(self) -> str:
-        cells = []
-        for number in self.numbers:
-            row, name = self.rows[number], self.rows[number]["class"]
-            strength = round(row[name] ** 2, 2) if name else 1
-            is_deciding = number in self.answer.deciding
-            cells.append((CLASS_COLORS.get(name, "#4a525c"), strength, is_deciding))
-        return _html("ribbon", cells)
-
-    def _verdict(self) -> str:
-        answer = self.answer
-        said = words.headline(answer)
-        color = CLASS_COLORS[answer.label] if said["kind"] == "answer" else "#8a939d"
-        left_out = [f"{why}: slices {which}" for why, which in words.list_refusals(answer.slices)]
-        if answer.study["slices"] == 1:
-            left_out = [one.rsplit(": slices", 1)[0] for one in left_out]
-        left_out += [error for _, error in words.list_unreadable(answer.slices)]
-        counts = [(count, what) for count, what in words.count_slices(answer.study) if count]
-        return _html(
-            "verdict", answer.name, said, color, words.probability_bars(answer), CLASS_COLORS,
-            counts if answer.study["slices"] > 1 else [], [_sentence(one) for one in left_out],
-            words.known_limits(answer), words.NOT_FOR,
-        )  # fmt: skip
+def _zoomed(values: np.ndarray, zoom: float, across: float, down: float) -> np.ndarray:
+    height, width = (max(1, round(side / zoom)) for side in values.shape)
+    top, left = round(down * (len(values) - height)), round(across * (values.shape[1] - width))
+    return values[top : top + height, left : left + width]
 
 
 def _html(macro: str, *arguments: Any) -> str:
@@ -227,28 +251,10 @@ def _html(macro: str, *arguments: Any) -> str:
     return str(getattr(html.template("app/page.html").module, macro)(*arguments))
 
 
-def _sentence(text: str) -> str:
-    """Return a text with a full stop, and a capital letter unless it begins with a file's name."""
-    text = text.strip()
-    first = text.split(" ", 1)[0]
-    text = text[:1].upper() + text[1:] if first.isalpha() else text
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
 def _link(text: str, name: str, content: bytes) -> tuple[str, str, str]:
-    kind = "text/html" if name.endswith(".html") else "text/csv"
+    kinds = {".html": "text/html", ".csv": "text/csv", ".gz": "application/gzip"}
+    kind = kinds[Path(name).suffix]
     return text, name, f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _unforeseen(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "The upload does not fit into the memory: choose fewer files."
-    if isinstance(error, OSError):
-        return f"The upload could not be written to a temporary folder ({error.strerror})."
-    return (
-        "This upload cannot be classified, for a reason that was not foreseen "
-        f"({type(error).__name__}): try its files one by one."
-    )
 
 
 def _style() -> str:

@@ -1,0 +1,244 @@
+"""From slices to a study: a tumour is what persists from slice to slice.
+
+The evidence of a slice is its log odds of a tumour. It persists as far as a neighbouring slice has
+evidence at the same place: the smaller of the two counts. The study's evidence is the highest that
+persists; which tumour it is, slices tell in proportion to their own. A study is called a tumour
+where its evidence reaches what nearly all held-out tumour patients reach, whatever healthy heads of
+another scanner look like.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainlib import CLASS_NAMES
+from brainlib.paths import BrainlibError
+
+RADIUS = 0.12
+"""Places of neighbouring slices this close, in shares of the image's sides, are the same."""
+
+LEAST_SLICES = 3
+"""In studies of fewer slices each stands for itself."""
+
+SHOWN = 4
+"""So many of the slices that decided are named, the strongest first."""
+
+COUNTS = ("slices", "accepted", "refused", "unreadable")
+COLUMNS = ("series", "path", *COUNTS, "class", *CLASS_NAMES, "tumor_slices", "deciding")
+"""The columns of `studies.csv`, without `gaps` and `decision`."""
+
+NOTUMOR = CLASS_NAMES.index("notumor")
+
+UNFITTED = {"offset": 0.0, "temperature": 1.0}
+"""The rule where no fitted one lies beside the model."""
+
+SENTENCE = (
+    "The answer to the study is read from lesions that persist: the strongest evidence of a tumour "
+    "that two neighbouring slices have at the same place, held against that of held-out tumour "
+    "patients; which tumour it is, slices tell in proportion to their evidence. A single slice "
+    "keeps its own probabilities."
+)
+
+_FLOOR = 1e-6  # probabilities count as at least this, or one slice would decide alone
+
+
+class StudyError(BrainlibError):
+    """Slices or a rule from which no answer for a study can be made."""
+
+
+def study_probabilities(
+    slices: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Answer for studies.
+
+    P(tumour) = sigmoid((evidence - offset) / temperature).
+
+    Parameters
+    ----------
+    slices : DataFrame
+        The four probabilities of each slice, its `slice` number, and `lesion_x` and `lesion_y`, the
+        place of its strongest evidence in shares of the image's sides. Without the latter, as for
+        slices that are no series, the second strongest slice of a study counts.
+    codes : int array of shape (n,)
+        The study of each slice, numbered from 0 without gaps.
+    rule : mapping
+        `offset` and `temperature`.
+
+    Returns
+    -------
+    float64 array of shape (studies, 4)
+        In `CLASS_NAMES` order. A study of one slice has that slice's probabilities.
+    float64 array of shape (n,)
+        The evidence of each slice that persists.
+
+    Examples
+    --------
+    >>> slices = pd.DataFrame([[0.9, 0.05, 0.05, 0]] * 3, columns=CLASS_NAMES)
+    >>> answers, _ = study_probabilities(slices, np.zeros(3, int), UNFITTED)
+    >>> answers.round(2).tolist()
+    [[0.9, 0.05, 0.05, 0.0]]
+    """
+    values = np.maximum(slices[list(CLASS_NAMES)].to_numpy(np.float64), _FLOOR)
+    values /= values.sum(axis=1, keepdims=True)
+    evidence = np.log1p(-values[:, NOTUMOR]) - np.log(values[:, NOTUMOR])
+    sizes = np.bincount(codes)
+    if {"lesion_x", "lesion_y"} <= set(slices) and slices["lesion_x"].notna().all():
+        persistent = _persistent(slices, codes, evidence)
+    else:
+        persistent = np.minimum(evidence, _second_highest(evidence, codes)[codes])
+    persistent = np.where(sizes[codes] < LEAST_SLICES, evidence, persistent)
+    tumor = _sigmoid((_highest(persistent, codes) - rule["offset"]) / rule["temperature"])
+    weights = _sigmoid((persistent - rule["offset"]) / rule["temperature"]) + _FLOOR
+    kinds = np.delete(np.log(values), NOTUMOR, axis=1)
+    scores = np.stack([np.bincount(codes, weights * kind) for kind in kinds.T], axis=1)
+    scores = np.exp(scores / np.bincount(codes, weights)[:, np.newaxis])
+    answers = scores / scores.sum(axis=1, keepdims=True) * tumor[:, np.newaxis]
+    answers = np.insert(answers, NOTUMOR, 1 - tumor, axis=1)
+    is_single = sizes[codes] == 1
+    answers[codes[is_single]] = values[is_single]
+    return answers, persistent
+
+
+def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> pd.DataFrame:
+    """Give each study one answer.
+
+    Refused and unreadable slices are counted and take no part. A file that could not be read has
+    no series and is a study by itself.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Rows as `inference.classify` gives them.
+    rule : mapping
+        As for `study_probabilities`.
+
+    Returns
+    -------
+    DataFrame
+        The `COLUMNS`, a row a study, in order of first appearance. `path` is the file, or the
+        folder that holds the files. `tumor_slices` counts the accepted slices whose own class is a
+        tumour. `deciding` names at most 4 slices by number, with blanks between: those of the most
+        persistent evidence. A study without an accepted slice has no class and no probabilities.
+
+    Raises
+    ------
+    StudyError
+        Where an accepted slice has no probabilities.
+    """
+    table = predictions.reset_index(drop=True)
+    codes, names = pd.factorize(study_keys(table))
+    is_unreadable = (table["error"].fillna("") != "").to_numpy()
+    is_accepted = (table["decision"].fillna("") == "accepted").to_numpy() & ~is_unreadable
+    studies = pd.DataFrame({"series": names.astype(object), "path": _paths(table, codes)})
+    masks = (np.ones(len(table), bool), is_accepted, ~is_accepted & ~is_unreadable, is_unreadable)
+    for name, mask in zip(COUNTS, masks, strict=True):
+        studies[name] = np.bincount(codes[mask], minlength=len(names))
+    joined = studies.join(_answers(table[is_accepted], codes[is_accepted], rule))
+    joined["tumor_slices"] = joined["tumor_slices"].fillna(0).astype(int)
+    return joined.fillna({"class": "", "deciding": ""})[list(COLUMNS)]
+
+
+def study_keys(slices: pd.DataFrame) -> pd.Series:
+    """Return what study each row belongs to: its series, or its file where it names none."""
+    series, path = (slices[name].astype(object).where(slices[name].notna(), "").astype(str)
+                    for name in ("series", "path"))  # fmt: skip
+    return series.where(series != "", path)
+
+
+def fit_offset(predictions: pd.DataFrame, sensitivity: float) -> float:
+    """Return the evidence that a share of the tumour patients reach in two slices.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        A prediction table of held-out images, with patients.
+    sensitivity : float
+        The share, 0 to 1.
+
+    Raises
+    ------
+    StudyError
+        Where no patient with a tumour has three images.
+    """
+    tumors = predictions[(predictions["label"] != "notumor") & predictions["patient"].notna()]
+    codes = pd.factorize(tumors["patient"].astype(str) + tumors["label"])[0]
+    none = tumors["notumor"].clip(_FLOOR, 1 - _FLOOR).to_numpy()
+    reached = _second_highest(np.log1p(-none) - np.log(none), codes)
+    reached = reached[np.bincount(codes) >= LEAST_SLICES]
+    if not len(reached):
+        raise StudyError("no tumour patient has three images: give predictions with patients")
+    return float(np.quantile(reached, 1 - sensitivity))
+
+
+def _persistent(slices: pd.DataFrame, codes: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+    """Return the evidence of each slice that a neighbour shares at the same place."""
+    order = np.lexsort((slices["slice"], codes))
+    places = slices[["lesion_x", "lesion_y"]].to_numpy(float)[order]
+    distance = np.hypot(*np.diff(places, axis=0).T)
+    gap = np.diff(slices["slice"].to_numpy(int)[order])
+    is_same = (distance <= RADIUS) & (gap <= 2) & (np.diff(codes[order]) == 0)
+    lowest = np.log(_FLOOR)
+    shared = np.where(is_same, np.minimum(evidence[order][1:], evidence[order][:-1]), lowest)
+    persistent = np.empty(len(order))
+    persistent[order] = np.maximum(np.append(shared, lowest), np.append(lowest, shared))
+    return persistent
+
+
+def _highest(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    highest = np.full(codes.max() + 1, -np.inf)
+    np.maximum.at(highest, codes, values)
+    return highest
+
+
+def _second_highest(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the second highest value of each study, or its only one."""
+    sizes = np.bincount(codes)
+    ordered = values[np.lexsort((-values, codes))]
+    return ordered[np.cumsum(sizes) - sizes + np.minimum(1, sizes - 1)]
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-values))
+
+
+def _answers(table: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what is known of the studies that have accepted slices, indexed by their code."""
+    values = table[list(CLASS_NAMES)].to_numpy(float)
+    if not np.isfinite(values).all():
+        row = table.index[~np.isfinite(values).all(axis=1)][0]
+        raise StudyError(
+            f"{table.loc[row, 'path']} is accepted and has no probabilities: classify it again"
+        )
+    present, dense = np.unique(codes, return_inverse=True)
+    if not len(present):
+        return pd.DataFrame(columns=["class", *CLASS_NAMES, "tumor_slices", "deciding"])
+    answers, persistent = study_probabilities(table, dense, rule)
+    frame = pd.DataFrame(answers, index=present, columns=list(CLASS_NAMES))
+    frame["class"] = np.take(CLASS_NAMES, answers.argmax(axis=1)).astype(object)
+    is_tumor = values.argmax(axis=1) != NOTUMOR
+    frame["tumor_slices"] = np.bincount(dense[is_tumor], minlength=len(present))
+    ranked = pd.DataFrame({"code": codes, "persistent": persistent,
+                           "evidence": -values[:, NOTUMOR],
+                           "text": table["slice"].astype(int).astype(str)})  # fmt: skip
+    ranked = ranked.sort_values(["persistent", "evidence"], ascending=False, kind="stable")
+    frame["deciding"] = ranked.groupby("code").head(SHOWN).groupby("code")["text"].agg(" ".join)
+    return frame
+
+
+def _paths(table: pd.DataFrame, codes: np.ndarray) -> np.ndarray:
+    """Return the file of each study, or the folder that holds its files."""
+    unique = pd.DataFrame({"code": codes, "path": table["path"].astype(str)}).drop_duplicates()
+    files = unique.groupby("code")["path"].agg(list)
+    return np.array([_common_path(names) for names in files], object)
+
+
+def _common_path(files: list[str]) -> str:
+    if len(files) == 1:
+        return files[0]
+    try:
+        return os.path.commonpath(files).replace(os.sep, "/")
+    except ValueError:  # some absolute and some not
+        return files[0]
