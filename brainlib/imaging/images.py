@@ -5,6 +5,7 @@ Images are recognised by their content, whatever their name ends with.
 
 import hashlib
 import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +119,12 @@ def _reason(error: Exception) -> str:
 
 def _require_one_slice(image: Image.Image) -> None:
     width, height = image.size
-    if not 0 < width * height <= MAX_IMAGE_PIXELS or max(width, height) > MAX_SIDE:
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the image
+    tile = [int(tags.get(tag, 0)) for tag in (322, 323)]
+    decoded = max(width * height, math.prod(tile))
+    if not 0 < decoded <= MAX_IMAGE_PIXELS or max(width, height) > MAX_SIDE:
         raise ImageError(
-            f"it has {width} by {height} pixels, more than {MAX_IMAGE_PIXELS:,} or more than "
+            f"it has {width} by {height} pixels, and more than {MAX_IMAGE_PIXELS:,} to decode or "
             f"{MAX_SIDE:,} along a side; scale it down first"
         )
     # to count the pages takes Pillow minutes where they are many
