@@ -251,11 +251,14 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Move the bar by one step."""
-        self.bar.update()
+        if self.bar.n + 1 < self.bar.total:  # the full bar is printed once, with its numbers
+            self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Close the bar with the numbers of the epoch."""
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in (logs or {}).items()})
+        numbers = {name: f"{value:.3f}" for name, value in (logs or {}).items()}
+        self.bar.set_postfix(numbers, refresh=False)
+        self.bar.n = self.bar.total
         self.bar.close()
 
 
