@@ -1,6 +1,7 @@
 """The app: what is uploaded, what is answered, and the page itself in a real browser."""
 
 import base64
+import http.client
 import io
 import re
 import shutil
@@ -11,11 +12,13 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from nilearn.datasets import load_mni152_template
@@ -23,7 +26,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 import brainlib
-from brainlib import inference, paths
+from brainlib import explain, imaging, inference, paths, report
 from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
 from brainlib.report.app import server, uploads, view
@@ -64,26 +67,28 @@ def archive(files):
 
 def dicom_series(slices):
     """Return the files of an axial series, as a scanner would name them, with a patient's name."""
-    series, study = generate_uid(), generate_uid()
+    series, study, frame = generate_uid(), generate_uid(), generate_uid()
     files = {}
     for number, pixels in enumerate(slices):
-        found = pydicom.Dataset()
-        found.SOPClassUID, found.SOPInstanceUID = MRImageStorage, generate_uid()
-        found.SeriesInstanceUID, found.StudyInstanceUID = series, study
-        found.PatientName, found.PatientID, found.Modality = PATIENT, "secret-7", "MR"
-        found.SeriesNumber, found.InstanceNumber = 3, number + 1
-        found.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        found.ImagePositionPatient = [0, 0, 5 * number]
-        found.PixelSpacing, found.SliceThickness = [1, 1], 5
-        found.Rows, found.Columns = pixels.shape
-        found.BitsAllocated, found.BitsStored, found.HighBit = 8, 8, 7
-        found.PixelRepresentation, found.SamplesPerPixel = 0, 1
-        found.PhotometricInterpretation, found.PixelData = "MONOCHROME2", pixels.tobytes()
-        found.file_meta = pydicom.dataset.FileMetaDataset()
-        found.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        found.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        header = pydicom.Dataset()
+        for name, value in {
+            "SOPClassUID": MRImageStorage, "SOPInstanceUID": generate_uid(),
+            "SeriesInstanceUID": series, "StudyInstanceUID": study, "FrameOfReferenceUID": frame,
+            "PatientName": PATIENT, "PatientID": "secret-7", "PatientBirthDate": "19700101",
+            "StudyDescription": PATIENT, "Modality": "MR", "SeriesNumber": 3,
+            "SeriesDescription": f"Ax T1 of {PATIENT}", "InstanceNumber": number + 1,
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "ImagePositionPatient": [0, 0, 5 * number], "PixelSpacing": [1, 1],
+            "SliceThickness": 5, "Rows": pixels.shape[0], "Columns": pixels.shape[1],
+            "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
+            "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
+            "PixelData": pixels.tobytes(),
+        }.items():  # fmt: skip
+            setattr(header, name, value)
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         stream = io.BytesIO()
-        pydicom.dcmwrite(stream, found, enforce_file_format=True)
+        pydicom.dcmwrite(stream, header, enforce_file_format=True)
         files[f"IM{number:04d}.dcm"] = stream.getvalue()
     return files
 
@@ -95,7 +100,7 @@ def all_text(shown):
     return " ".join([*texts, *(all_text(child) for child in getattr(shown, "children", ()))])
 
 
-def drop(shown, *files):
+def give(shown, *files):
     shown.upload.value = [
         {"name": one["name"], "content": one["content"], "type": "", "size": len(one["content"]),
          "last_modified": datetime.now(timezone.utc)} for one in files
@@ -155,7 +160,7 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
     assert answers[2].probabilities["glioma"] > answers[3].probabilities["glioma"]
     assert len(problems) == 1 and problems[0].startswith("notes.txt: ")
     shown = view.Page(stand_in())
-    drop(shown, *files)
+    give(shown, *files)
     text = all_text(shown.box)
     assert str(temporary) not in text and "Traceback" not in text and "<i>.jpg" not in text.replace(
         "&lt;", "<").split("brainlib-chooser")[0].replace("cut <i>.jpg", "")  # fmt: skip
@@ -177,7 +182,7 @@ def test_more_slices_than_fit_on_a_page_are_refused_and_not_cut(temporary, monke
 def test_what_identifies_a_patient_is_nowhere_on_the_page(temporary):
     files = dicom_series([np.full((30, 30), grey, np.uint8) for grey in (9, 99, 199)])
     shown = view.Page(stand_in())
-    drop(shown, *(upload(name, content) for name, content in files.items()))
+    give(shown, *(upload(name, content) for name, content in files.items()))
     text = all_text(shown.box)
     assert "3-" in text  # the series has a name, of its number and a hash
     links = re.findall(r"base64,([^\"]+)", text)
@@ -193,7 +198,7 @@ def base64_text(link):
 def test_what_was_just_dropped_is_what_is_shown(temporary):
     shown = view.Page(stand_in())
     for names in (["b.png"], ["z.png", "a.png"], ["notes.txt"], ["b.png"], ["b.png"]):
-        drop(shown, *(upload(name, png(240) if name.endswith("png") else b"x") for name in names))
+        give(shown, *(upload(name, png(240) if name.endswith("png") else b"x") for name in names))
         text = all_text(shown.box)
         if names[0].endswith("png"):
             views = all_text(shown.answer.children[-1])
@@ -211,7 +216,7 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
         raise ZeroDivisionError("secret detail")
 
     shown = view.Page(stand_in(fail))
-    drop(shown, upload("a.png", png(9)))
+    give(shown, upload("a.png", png(9)))
     assert "not foreseen" in shown.status.value and "secret detail" not in all_text(shown.box)
     assert not shown.upload.disabled and "ZeroDivisionError" in caplog.text
 
@@ -222,40 +227,126 @@ def test_a_model_that_is_not_there_is_said_on_the_page(tmp_path):
 
 
 def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
-    greys = (9, 99, 240, 30)
-    files = dicom_series([np.full((30, 30), grey, np.uint8) for grey in greys])
-    answers, _ = app.read_uploads(
-        stand_in(), [upload(name, content) for name, content in files.items()]
-    )
-    assert len(answers) == 1 and sorted(answers[0].pixels) == [1, 2, 3, 4]
-    study = view.StudyView(answers[0], answers)
-    assert study.numbers[study.slider.value] == answers[0].deciding[0] == 3
-    assert "Slice 3 of 4, axial" in study.line.value
+    study = studied((9, 99, 240, 30))
+    assert study.numbers[study.slider.value] == study.answer.deciding[0] == 3
+    assert "Slice 3 of 4, axial" in " ".join(study.line.value.split())
     for place in range(4):
         study.slider.value = place
-        seen = np.asarray(Image.open(io.BytesIO(study.image.value)))
-        assert seen[200, 200] == pytest.approx(answers[0].pixels[place + 1][0, 0], abs=1)
+        grey = study.answer.pixels[place + 1][0, 0]
+        assert shown(study)[200, 200] == pytest.approx(grey, abs=1)
+    study.window.value = (30, 60)
+    assert shown(study)[200, 200] == pytest.approx((grey - 30) * 255 / 30, abs=1)
 
 
-def test_a_step_of_the_slider_takes_less_than_a_tenth_of_a_second():
-    from brainlib.report import drawing
+def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
+    study = studied((9, 99, 240, 30), size=(40, 24))
+    study.planes.value = "sagittal"
+    assert "Sagittal 13 of 24, cut from the axial slices" in study.line.value
+    assert study.answer.images[1].affine[1, 0] < 0  # rows lead to the back
+    # five millimetres a slice, the head on top
+    rows = shown(study)[[35, 105, 175, 245], 200].astype(int)
+    assert rows == pytest.approx([30, 240, 99, 9], abs=40) and shown(study).shape == (280, 560)
+    study.planes.value, study.zoom.value, study.across.value = "axial", 4, 0
+    study.answer.pixels[3][:, 12:] = 0
+    study.slider.value = 2
+    assert shown(study)[50, 300] == pytest.approx(240, abs=2)
+    study.across.value = 1
+    assert shown(study)[50, 300] == pytest.approx(0, abs=2)
 
-    pixels = np.random.default_rng(0).integers(0, 256, (512, 512)).astype(np.uint8)
-    rows, columns = np.mgrid[-1:1:512j, -1:1:512j]
-    spot = np.exp(-4 * (rows**2 + columns**2)).astype(np.float32)
-    for overlay in ({}, {"outline": spot}, {"heat_map": spot}):
-        taken = []
-        for _ in range(5):
-            start = time.process_time()
-            drawing.encode(drawing.draw_slice(pixels, **overlay, affine=np.eye(4)))
-            taken.append(time.process_time() - start)
-        assert min(taken) < 0.1, overlay
+
+def studied(greys, size=(30, 30)):
+    files = dicom_series([np.full(size, grey, np.uint8) for grey in greys])
+    uploaded = [upload(name, content) for name, content in files.items()]
+    answers, _ = app.read_uploads(stand_in(), uploaded)
+    assert len(answers) == 1
+    return view.StudyView(answers[0], answers)
+
+
+def shown(study):
+    return np.asarray(Image.open(io.BytesIO(study.image.value)))
+
+
+class Bright:
+    """Maps that call the brightest pixels a tumour."""
+
+    def __init__(self, drawer, images):
+        self.images = list(images)
+
+    def in_images(self):
+        """Give outline and heat map of each image."""
+        return (((one > 200).astype(np.float32), one / np.float32(255)) for one in self.images)
+
+
+@pytest.fixture
+def reported(tmp_path, monkeypatch):
+    """Return a function that classifies files one by one and writes their reports."""
+    monkeypatch.setattr(explain, "draw_maps", Bright)
+
+    def write(*files):
+        model = stand_in(
+            lambda pixels: np.tile(np.float32([0.9, 0.04, 0.03, 0.03]), (len(pixels), 1))
+        )
+        model.drawer = "a drawer"
+        scans = [scan for file in files for scan in imaging.list_scans(file)]
+        tables = [inference.classify(model.classifier, inference.read_slices(scan))
+                  for scan in scans]  # fmt: skip
+        studies = pd.concat([inference.summarise(model.classifier, one) for one in tables])
+        report.write_reports(model, scans, pd.concat(tables), studies, tmp_path / "reports")
+        return sorted((tmp_path / "reports").iterdir())
+
+    return write
+
+
+VOXELS = np.random.default_rng(0).integers(0, 100, (24, 30, 8)).astype(np.uint8)
+VOXELS[5:9, 10:14, 2:5] = 250  # rows, columns, slices
+
+
+@pytest.mark.parametrize("axes", ["LPS", "SRA", "AIL"])
+def test_the_outline_is_saved_in_the_grid_of_the_scan(reported, tmp_path, axes):
+    image = nibabel.Nifti1Image(VOXELS, np.diag([1, 2, 3, 1]))
+    orientation = nibabel.orientations.axcodes2ornt(axes)
+    image = image.as_reoriented(orientation)
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    files = {file.name: file for file in reported(tmp_path / "scan.nii.gz")}
+    assert list(files) == ["index.html", "scan.html", "scan.outline.nii.gz"]
+    mask = nibabel.load(files["scan.outline.nii.gz"])
+    assert np.allclose(mask.affine, image.affine)
+    wrong = np.asarray(mask.dataobj) != (np.asarray(image.dataobj) == 250)
+    assert wrong.mean() < 0.01  # at its border, where pixels were made square
+    assert "scan.outline.nii.gz" in files["scan.html"].read_text(encoding="utf-8")
+
+
+def test_the_outline_of_a_series_is_a_dicom_segmentation_without_a_name(reported, tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    (tmp_path / PATIENT).mkdir()
+    for name, content in dicom_series(np.moveaxis(VOXELS, 2, 0)).items():
+        (tmp_path / PATIENT / name).write_bytes(content)
+    files = {file.name.partition(".")[2]: file for file in reported(tmp_path / PATIENT)}
+    volume = highdicom.seg.segread(files["outline.dcm"]).get_volume()
+    places = np.argwhere(volume.array[..., 0]) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    assert len(places) == 48  # x to the left, y to the back, z to the head, mm
+    assert places.min(axis=0) == pytest.approx([10, 5, 10])
+    assert places.max(axis=0) == pytest.approx([13, 8, 20])
+    for file in files.values():
+        assert not [word for word in (b"Doe", b"secret-7", b"1970") if word in file.read_bytes()]
+
+
+def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
+    for folder, count in (("a", 8), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        image = nibabel.Nifti1Image(VOXELS[:, :, :count], np.diag([1, 1, 5, 1]))
+        nibabel.save(image, tmp_path / folder / "x.nii")
+    files = reported(tmp_path / "a" / "x.nii", tmp_path / "b" / "x.nii")
+    texts = {file.name: file.read_text("utf-8") for file in files if file.suffix == ".html"}
+    assert list(texts) == ["index.html", "x-2.html", "x.html"]
+    assert "of 8" in texts["x.html"] and "of 8" not in texts["x-2.html"]
+    assert "of 5" in texts["x-2.html"] and texts["index.html"].count("<a href=") == 2
 
 
 def test_a_refused_slice_has_its_reason_and_no_class(temporary, monkeypatch):
     monkeypatch.setattr(inference.classifier.gate, "refuse", lambda gate, one: "it is <blank>")
     shown = view.Page(stand_in(gate=object()))
-    drop(shown, upload("a.png", png(0)))
+    give(shown, upload("a.png", png(0)))
     text = all_text(shown.box)
     assert "it is &lt;blank&gt;" in text and "<blank>" not in text and "Glioma" not in text
 
@@ -271,7 +362,7 @@ def test_the_page_opens_without_tensorflow():
 
 def test_a_page_without_the_file_of_its_maps_says_so(temporary):
     shown = view.Page(stand_in())
-    drop(shown, upload("a.png", png(1)))
+    give(shown, upload("a.png", png(1)))
     assert "No outline can be drawn" in all_text(shown.box)
     assert "model_maps.onnx" in all_text(shown.box)
 
@@ -354,6 +445,22 @@ def test_the_page_is_for_this_machine_and_for_who_has_the_token(served):
             urllib.request.urlopen(f"{root}{path}?token={TOKEN}")
 
 
+@pytest.mark.parametrize(("foreign", "status"), [(False, 101), (True, 403)])
+def test_a_foreign_page_cannot_talk_to_the_kernel_even_with_the_token(served, foreign, status):
+    url, _ = served
+    host = url.split("/")[2]
+    with urllib.request.urlopen(url) as answer:
+        kernel = re.search(r'"kernelId": "([^"]+)"', answer.read().decode())[1]
+    with closing(http.client.HTTPConnection(host)) as connection:
+        connection.request("GET", f"/api/kernels/{kernel}/channels?token={TOKEN}", headers={
+            "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode(),
+            "Origin": "http://evil.example" if foreign else f"http://{host}",
+        })  # fmt: skip
+        with connection.getresponse() as answer:
+            assert answer.status == status
+
+
 def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_model, tmp_path):
     url, temporary = served
     files = write_scans(tmp_path)
@@ -361,25 +468,22 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
     wait(browser, ".brainlib-drop button")
     assert "not a medical device" in browser.find_element("tag name", "body").text
     assert not browser.find_elements("css selector", "pre, table")  # no other cell of the notebook
-    let_uploads_be_typed(browser)
-
-    choose(browser, files["image"])
+    drop(browser, files["image"])
     assert headline(browser, "slice.png").startswith(expected_title(plain_model, files["image"]))
-    choose(browser, *files["series"])
+    drop(browser, *files["series"])
     wait_for(browser, lambda: len(browser.find_elements("css selector", ".brainlib-ribbon i")) == 4)
     before = image_of(browser)
     browser.find_element("css selector", ".noUi-handle").send_keys("\ue014")  # arrow to the right
     wait_for(browser, lambda: image_of(browser) != before)
-    choose(browser, files["volume"])
+    drop(browser, files["volume"])
     wait_for(browser, lambda: "volume.nii.gz" in shown_name(browser))
-    choose(browser, files["damaged"])
+    drop(browser, files["damaged"])
     assert headline(browser, "damaged.png") == "Could not be read"
     told = browser.find_element("css selector", ".brainlib-study").text
     assert "is cut short" in told and "Traceback" not in told
-    drop_file(browser, files["archive"])
+    drop(browser, files["archive"])
     wait_for(browser, lambda: len(browser.find_elements("css selector", ".brainlib-ribbon i")) == 4)
-    link = wait(browser, ".brainlib-links a[download='predictions.csv']")
-    link.click()
+    wait(browser, ".brainlib-links a[download='predictions.csv']").click()
     saved = tmp_path / "saved" / "predictions.csv"
     # the browser makes the file first and fills it later
     wait_for(browser, lambda: saved.is_file() and saved.stat().st_size)
@@ -388,7 +492,7 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
     browser.execute_script(
         "document.querySelector('[data-megabytes]').dataset.megabytes = '0.0001'"
     )
-    drop_file(browser, files["archive"])
+    drop(browser, files["archive"])
     assert "choose fewer" in wait(browser, ".brainlib-toolarge").text
     assert not list(temporary.rglob("brainlib-upload-*"))
 
@@ -416,35 +520,16 @@ def expected_title(model, file):
     return words.headline(brainlib.load(model)(file))["title"]
 
 
-def let_uploads_be_typed(browser):
-    """Put the hidden file input into the page when it is asked for, so that a driver gets at it."""
-    browser.execute_script(
-        "const open = HTMLInputElement.prototype.click;"
-        "HTMLInputElement.prototype.click = function () {"
-        "  if (window.typed) { this.id = 'probe'; document.body.append(this); }"
-        "  else open.call(this); };"
-    )
-
-
-def choose(browser, *files):
-    wait(browser, ".brainlib-drop button:not([disabled])")
-    browser.execute_script("window.typed = true")
-    browser.find_element("css selector", ".brainlib-drop button").click()
-    probe = browser.find_element("id", "probe")
-    browser.execute_script("arguments[0].value = ''; arguments[0].style.display = 'block'", probe)
-    probe.send_keys("\n".join(str(file) for file in files))
-    browser.execute_script("window.typed = false; arguments[0].remove()", probe)
-
-
-def drop_file(browser, file):
+def drop(browser, *files):
     wait(browser, ".brainlib-drop button:not([disabled])")
     browser.execute_script(
         "const moved = new DataTransfer();"
-        "moved.items.add(new File([Uint8Array.from(arguments[0])], arguments[1]));"
+        "for (const [name, bytes] of arguments[0])"
+        "  moved.items.add(new File([Uint8Array.from(bytes)], name));"
         "document.querySelector('.brainlib-drop').dispatchEvent("
         "  new DragEvent('drop', {dataTransfer: moved, bubbles: true, cancelable: true}));",
-        list(file.read_bytes()), file.name,
-    )  # fmt: skip
+        [(file.name, list(file.read_bytes())) for file in files],
+    )
 
 
 def headline(browser, name):

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES, imaging, inference
-from brainlib.imaging.errors import one_line
 from brainlib.paths import BrainlibError
 from brainlib.report import ReportError, words
 
@@ -115,7 +114,7 @@ class Answer:
             "label": self.label,
             "probabilities": self.probabilities,
             "set": list(self.set),
-            "decision": one_line(self.decision.replace(f"{self.study['path']}: ", "")),
+            "decision": words.decision_of(self),
             **{name: int(self.study[name]) for name in counts},
             "deciding": self.deciding,
             "facts": dict(self.facts),
