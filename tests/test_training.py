@@ -195,14 +195,16 @@ def test_class_and_outline_are_learned_and_the_first_blocks_keep_their_weights(f
     assert not [path for path in moved if path.startswith(("stem_", "block0_"))]
 
 
-def test_what_is_kept_is_the_average_of_the_weights():
-    weight = keras.Variable([4.0])
-    optimizer = training.fitting._optimizer(SMALL, steps=10)
-    for _ in range(3):
+@pytest.mark.parametrize(("average", "steps"), [(0.9, 40), (0.995, 40), (0.995, 10)])
+def test_what_is_kept_is_an_average_of_the_last_weights(average, steps):
+    weight, seen = keras.Variable([4.0]), []
+    schedule = dataclasses.replace(SMALL, average=average)
+    optimizer = training.fitting._optimizer(schedule, steps)
+    for _ in range(steps):
         optimizer.apply([keras.ops.ones(1)], [weight])
-    last = float(weight[0])
+        seen.append(float(weight[0]))
     optimizer.finalize_variable_values([weight])
-    assert last < float(weight[0]) < 4
+    assert seen[-1] < float(weight[0]) < seen[steps // 3]
 
 
 # --- what a batch holds

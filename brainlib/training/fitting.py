@@ -138,7 +138,9 @@ def _optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
         )
     if not schedule.weight_decay:
         return keras.optimizers.Adam(rate)
-    average = {"use_ema": True, "ema_momentum": schedule.average} if schedule.average else {}
+    # the average of a short fit must not reach back to the first, untrained weights
+    momentum = max(0.0, min(schedule.average, 1 - 5 / steps))
+    average = {"use_ema": True, "ema_momentum": momentum} if schedule.average else {}
     optimizer = keras.optimizers.AdamW(
         rate, weight_decay=schedule.weight_decay, clipnorm=5.0, **average
     )
