@@ -15,7 +15,7 @@ from pydicom.data import get_testdata_file
 import brainlib
 from brainlib import CLASS_NAMES, evaluation, imaging, inference, report
 from brainlib.data import splits
-from brainlib.notebook import choosing, runs
+from brainlib.notebook import lessons, runs
 from brainlib.report import answers
 
 CLASSES = list(CLASS_NAMES)
@@ -184,9 +184,9 @@ def test_without_a_gate_an_answer_says_that_nobody_judged_it():
 def test_the_scans_of_a_run_are_those_named_or_some_of_the_test_images(tmp_path):
     files = draw(tmp_path / "mine", ["1.png", "2.png"])
     named = runs.start("04_infer", {"scans": str(tmp_path / "mine"), "source": "no/such/folder"})
-    assert [one.file for one in choosing.choose_scans(named)] == files
+    assert [one.file for one in lessons.choose_scans(named)] == files
     draw(tmp_path / "data", [f"Testing/{name}/1.png" for name in CLASS_NAMES])
-    scans = choosing.choose_scans(runs.start("04_infer", {"source": str(tmp_path / "data")}))
+    scans = lessons.choose_scans(runs.start("04_infer", {"source": str(tmp_path / "data")}))
     assert len({scan.series for scan in scans}) == len(scans) == 4, "of one name, yet four studies"
 
 
