@@ -107,7 +107,7 @@ def test_the_report_counts_conflicts_and_ties_by_kind(planted):
     table.loc[8, "group"] = table.loc[5, "group"]
     table.loc[13, ["label", "mislabelled"]] = ["pituitary", True]
     report = audit.audit_collection(table, pixels)
-    expected = {"test": 12, "twin": 4, "patient_known": 2, "patient": 1, "group": 1, "free": 6}
+    expected = {"images": 12, "twin": 4, "patient_known": 2, "patient": 1, "group": 1, "free": 6}
     assert report.ties.loc["all"].to_dict() == expected
     assert report.ties.loc["pituitary", "twin"] == 1
     assert report.conflicts[["first_path", "second_label"]].to_numpy().tolist() == [
