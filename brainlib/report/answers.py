@@ -362,6 +362,10 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
     if array.dtype != np.uint8:
         grey = imaging.to_grey(array.astype(float), *imaging.robust_range(array.astype(float)))
     if array.ndim == 3 and array.shape[-1] in (3, 4):
+        try:
+            imaging.refuse_colours(grey[..., :3])
+        except imaging.ImageError as error:
+            return [imaging.ScanSlice(Path("array"), "array", error=f"array: {error}")]
         grey = np.rint(grey[..., :3] @ [0.299, 0.587, 0.114]).astype(np.uint8)
     stack = grey if grey.ndim == 3 else grey[np.newaxis]
     return [
