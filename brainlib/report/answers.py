@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from brainlib.report.volumes import Stack
 
+KEPT = 100
+"""Slices whose maps are kept."""
+
 PICTURED = 4
 """Slices that a report shows at most: more would not fit on two pages."""
 
@@ -127,6 +130,8 @@ class Answer:
         An answer without tumour has no heat map: it would colour what speaks for an absence.
         """
         if number not in self._maps:
+            if len(self._maps) > KEPT:
+                self._maps.clear()
             self._maps[number] = next(self._drawn([number]), (None, None))
         outline, heat_map = self._maps[number]
         if outline is None or self.row(number)["class"] == "notumor":
@@ -193,7 +198,8 @@ class Answer:
         return f"Answer({words.line(self)})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(words.line(self))}</p>"
+        # a name with two dollar signs is no formula
+        return f'<p class="mathjax_ignore tex2jax_ignore">{escape(words.line(self))}</p>'
 
 
 class Answers(list):
