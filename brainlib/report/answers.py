@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES, imaging, inference
+from brainlib import CLASS_NAMES, imaging, inference, paths
 from brainlib.paths import BrainlibError
 from brainlib.report import ReportError, words
 
@@ -337,7 +337,7 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     model : path of a model file
         The released model by default.
     engine : str
-        `onnx`, which needs no TensorFlow, or `keras`.
+        `onnx`, which needs no TensorFlow, or `keras`, which also runs a model without ONNX file.
     plane : str
         How volumes are cut: `acquired`, `axial`, `coronal` or `sagittal`.
 
@@ -352,7 +352,10 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     >>> model = brainlib.load()
     >>> model("scan.dcm").show()  # doctest: +SKIP
     """
-    return Model(inference.open_classifier(model, engine), plane)
+    file = paths.resolve(model) if model else paths.released_model()
+    if engine == "onnx" and not file.with_suffix(".onnx").exists():  # as 02_train saves it
+        engine = "keras" if file.with_suffix(".keras").exists() else engine
+    return Model(inference.open_classifier(file, engine), plane)
 
 
 def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
