@@ -193,15 +193,16 @@ def locked(folder: Path, name: str = _LOCK) -> Iterator[None]:
     """
     file = folder.resolve() / name
     with write_errors(folder):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None or file in _locked:
         yield
         return
     with _flocked(file) as stream:
-        stream.truncate(0)
         started = datetime.now().astimezone().isoformat(" ", "seconds")
-        stream.write(f"process {os.getpid()} on {socket.gethostname()} since {started}")
-        stream.flush()
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {started}"
+        with write_errors(folder):
+            stream.truncate(0)
+            stream.write(owner.encode())
         _locked.add(file)
         try:
             yield
@@ -213,12 +214,14 @@ def locked(folder: Path, name: str = _LOCK) -> Iterator[None]:
 @contextmanager
 def _flocked(file: Path) -> Iterator:
     while True:
-        with file.open("a+", encoding="utf-8") as stream:
+        with write_errors(file.parent):
+            stream = file.open("ab+", buffering=0)
+        with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 stream.seek(0)
-                owner = stream.read() or "another process"
+                owner = stream.read().decode() or "another process"
                 raise LockedError(
                     f"{file.parent} is being written by {owner}: wait until that run has ended, or "
                     "name another output folder"

@@ -1,16 +1,23 @@
 """Everything that is released, from the data: trainings, release, evaluation, inference."""
 
+import itertools
 import os
 import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
 
 from brainlib import paths
 from brainlib.data import splits
 from brainlib.models.registry import MODELS
-from brainlib.notebook import pipeline
+from brainlib.notebook import pipeline, runs
 from brainlib.notebook.pipeline import Step
 from scripts import command, release
 
 RELEASED, BASELINE = list(MODELS)[:2]
+APP = "*The app appears here when the cell runs.*"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def main() -> None:
@@ -24,7 +31,7 @@ def main() -> None:
     source, output, seed = place = (chosen.source, chosen.output, chosen.seed)
     steps = reproduce_steps(output, chosen.epochs)
     if chosen.resume:
-        steps = [step for step in steps if not pipeline.is_finished(step, *place)]
+        steps = [step for step in steps if not is_finished(step, *place)]
     first = [step for step in steps if step.notebook < "03"]
     pipeline.run(first, *place, jobs=chosen.jobs, scheduler=chosen.scheduler)
     release.make_release(release.ReleaseSettings(source, output, seed))
@@ -32,6 +39,10 @@ def main() -> None:
     # the rules name the weakest source, which is known now
     release.rules.make_rules(paths.resolve(output) / "model", RELEASED)
     pipeline.run([step for step in steps if step.notebook == "04_infer"], *place)
+    if paths.resolve(output) == paths.project_root():
+        for step in steps:
+            if not step.suffix:
+                publish(paths.project_root() / "runs" / "reproduce" / f"{step.name}.ipynb")
     print(pipeline.summary(output))
 
 
@@ -60,6 +71,56 @@ def reproduce_steps(output: str, epochs: int = 0) -> list[Step]:
     shown = Step("02_train", trainings[0].parameters)
     infer = Step("04_infer", {"model": f"{output}/model/{RELEASED}.keras"})
     return [explore, *trainings[1:], shown, evaluate, infer]
+
+
+def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
+    """Return whether a training has left all its files, of the same parameters and commit."""
+    if step.notebook != "02_train":
+        return False
+    folder, name = pipeline.model_files(step, output)
+    files = [f"{name}.run.json", f"{name}.keras", f"predictions/{name}.test.csv"]
+    if not all((folder / file).is_file() for file in files):
+        return False
+    record = runs.read_record(folder / files[0])
+    commits = {commit.removesuffix("+changes") for commit in
+               (record["git_commit"], runs.git_commit())}  # fmt: skip
+    asked = {**step.parameters, "source": source, "seed": seed}
+    return len(commits) == 1 and record["parameters"] == record["parameters"] | asked
+
+
+def publish(executed: Path) -> None:
+    """Replace the committed notebook by an executed copy, without traces of the machine.
+
+    The injected parameters, standard error, progress bars and papermill's metadata are removed;
+    execution counts are renumbered. The app lives only in a running notebook: a sentence says so.
+    """
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"],
+                         "language_info": {"name": "python"}}  # fmt: skip
+    counter = itertools.count(1)
+    kept = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            continue
+        kept.append(cell)
+        cell.metadata = {"tags": tags} if tags else {}
+        if cell.cell_type == "code":
+            cell.execution_count = next(counter)
+            cell.outputs = [output for output in cell.outputs if _is_lasting(output)]
+            if "page" in tags:
+                cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": APP})]
+        for output in cell.get("outputs", []):
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
+    notebook.cells = kept
+    with paths.atomic_write(paths.project_root() / "notebooks" / executed.name) as temporary:
+        nbformat.write(notebook, temporary)
+
+
+def _is_lasting(output: dict[str, Any]) -> bool:
+    """Return whether an output means anything after the run: no log, no widget."""
+    return output.get("name") != "stderr" and WIDGET not in output.get("data", {})
 
 
 if __name__ == "__main__":

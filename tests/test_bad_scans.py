@@ -8,7 +8,6 @@ import os
 import pickle
 import struct
 import sys
-import time
 import tracemalloc
 import warnings
 import zlib
@@ -36,7 +35,7 @@ from pydicom.uid import (
 )
 
 from brainlib import imaging
-from brainlib.imaging import dicom, images, scans, volumes
+from brainlib.imaging import dicom, volumes
 
 NAME = "Doe^Jane"
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -440,7 +439,7 @@ def test_voxels_and_pixels_without_any_finite_value_are_refused(tmp_path, value)
         reason = refused(tmp_path / "a.nii", nifti_bytes(np.full((4, 4, 4), value, dtype)))
         assert "no finite value" in reason
     content = image_bytes(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF")
-    assert "not finite" in refused(tmp_path / "a.tif", content)
+    assert "no finite value" in refused(tmp_path / "a.tif", content)
     plain = np.full((4, 4), value, np.float32)
     content = dicom_bytes(
         plain, PixelData=None, FloatPixelData=plain.tobytes(), WindowCenter=5, WindowWidth=9,
@@ -479,8 +478,8 @@ def test_a_volume_that_holds_more_than_its_header_says_is_refused(tmp_path):
     header.set_data_shape((6, 5, 6))
     header["vox_offset"] = 352
     content = header.binaryblock + volume.to_bytes()[348:]
-    assert "more voxels" in refused(tmp_path / "a.nii", content)
-    assert "more voxels" in refused(tmp_path / "a.nii.gz", gzip.compress(content))
+    assert "its header says" in refused(tmp_path / "a.nii", content)
+    assert "its header says" in refused(tmp_path / "a.nii.gz", gzip.compress(content))
 
 
 @pytest.mark.parametrize("offset", [0, -8, 347])
@@ -501,7 +500,7 @@ def test_a_volume_whose_voxels_start_in_its_header_is_refused(tmp_path, offset):
 def test_a_flipped_bit_in_a_compressed_volume_is_noticed(tmp_path):
     content = bytearray(gzip.compress(VALID["a.nii"], 0))  # stored, so nothing else would
     content[400] ^= 1
-    assert "CRC" in refused(tmp_path / "a.nii.gz", content)
+    assert "damaged" in refused(tmp_path / "a.nii.gz", content)
 
 
 @pytest.mark.parametrize("spacing", [(1e-30, 1, 1), (1, 1, 1e9), (1e30, 1e-30, 1), (1, 1, 120)])
@@ -609,7 +608,7 @@ def test_what_may_not_be_opened_is_said_and_the_rest_is_read(tmp_path, monkeypat
     for name in ("closed/a.png", "open/b.png", "open/secret.dcm", "open/unknown.nii"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(VALID["a.png"])
-    monkeypatch.setattr(scans.os, "scandir", denied(os.scandir, "closed"))
+    monkeypatch.setattr(Path, "iterdir", denied(Path.iterdir, "closed"))
     monkeypatch.setattr(Path, "open", denied(Path.open, "secret.dcm"))
     monkeypatch.setattr(Path, "is_file", denied(Path.is_file, "unknown.nii"))
     slices = opened(tmp_path)
@@ -766,10 +765,8 @@ def test_scans_can_be_sent_away_and_read_in_many_threads(tmp_path):
         (tmp_path / f"bad {name}").write_bytes(content[: len(content) // 2])
     expected = opened(tmp_path)
     listed = pickle.loads(pickle.dumps(imaging.list_scans(tmp_path)))
-    filters = warnings.filters[:]
     with ThreadPoolExecutor(8) as threads:
         parts = list(threads.map(lambda scan: list(imaging.read_scan(scan)), listed * 3))
-    assert warnings.filters == filters
     found = [one for part in parts for one in part]
     assert len(found) == 3 * len(expected)
     for one, other in zip(found, expected * 3, strict=True):
@@ -791,50 +788,9 @@ def test_scans_are_what_they_say(tmp_path):
     assert listed[0].series == "a.nii" and listed[0].file == tmp_path / "a.nii"
 
 
-def test_warnings_are_silent_until_the_last_reader_leaves_and_not_after():
-    filters = warnings.filters[:]
-    first, second = imaging.errors.silenced(), imaging.errors.silenced()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    warnings.warn("in the middle", stacklevel=1)  # an error in this suite
-    second.__exit__(None, None, None)
-    assert warnings.filters == filters
-    with pytest.raises(UserWarning):
-        warnings.warn("after", stacklevel=1)
-
-
-def test_an_error_quotes_nothing_from_the_file_and_is_the_same_in_each_run():
-    error = ValueError(f"could not convert \"{NAME}\" or b'{NAME}' at {object()}, nor 'Jane")
-    said = imaging.errors.reason(error)
-    assert "could not convert" in said and "Jane" not in said and " at 0x" not in said
-
-
-def test_large_slices_are_decoded_one_after_the_other(tmp_path, monkeypatch):
-    """However many threads read, one large image is in memory."""
-    monkeypatch.setattr(imaging.errors, "LARGE", 100)
-    inside, most = [], []
-    real = images._to_grey
-
-    def counted(image):
-        inside.append(1)
-        most.append(len(inside))
-        time.sleep(0.01)
-        grey = real(image)
-        inside.pop()
-        return grey
-
-    monkeypatch.setattr(images, "_to_grey", counted)
-    for number in range(12):
-        (tmp_path / f"{number}.png").write_bytes(VALID["a.png"])
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda scan: list(imaging.read_scan(scan)), imaging.list_scans(tmp_path)))
-    assert len(most) == 12 and max(most) == 1
-
-
 def test_the_longest_side_and_the_largest_slice_are_those_that_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "MAX_SLICE_PIXELS", 63)
-    assert "at most 63" in refused(tmp_path / "a.dcm", dicom_bytes(noise((8, 8))))
+    assert "too many" in refused(tmp_path / "a.dcm", dicom_bytes(noise((8, 8))))
     monkeypatch.setattr(volumes, "MAX_VOXELS", 63)
     assert "4 by 4 by 4 voxels" in refused(tmp_path / "a.nii", nifti_bytes(noise((4, 4, 4))))
 

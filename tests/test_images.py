@@ -167,7 +167,7 @@ def test_a_image_that_cannot_be_read_is_named(folder, spoil):
 
 
 def test_a_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(imaging.images, "MAX_IMAGE_PIXELS", 99)
+    monkeypatch.setattr(imaging.images, "MAX_PIXELS", 99)
     Image.new("L", (10, 10)).save(tmp_path / "large.png")
     with pytest.raises(imaging.ImageError, match=r"large\.png .* 10 by 10 pixels.*scale it down"):
         imaging.read_image(tmp_path / "large.png")

@@ -15,7 +15,8 @@ from pydicom.data import get_testdata_file
 import brainlib
 from brainlib import CLASS_NAMES, evaluation, imaging, inference, report
 from brainlib.data import splits
-from brainlib.notebook import choosing, runs
+from brainlib.models import engines
+from brainlib.notebook import lessons, runs
 from brainlib.report import answers
 
 CLASSES = list(CLASS_NAMES)
@@ -29,8 +30,15 @@ def by_brightness(pixels):
     return np.eye(4, dtype=np.float32)[number.astype(int)] * 0.97 + 0.0075
 
 
+def engine(predict=by_brightness):
+    return engines.Engine(
+        lambda pixels: {"probabilities": predict(pixels), "features": pixels[:, 0, 0]},
+        ("probabilities", "features"),
+    )
+
+
 def classifier(predict=by_brightness, **parts):
-    return inference.Classifier(predict, Path("model.keras"), "keras", **parts)
+    return inference.Classifier(engine(predict), Path("model.keras"), "keras", **parts)
 
 
 def flat(number, size=(8, 8)):
@@ -56,10 +64,10 @@ def a_slice(number, pixels=None, series="a", **others):
 
 @pytest.fixture
 def dark_is_refused(monkeypatch):
+    gate = inference.classifier.gate
+    monkeypatch.setattr(gate, "refuse_plainly", lambda pixels: "")
     monkeypatch.setattr(
-        inference.classifier.gate,
-        "refuse",
-        lambda _, pixels: "it is dark" if pixels.max() < 9 else "",
+        gate, "refuse", lambda _, features: ["it is dark" if grey < 9 else "" for grey in features]
     )
 
 
@@ -81,7 +89,7 @@ def test_answers_keep_the_order_of_the_images_and_large_chunks_are_short():
         classifier(predict), (a_slice(n, np.zeros((3000, 3000), np.uint8)) for n in range(3))
     )
     assert [shape[0] for shape in batches] == [1, 1, 1]
-    assert inference.predict_images(predict, []).shape == (0, 4)
+    assert inference.predict_images(engine(predict), []).shape == (0, 4)
     assert len(inference.classify(classifier(predict), [])) == 0
 
 
@@ -110,7 +118,7 @@ def test_predictions_of_a_fold_are_a_prediction_table(tmp_path):
     draw(tmp_path, [f"{name}/{number}.png" for number in range(5) for name in CLASS_NAMES])
     table = runs.open_collection(str(tmp_path)).table
     tested = splits.subset(table, splits.make_split(table, "patient", fold=3), "test")
-    predictions = inference.predict_table(by_brightness, tested, tmp_path, fold=3)
+    predictions = inference.predict_table(engine(), tested, tmp_path, fold=3)
     evaluation.check_predictions(predictions)
     assert predictions["path"].tolist() == tested["path"].tolist()
     assert (predictions["fold"] == 3).all() and not predictions["twin_in_training"].any()
@@ -133,7 +141,7 @@ def test_a_set_holds_every_class_within_its_threshold():
     ],
 )
 def test_the_modality_that_a_file_states_counts(tmp_path, monkeypatch, modality, decision):
-    monkeypatch.setattr(inference.classifier.gate, "refuse", lambda *_: "")
+    monkeypatch.setattr(inference.classifier.gate, "refuse", lambda _, features: [""] * 1)
     header = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
     header.Modality = modality
     header.save_as(tmp_path / "slice.dcm")
@@ -168,7 +176,7 @@ def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, l
         for number, one in enumerate(slices)
     ]
     rules = {"conformal": {"thresholds": dict.fromkeys(CLASSES, 0.5)},
-             "study": inference.classifier.MEAN_RULE}  # fmt: skip
+             "study": inference.studies.UNFITTED}  # fmt: skip
     judge = classifier(gate="any", rules=rules)
     study = inference.summarise(judge, inference.classify(judge, read)).iloc[0]
     assert (study["class"], study["decision"]) == (label, decision)
@@ -184,9 +192,9 @@ def test_without_a_gate_an_answer_says_that_nobody_judged_it():
 def test_the_scans_of_a_run_are_those_named_or_some_of_the_test_images(tmp_path):
     files = draw(tmp_path / "mine", ["1.png", "2.png"])
     named = runs.start("04_infer", {"scans": str(tmp_path / "mine"), "source": "no/such/folder"})
-    assert [one.file for one in choosing.choose_scans(named)] == files
+    assert [one.file for one in lessons.choose_scans(named)] == files
     draw(tmp_path / "data", [f"Testing/{name}/1.png" for name in CLASS_NAMES])
-    scans = choosing.choose_scans(runs.start("04_infer", {"source": str(tmp_path / "data")}))
+    scans = lessons.choose_scans(runs.start("04_infer", {"source": str(tmp_path / "data")}))
     assert len({scan.series for scan in scans}) == len(scans) == 4, "of one name, yet four studies"
 
 

@@ -11,6 +11,7 @@ import pytest
 from brainlib import CLASS_NAMES, evaluation, inference, paths
 from brainlib.data import phantom
 from brainlib.notebook import pipeline, runs
+from scripts import reproduce
 
 NOTEBOOKS = {
     name: paths.project_root() / "notebooks" / f"{name}.ipynb" for name in pipeline.NOTEBOOKS
@@ -95,14 +96,14 @@ def test_trainings_side_by_side_repeat_single_ones_and_share_no_patient(demo, co
         pipeline.Step("02_train", {**common, "fold": fold, "epochs": epochs}, f"-{fold}")
         for fold, epochs in ((0, EPOCHS), (1, 1))
     ]
-    assert not any(pipeline.is_finished(step, *place) for step in steps)
+    assert not any(reproduce.is_finished(step, *place) for step in steps)
     pipeline.run(steps, *place, jobs=2)
-    assert all(pipeline.is_finished(step, *place) for step in steps)
+    assert all(reproduce.is_finished(step, *place) for step in steps)
     repeated, other = (read_predictions(tmp_path, fold) for fold in (0, 1))
     pd.testing.assert_frame_equal(repeated, read_predictions(demo), rtol=1e-4, atol=1e-5)
     assert not set(repeated["group"]) & set(other["group"])
     (tmp_path / "model/predictions/seed_cnn_patient1.test.csv").unlink()
-    assert [pipeline.is_finished(step, *place) for step in steps] == [True, False]
+    assert [reproduce.is_finished(step, *place) for step in steps] == [True, False]
 
 
 def test_infer_reports_on_a_folder_of_ones_own(collection, tmp_path, execute):

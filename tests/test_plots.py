@@ -56,6 +56,15 @@ def test_what_was_not_measured_is_said_in_a_sentence():
     assert "no maps" in texts(plots.heat_maps(IMAGES, None, ""))
 
 
+def test_names_of_files_are_never_read_as_formulas():
+    name = "a$\\frac{_$.png"
+    answers = pd.DataFrame({"name": [name], "decision": name} | dict.fromkeys(CLASS_NAMES, np.nan))
+    figure = plots.classified_images(IMAGES[:1], answers, f"Answers in {name}")
+    assert texts(figure).count(name) == 3
+    bins = pd.DataFrame(0.01, index=range(3), columns=list(CLASS_NAMES))
+    assert "$" not in texts(plots.grey_histograms(bins, "Grey values"))
+
+
 @pytest.mark.parametrize("count", [1, 3, 6, 8, 12])
 def test_a_grid_has_no_empty_panel(count):
     figure = plots.labelled_images(IMAGES[:1] * count, ["caption"] * count, "Images")

@@ -11,6 +11,7 @@ import pytest
 from brainlib import CLASS_NAMES, explain, imaging, inference, models, paths
 from brainlib.data import phantom
 from brainlib.evaluation import corruptions
+from brainlib.models import engines
 from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
 from scripts import release, verify
@@ -34,6 +35,7 @@ def quick():
             lambda run: {"source": run.settings.source, "sha256": "of the gate"},
         )
         patch.setattr(rules, "make_rules", lambda *given: given)
+        patch.setattr(files, "JUDGED_BY", ())
         yield
 
 
@@ -90,8 +92,9 @@ def test_the_released_file_is_the_network_of_fold_0_and_all_files_answer_alike(r
 def test_a_file_that_answers_otherwise_is_refused():
     stacks, right = [np.zeros((3, 16, 16, 1), np.uint8)], np.full((3, 4), 0.25)
     for wrong in (right + 1e-3, right * np.nan):
-        with pytest.raises(files.ReleaseError, match="onnx differs"):
-            files.check_files(lambda _: right, {"onnx": lambda _, given=wrong: given}, stacks)
+        engine = engines.Engine(lambda _, given=wrong: {"probabilities": given}, ("probabilities",))
+        with pytest.raises(files.ReleaseError, match="ONNX file differs"):
+            files.check_file(lambda _: right, engine, stacks)
 
 
 def test_maps_are_scored_for_every_fold(run, document):
@@ -198,7 +201,7 @@ def test_what_is_missing_is_named(run, tmp_path):
     broken = runs.Run("release", replace(run.settings, healthy_scan=str(tmp_path / "slice.png")),
                       run.output, smoke=False)  # fmt: skip
     with pytest.raises(files.ReleaseError, match=r"slice\.png"):
-        scores.measure_other_scanner(broken, models.load_model(files.fold_file(run.model)))
+        scores.measure_other_scanner(broken)
 
 
 def test_a_sample_has_each_class_with_its_share():

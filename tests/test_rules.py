@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from brainlib import CLASS_NAMES, evaluation
-from brainlib.inference import rules, studies
+from brainlib.inference import rules
 from scripts.release.rules import make_rules
+from scripts.release.studies import fit_study_rule
 
 CLASSES = list(CLASS_NAMES)
 METRICS = {
@@ -46,13 +47,8 @@ def held_out(folds=3, patients=5, slices=8):
     return pd.DataFrame(rows, columns=columns)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Try two candidates instead of twenty."""
-    few = {name: studies.fitting.CANDIDATES[name] for name in ("mean", "top_10_percent_log")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies.fitting, "CANDIDATES", few)
-        yield
+STUDY = {"offset": 1.0, "temperature": 1.2, "coverage": 0.9,
+         "thresholds": dict.fromkeys(CLASSES, 0.5)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +60,7 @@ def table():
 def fitted(table):
     drawn = table[(table["label"] != "notumor")][["label", "group"]]
     maps = drawn.assign(dice=0.5, heat_peak_inside=[True, False] * (len(drawn) // 2))
-    return rules.fit_rules(table, None, METRICS, maps, resamples=50)
+    return rules.fit_rules(table, None, METRICS, STUDY, maps, resamples=50)
 
 
 def test_rules_come_back_from_their_file_as_they_were(fitted, tmp_path):
@@ -73,9 +69,8 @@ def test_rules_come_back_from_their_file_as_they_were(fitted, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_an_absent_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(rules.RulesError, match=r"none\.json does not exist.*scripts.release"):
-        rules.read_rules(tmp_path / "none.json")
+def test_a_model_of_ones_own_needs_no_rules(tmp_path):
+    assert rules.read_rules(tmp_path / "none.rules.json") is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00\xff", "{}"])
@@ -90,7 +85,10 @@ def test_a_damaged_file_says_how_to_make_it_again(tmp_path, text):
     ("damage", "message"),
     [
         (lambda found: found.pop("study"), "section study"),
-        (lambda found: found["study"].pop("offsets"), "no rule for studies"),
+        (lambda found: found["study"].pop("offset"), "no offset"),
+        (lambda found: found["study"].update(temperature=0.0), "not positive"),
+        (lambda found: found["conformal"]["thresholds"].update(glioma=1.7), "between 0 and 1"),
+        (lambda found: found["reliability"][0].update(observed=-0.2), "between 0 and 1"),
         (lambda found: found["conformal"]["thresholds"].pop("glioma"), "threshold for glioma"),
         (lambda found: found["reliability"][0].pop("lower"), "row of reliability"),
         (lambda found: found["limits"].pop("pituitary"), "limits of pituitary"),
@@ -112,13 +110,9 @@ def test_what_is_fitted_never_saw_the_released_fold(table, fitted):
     spoilt = table.copy()
     is_released = spoilt["fold"] == 0
     spoilt.loc[is_released, CLASSES] = spoilt.loc[is_released, CLASSES[::-1]].to_numpy()
-    again = rules.fit_rules(spoilt, None, METRICS, resamples=5)
+    again = rules.fit_rules(spoilt, None, METRICS, STUDY, resamples=5)
     assert again["conformal"] == fitted["conformal"]
-    assert again["study"] == fitted["study"]
-
-
-def test_the_study_rule_is_fitted_on_the_other_folds(fitted):
-    assert fitted["study"]["fitted_on"]["patients"] == 2 * 5 * 3  # folds, patients, tumours
+    assert again["limits"] != fitted["limits"]
 
 
 def test_thresholds_are_those_of_the_published_calibration(table, fitted):
@@ -128,7 +122,7 @@ def test_thresholds_are_those_of_the_published_calibration(table, fitted):
 
 
 def test_reliability_counts_every_answer_once(table, fitted):
-    assert sum(row["pictures"] for row in fitted["reliability"]) == len(table)
+    assert sum(row["images"] for row in fitted["reliability"]) == len(table)
     for name in CLASSES:
         rows = [row for row in fitted["reliability"] if row["class"] == name]
         edges = [(row["low"], row["high"]) for row in rows]
@@ -142,7 +136,7 @@ def test_reliability_is_the_share_that_was_right():
     answers = table[CLASSES].idxmax(axis=1)
     right = (answers == table["label"])[answers == "glioma"]
     rows = [row for row in rules.measure_reliability(table, 20) if row["class"] == "glioma"]
-    total = sum(row["observed"] * row["pictures"] for row in rows)
+    total = sum(row["observed"] * row["images"] for row in rows)
     assert total == pytest.approx(right.sum(), abs=1e-3)
 
 
@@ -176,6 +170,7 @@ def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):
     for fold, part in table.groupby("fold"):
         part.to_csv(tmp_path / f"predictions/lesion_net_patient{fold}.test.csv", index=False)
     made = make_rules(tmp_path, "lesion_net")
+    assert made["study"] == fit_study_rule(table[table["fold"] != 0])
     assert rules.read_rules(tmp_path / rules.RULES_FILE) == made
     with pytest.raises(rules.RulesError, match="no test predictions of other"):
         make_rules(tmp_path, "other")

@@ -8,6 +8,7 @@ import time
 import zipfile
 import zlib
 
+import matplotlib
 import nibabel
 import numpy as np
 import pydicom
@@ -21,6 +22,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     RLELossless,
 )
+from scipy import ndimage
 from test_scans import AXIAL, functional_groups, only, opened, write_dicom
 
 from brainlib import imaging
@@ -214,13 +216,15 @@ def test_air_far_below_all_signal_is_left_out_of_the_grey_range(tmp_path, truth,
     assert {one.modality for one in opened(tmp_path)} == {""}
 
 
-def test_a_head_in_hounsfield_units_is_marked_as_ct(tmp_path):
-    _, y, x = np.indices((20, 40, 40))
-    radius = np.hypot(x - 20, y - 20)
-    noise = np.random.default_rng(1).normal(0, 8, radius.shape)
-    volume = np.where(radius < 15, 35, np.where(radius < 18, 900, -1000)) + noise
+def test_a_ct_given_as_nifti_is_refused_by_its_values(tmp_path):
+    _, y, x = np.indices((28, 96, 96))
+    radius = np.hypot((x - 48) / 40, (y - 48) / 45)
+    edges, tissues = [0.2, 0.8, 0.92, 0.96, 1], np.array([8, 32, 1100, 50, -90, -1000])
+    volume = ndimage.gaussian_filter(tissues[np.digitize(radius, edges)].astype(float), (0, 1, 1))
+    volume += np.random.default_rng(1).normal(0, 8, volume.shape)
     nibabel.save(nibabel.Nifti1Image(volume.T.astype(np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
-    assert {one.modality for one in opened(tmp_path)} == {"CT"}
+    (refused,) = opened(tmp_path)  # all 28 slices
+    assert "skipped: it looks like a CT" in refused.error
 
 
 def test_two_patients_with_one_series_uid_are_kept_apart_and_said(tmp_path):
@@ -347,6 +351,34 @@ def test_containers_that_are_not_read_are_named(tmp_path, name):
     assert good.pixels is not None
 
 
+def coloured(values, name):
+    colours = matplotlib.colormaps[name](values / values.max(), bytes=True)[..., :3]
+    return np.ascontiguousarray(colours)
+
+
+@pytest.mark.parametrize("name", ["jet", "hot", "viridis"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "dcm", "nii"])
+def test_what_is_drawn_in_a_colour_map_is_refused(tmp_path, name, kind):
+    file, colours = tmp_path / f"a.{kind}", coloured(head()[5], name)
+    if kind == "dcm":
+        write_dicom(file, colours, SamplesPerPixel=3, PhotometricInterpretation="RGB",
+                    PlanarConfiguration=0)  # fmt: skip
+    elif kind == "nii":
+        voxels = colours.view([("R", "u1"), ("G", "u1"), ("B", "u1")])
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), file)
+    else:
+        Image.fromarray(colours).save(file)
+    (refused,) = opened(file)
+    assert "skipped: it is drawn in colours" in refused.error
+
+
+def test_a_mark_in_colour_is_read(tmp_path):
+    colours = coloured(head()[5], "gray")
+    colours[2:6, 2:6] = 255, 0, 0
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    assert only(tmp_path / "a.png")[3, 3] == 76
+
+
 def test_webp_is_read_like_png(tmp_path):
     grey = Image.fromarray(head()[5].astype(np.uint8))
     grey.convert("RGB").save(tmp_path / "a.webp", lossless=True)
@@ -405,7 +437,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(tmp_path):
     (tmp_path / "a.jpg").write_bytes(content[:last] + content[last:-2] * 3000 + content[-2:])
     start = time.monotonic()
     (found,) = opened(tmp_path)
-    assert "scans, too slow to decode" in found.error and time.monotonic() - start < 5
+    assert "scans are too slow to decode" in found.error and time.monotonic() - start < 5
     (tmp_path / "a.jpg").write_bytes(content)
     assert only(tmp_path).shape == (2000, 2000)
 

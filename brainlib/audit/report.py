@@ -25,7 +25,7 @@ class AuditReport:
         least one of the labels is wrong.
     ties : DataFrame or None
         Test images known from training, None without the splits. One row per label and a last row
-        `all`; counts of test images: `test` (all of them), `twin` (a duplicate is in training),
+        `all`; counts of test images: `images` (all of them), `twin` (a duplicate is in training),
         `patient_known`, `patient` (of these, the patient is in training), `group` (the group is in
         training), `free` (none of these in training).
     numbers : dict of str to number
@@ -121,7 +121,7 @@ def _count_ties(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     train = (table["split"] == TRAINING).to_numpy()
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
     twins = np.concatenate([first[train[second]], second[train[first]]])
-    ties = pd.DataFrame({"label": table["label"], "test": True})
+    ties = pd.DataFrame({"label": table["label"], "images": True})
     ties["twin"] = np.isin(np.arange(len(table)), twins)
     ties["patient_known"] = table["patient"] != ""
     for column in ("patient", "group"):

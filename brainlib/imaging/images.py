@@ -1,44 +1,42 @@
-"""From a path to grey 8-bit pixels, and from an image table to one cached array.
+"""Images to grey pixels, image tables to one cached array, and outlines to masks.
 
 Images are recognised by their content, whatever their name ends with.
 """
 
 import hashlib
+import json
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from brainlib import paths
 from brainlib.data.datasets import Collection
-from brainlib.imaging.errors import ImageError, sharing_memory, silenced
-from brainlib.imaging.slices import robust_range, to_grey
+from brainlib.imaging.errors import ImageError, reading
+from brainlib.imaging.slices import (
+    LUMA,
+    MAX_PIXELS,
+    MAX_SIDE,
+    refuse_colours,
+    robust_range,
+    to_grey,
+)
 
-CACHE_VERSION = "1"
-"""Part of every cache key: to be raised when the same file would decode to other pixels."""
-
-UNREADABLE_LIMIT = 0.01
-"""The share of unreadable images above which a collection is refused."""
-
-MAX_IMAGE_PIXELS = 100_000_000
-"""The largest image that is decoded; a larger one would fill the memory."""
-
-MAX_SIDE = 65_535
-"""The longest side, in pixels or voxels: the most that JPEG and DICOM can say."""
-
-MAX_DECODED = 1_000_000_000
-"""Pixels times scans of a progressive JPEG: each scan decodes all of it again, some 10 s in all."""
+CACHE_VERSION = "1"  # to be raised when the same file would decode to other pixels
+UNREADABLE_LIMIT = 0.01  # share of unreadable images above which a collection is refused
+MAX_DECODED = 1e9  # pixels times scans of a progressive JPEG: each scan decodes all of it again
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # no reader that starts programs (EPS)
-_BAND = 256  # rows that are made grey at once: the temporaries of a large image would be larger
-_LUMA = (0.299, 0.587, 0.114)
 _DARK = 32  # of 255: a 48-bit PNG that is darker has its signal where Pillow does not look
+_FINER = 4  # a mask is drawn this much larger and averaged, so that its border has shares
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
 
 logger = logging.getLogger(__name__)
@@ -83,8 +81,8 @@ def read_image(path: Path | str | BinaryIO) -> np.ndarray:
     ------
     ImageError
         Where the file is absent, no image, cut short, larger than 100 million pixels or than
-        65,535 along a side, holds several pages, or is a JPEG of so many scans that decoding it
-        would take minutes.
+        65,535 along a side, holds several pages, is drawn in colours, or is a JPEG of so many scans
+        that decoding it would take minutes.
 
     Examples
     --------
@@ -96,33 +94,31 @@ def read_image(path: Path | str | BinaryIO) -> np.ndarray:
     """
     name = path if isinstance(path, Path | str) else "the upload"
     try:
-        with silenced(), Image.open(path, formats=_FORMATS) as image:
+        return _decode(path)
+    except ImageError as error:
+        raise ImageError(f"{name} cannot be read as an image ({error})") from error
+
+
+@reading()
+def _decode(path: Path | str | BinaryIO) -> np.ndarray:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
             _require_one_slice(image)
-            with sharing_memory(image.width * image.height):
-                return _to_grey(image)
-    except Exception as error:  # Pillow's readers raise a dozen different kinds on bad files
-        reason = _reason(error).replace(f" {str(name)!r}", "")
-        raise ImageError(f"{name} cannot be read as an image ({reason})") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ImageError):
-        return str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than {MAX_IMAGE_PIXELS:,} pixels; scale it down first"
-    if isinstance(error, UnidentifiedImageError):
-        return "it is no JPEG, PNG, TIFF, WebP or BMP, or its start is damaged; save it again"
-    text = f"{type(error).__name__}: {error}"
-    return f"it is cut short, damaged or of a rare kind; save it again. {text}"
+            return _to_grey(image)
+    except (Image.DecompressionBombError, UnidentifiedImageError):
+        raise ImageError(
+            f"it is no JPEG, PNG, TIFF, WebP or BMP, its start is damaged, or it has more than "
+            f"{MAX_PIXELS:,} pixels; save it again, or scale it down first"
+        ) from None
 
 
 def _require_one_slice(image: Image.Image) -> None:
     width, height = image.size
-    if not 0 < width * height <= MAX_IMAGE_PIXELS or max(width, height) > MAX_SIDE:
-        raise ImageError(
-            f"it has {width} by {height} pixels, more than {MAX_IMAGE_PIXELS:,} or more than "
-            f"{MAX_SIDE:,} along a side; scale it down first"
-        )
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the image
+    decoded = max(width * height, int(tags.get(322, 0)) * int(tags.get(323, 0)))
+    if not 0 < decoded <= MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ImageError(f"it has {width} by {height} pixels, over {MAX_PIXELS:,} to decode or "
+                         f"over {MAX_SIDE:,} along a side; scale it down first")  # fmt: skip
     # to count the pages takes Pillow minutes where they are many
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError("it holds several pages; save each as an image of its own")
@@ -130,8 +126,7 @@ def _require_one_slice(image: Image.Image) -> None:
         image.fp.seek(0)
         scans = image.fp.read().count(b"\xff\xda")
         if scans * width * height > MAX_DECODED and scans > 1:
-            raise ImageError(f"it is a JPEG of {scans:,} scans, too slow to decode; "
-                             "save it again, not progressive")  # fmt: skip
+            raise ImageError(f"its {scans:,} scans are too slow to decode; save it not progressive")
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
@@ -140,49 +135,39 @@ def _to_grey(image: Image.Image) -> np.ndarray:
         import tifffile
 
         image.fp.seek(0)
-        colours = tifffile.imread(image.fp, key=0)[..., :3]
-        return _to_8_bits((colours @ np.array(_LUMA)).astype(np.float32))
+        colours = tifffile.imread(image.fp, key=0)[..., :3].astype(np.float32)
+        refuse_colours(to_grey(colours, 0, colours.max()))
+        return _to_8_bits(colours @ np.array(LUMA, np.float32))
     deep_png = image.format == "PNG" and image.tile and image.tile[0].args == "RGB;16B"
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         white_is_zero = tags.get(262) == 0 and values.dtype.kind in "iu"
         return _to_8_bits(values.max() - values if white_is_zero else values)
-    grey = np.empty((image.height, image.width), np.uint8)
-    for top in range(0, image.height, _BAND):
-        box = (0, top, image.width, min(top + _BAND, image.height))
-        grey[box[1] : box[3]] = _band_to_grey(image.crop(box))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    if image.mode not in ("1", "L"):
+        sample = image.resize([max(1, side // 4) for side in image.size], Image.Resampling.NEAREST)
+        refuse_colours(np.asarray(sample.convert("RGB")))
+    if image.mode == "P":
+        image = image.convert("RGB")
+    grey = np.asarray(image.convert("L"))
     if deep_png and grey.max() < _DARK:
         raise ImageError("its 48 bits a pixel use the lower half only; save it as 16-bit grey")
     return grey
 
 
-def _band_to_grey(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
-    elif image.mode == "P":
-        image = image.convert("RGB")
-    return image.convert("L")
-
-
 def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    low, high = float(values.min()), float(values.max())  # not a number where one of them is
-    if not np.isfinite([low, high]).all():
-        raise ImageError("it holds values that are not finite; save it again without them")
-    if low >= 0 and high <= 255 and not (values.dtype.kind == "f" and high <= 1):
-        return values.astype(np.uint8)
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
+    bottom, top = robust_range(values)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low >= 0 and high <= 1 and values.dtype.kind == "f":
         low, high = 0.0, 1.0
-    else:
-        bottom, top = robust_range(values)
-        if high - low > 2 * (top - bottom):  # a few pixels far out would leave the rest black
-            low, high = bottom, top
-    grey = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), _BAND):
-        grey[start : start + _BAND] = to_grey(values[start : start + _BAND], low, high)
-    return grey
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    elif not high - low <= 2 * (top - bottom):  # few pixels far out would leave the rest black
+        low, high = bottom, top
+    return to_grey(values, low, high)
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -220,16 +205,16 @@ def load_images(collection: Collection, size: int = 150) -> LoadedImages:
         Where more than one image in a hundred cannot be read.
     """
     files = [collection.root / path for path in collection.table["path"]]
-    cache = _cache_file(files, size)
-    cached = _read_cache(cache)
-    if cached is None:
-        cached = _decode_all(files, size)
-        _write_cache(cache, *cached)
-    pixels, reasons = cached
+    pixels, reasons = _cached(_cache_file(files, size), lambda: _decode_all(files, size))
     readable = np.array([not reason for reason in reasons], dtype=bool)
-    names = collection.table["path"].tolist()
-    unreadable = {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
-    _refuse_too_many(unreadable, len(names), collection.root)
+    unreadable = dict(zip(collection.table["path"][~readable], filter(None, reasons), strict=True))
+    for name, reason in unreadable.items():
+        logger.warning("left out %s: %s", name, reason)
+    if len(unreadable) > UNREADABLE_LIMIT * len(files):
+        name, reason = next(iter(unreadable.items()))
+        raise ImageError(f"{len(unreadable)} of {len(files)} images in {collection.root} cannot be "
+                         f"read, more than {UNREADABLE_LIMIT:.0%}. The first is {name}: {reason}. "
+                         "Restore or remove them.")  # fmt: skip
     table = collection.table[readable].reset_index(drop=True)
     return LoadedImages(pixels[readable] if unreadable else pixels, table, unreadable)
 
@@ -243,18 +228,16 @@ def file_formats(collection: Collection) -> pd.DataFrame:
         `ending, format, mode, files`: `.jpg, PNG, RGBA, 3` are three PNG files with an alpha
         channel behind names that end with `.jpg`. An unreadable file has the format `unreadable`.
     """
-    rows = [(Path(path).suffix.lower(), *_header(collection.root / path))
-            for path in collection.table["path"]]  # fmt: skip
+    rows = []
+    for path in collection.table["path"]:
+        try:
+            with Image.open(collection.root / path) as image:
+                kind = image.format, image.mode
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            kind = "unreadable", ""
+        rows.append((Path(path).suffix.lower(), *kind))
     table = pd.DataFrame(rows, columns=["ending", "format", "mode"])
     return table.value_counts().rename("files").reset_index()
-
-
-def _header(path: Path) -> tuple[str, str]:
-    try:
-        with Image.open(path) as image:
-            return image.format or "", image.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return "unreadable", ""
 
 
 def sample_images(loaded: LoadedImages, count: int, seed: int = 0) -> dict[str, list[np.ndarray]]:
@@ -281,17 +264,6 @@ def grey_histograms(loaded: LoadedImages, bins: int = 64) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(edges[:-1] + 128 / bins, name="grey value"))
 
 
-def _refuse_too_many(unreadable: dict[str, str], total: int, root: Path) -> None:
-    for name, reason in unreadable.items():
-        logger.warning("left out %s: %s", name, reason)
-    if len(unreadable) > UNREADABLE_LIMIT * total:
-        name, reason = next(iter(unreadable.items()))
-        raise ImageError(
-            f"{len(unreadable)} of {total} images in {root} cannot be read, more than "
-            f"{UNREADABLE_LIMIT:.0%}. The first is {name}: {reason}. Restore or remove them."
-        )
-
-
 def _decode_all(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
     pixels = np.zeros((len(files), size, size, 1), dtype=np.uint8)
 
@@ -303,17 +275,14 @@ def _decode_all(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
         return ""
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        progress = tqdm(
-            threads.map(decode, range(len(files))), "pictures", len(files), delay=2, leave=False
-        )
-        return pixels, list(progress)
+        decoded = threads.map(decode, range(len(files)))
+        return pixels, list(tqdm(decoded, "images", len(files), delay=2, leave=False))
 
 
 def _cache_file(files: list[Path], size: int) -> Path:
+    digest = hashlib.blake2b(f"{CACHE_VERSION} {size}".encode(), digest_size=16)
     with ThreadPoolExecutor(_THREADS) as threads:
-        contents = threads.map(_content_hash, files)
-        digest = hashlib.blake2b(f"{CACHE_VERSION} {size}".encode(), digest_size=16)
-        for content in contents:
+        for content in threads.map(_content_hash, files):
             digest.update(content)
     return paths.cache_folder() / f"pixels-{size}-{digest.hexdigest()}.npz"
 
@@ -325,21 +294,60 @@ def _content_hash(file: Path) -> bytes:
         return bytes(16)
 
 
-def _read_cache(cache: Path) -> tuple[np.ndarray, list[str]] | None:
-    if not cache.is_file():
-        return None
-    try:
-        # opened here, because numpy does not close a file that it finds damaged
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return stored["pixels"], stored["reasons"].tolist()
-    except Exception as error:  # a damaged archive fails in a dozen ways
-        logger.warning("decoding again, the cache %s is damaged: %s", cache, error)
-        return None
-
-
-def _write_cache(cache: Path, pixels: np.ndarray, reasons: list[str]) -> None:
+def _cached(
+    cache: Path, decode: Callable[[], tuple[np.ndarray, list[str]]]
+) -> tuple[np.ndarray, list[str]]:
+    # absent, or damaged in a dozen ways; numpy does not close a file that it finds damaged
+    with suppress(Exception), cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        return stored["pixels"], stored["reasons"].tolist()
+    pixels, reasons = decode()
     try:
         with paths.atomic_write(cache) as temporary:
             np.savez(temporary, pixels=pixels, reasons=np.array(reasons, dtype=str))
     except OSError as error:  # a full disk costs the next run some seconds, and this run nothing
         logger.warning("the decoded images could not be cached in %s: %s", cache.parent, error)
+    return pixels, reasons
+
+
+def draw_outlines(table: pd.DataFrame, root: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the outlined tumour of each image of an image table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        An image table of n images, with `outline` and `outline_frame`.
+    root : Path
+        The folder that its paths are relative to; only the headers of images whose outline is in
+        their own pixels are read.
+    size : int
+        Height and width of the masks, pixels.
+
+    Returns
+    -------
+    masks : uint8 array of shape (n, size, size)
+        255 where a pixel lies wholly inside the tumour, 0 outside, the share between.
+    known : bool array of shape (n,)
+        Whether it is known where the tumour is: there is an outline, or no tumour.
+    """
+    masks = np.zeros((len(table), size, size), np.uint8)
+    outlined = table["outline"] != ""
+    for row in np.flatnonzero(outlined):
+        image = table.iloc[row]
+        points = np.array(json.loads(image["outline"])) * size / _frame(image, root)
+        masks[row] = draw_polygon(points, size)
+    return masks, (outlined | (table["label"] == "notumor")).to_numpy()
+
+
+def draw_polygon(points: np.ndarray, size: int) -> np.ndarray:
+    """Fill a polygon of shape (n, 2), x and y in pixels of the result: uint8 of (size, size)."""
+    canvas = Image.new("L", (size * _FINER, size * _FINER))
+    if len(points) > 2:
+        ImageDraw.Draw(canvas).polygon([tuple(point) for point in points * _FINER], fill=255)
+    return np.asarray(canvas.reduce(_FINER))
+
+
+def _frame(image: pd.Series, root: Path) -> tuple[int, int]:
+    if image["outline_frame"] not in ("", None):
+        return (int(image["outline_frame"]),) * 2
+    with Image.open(root / image["path"]) as header:
+        return header.size

@@ -1,19 +1,19 @@
 """The slices of whatever lies at a path: images, DICOM, NIfTI, archives, or folders of these."""
 
-import dataclasses
 import gzip
 import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from brainlib import paths
 from brainlib.data.datasets import IMAGE_SUFFIXES
-from brainlib.imaging.errors import ImageError, one_line, quietly
+from brainlib.imaging.errors import ImageError, one_line, reading
 from brainlib.imaging.images import read_image
-from brainlib.imaging.slices import PLANES, Scan, ScanSlice
+from brainlib.imaging.slices import GZIP_MAGIC, PLANES, Scan, ScanSlice, open_plain
 
 SCAN_SUFFIXES = {
     ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".dcm.gz": "dicom", ".nii": "nifti",
@@ -29,7 +29,6 @@ _NOT_READ = (
     ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".heic", ".jp2", ".gif", ".tar", ".tar.gz", ".tgz",
     ".7z", ".rar", ".bz2", ".xz",
 )  # fmt: skip
-_HEAD = 512
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths; many a text starts with BM
 
@@ -68,11 +67,11 @@ def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]
     >>> import tempfile, numpy, PIL.Image
     >>> folder = Path(tempfile.mkdtemp())
     >>> PIL.Image.new("L", (3, 2)).save(folder / "slice.png")
-    >>> [(found.series, found.pixels.shape) for found in open_scans(folder)]
+    >>> [(each.series, each.pixels.shape) for each in open_scans(folder)]
     [('slice.png', (2, 3))]
     """
     scans = list_scans(path, plane)
-    return (one for scan in scans for one in read_scan(scan, plane))
+    return (each for scan in scans for each in read_scan(scan, plane))
 
 
 def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
@@ -104,13 +103,14 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
         raise ImageError(f"there is nothing at {path}; name an image, DICOM, NIfTI or folder")
     if root.name.upper() == "DICOMDIR" and root.is_file():
         root, given = root.parent, given.parent
-    kinds = _recognised(root)
-    if not kinds:
-        raise ImageError(
-            f"the folder {path} holds nothing that could be a scan: no image, no DICOM and no "
-            "NIfTI, whatever its name; choose another folder"
-        )
-    return list(_units(kinds, root, given))
+    failures: dict[Path, str] = {}
+    files = _list_files(root, failures) if root.is_dir() else [root]
+    kinds = {file: kind for file in files if (kind := _kind(file))} | failures
+    if not kinds and root.is_dir():
+        raise ImageError(f"the folder {path} holds nothing that could be a scan: no image, no DICOM"
+                         " and no NIfTI; choose another folder")  # fmt: skip
+    kinds = kinds or {root: "it is no image, no DICOM and no NIfTI; name another file"}
+    return list(_units(dict(sorted(kinds.items())), root, given))
 
 
 def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
@@ -124,47 +124,51 @@ def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
     plane : str
         As `open_scans` takes it.
     """
-    file = scan.root / scan.file.relative_to(scan.given)
-    for found in _safely(_READERS[scan.kind](scan, file, plane), file, scan):
-        named = scan.given / found.file.relative_to(scan.root)
-        error = found.error and f"{named}: {found.error}".replace(str(found.file), str(named))
-        yield dataclasses.replace(found, file=named, error=one_line(error))
+    file, number = scan.root / scan.file.relative_to(scan.given), 0
+
+    def named(each: ScanSlice) -> ScanSlice:
+        name = scan.given / each.file.relative_to(scan.root)
+        error = each.error and f"{name}: {each.error}".replace(str(each.file), str(name))
+        return replace(each, file=name, error=one_line(error))
+
+    try:
+        with reading():
+            for each in _READERS[scan.kind](scan, file, plane):
+                number = each.number + 1
+                yield named(each)
+    except ImageError as error:
+        yield named(ScanSlice(file, scan.series, number, error=str(error).removeprefix(f"{file} ")))
+    if scan.remark:
+        yield named(ScanSlice(file, scan.series, number, error=scan.remark))
 
 
 def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
     series: dict = {}
     remarks: dict[str, str] = {}
-    errors = {}
-    files = [file for file, kind in kinds.items() if kind == "dicom"]
-    if files:
+    if "dicom" in kinds.values():
         from brainlib.imaging import dicom
 
-        for file in files:
+        for file in [file for file, kind in kinds.items() if kind == "dicom"]:
             try:
                 frame = dicom.index_file(file)
                 series.setdefault(frame.series, []).append(frame)
             except ImageError as error:
-                errors[file] = str(error)
+                kinds[file] = str(error)
         remarks = dicom.remarks(series)
     firsts = {frames[0].file: name for name, frames in series.items()}
     for file, kind in kinds.items():
         below = file.relative_to(root)
-        name = below.as_posix() if below.name else file.name
         # a name that is not UTF-8 could not be stored in a table
-        named = Scan(given / below, name.encode("utf-8", "backslashreplace").decode(), root, given)
-        if kind in ("image", "nifti", "archive"):
-            yield dataclasses.replace(named, kind=kind)
-        elif file in errors or kind != "dicom":
-            yield dataclasses.replace(named, error=errors.get(file, kind))
-        elif name := firsts.get(file, ""):
-            yield dataclasses.replace(
-                named, series=name, kind="dicom", frames=tuple(series[name]),
-                remark=remarks.get(name, ""),
-            )  # fmt: skip
-
-
-def _read_image(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
-    yield ScanSlice(file, scan.series, pixels=read_image(file), total=1)
+        name = (below.as_posix() if below.name else file.name).encode("utf-8", "backslashreplace")
+        scan = Scan(given / below, name.decode(), root, given, kind)
+        if kind not in _READERS:
+            yield replace(scan, kind="unreadable", error=kind)
+        elif kind != "dicom":
+            yield scan
+        elif name := firsts.get(file):
+            yield replace(
+                scan, series=name, frames=tuple(series[name]), remark=remarks.get(name, "")
+            )
 
 
 def _read_volume(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
@@ -190,49 +194,21 @@ def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
             slices = open_scans(inside, plane)
         except ImageError:  # which names a temporary folder
             raise ImageError("it holds nothing that could be a scan; choose another") from None
-        for one in slices:
-            error = one.error.replace(f"{inside}{os.sep}", "").replace(str(inside), "")
-            series = f"{scan.series}/{one.series}"
-            yield dataclasses.replace(one, file=file, series=series, error=error)
+        for each in slices:
+            error = each.error.replace(f"{inside}{os.sep}", "").replace(str(inside), "")
+            yield replace(each, file=file, series=f"{scan.series}/{each.series}", error=error)
 
 
-def _unreadable(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
-    yield ScanSlice(file, scan.series, error=scan.error)
-
-
-_READERS: dict[str, Callable[[Scan, Path, str], Iterator[ScanSlice]]] = {
-    "image": _read_image, "nifti": _read_volume, "dicom": _read_series,
-    "archive": _read_archive, "unreadable": _unreadable,
+_READERS: dict[str, Callable[[Scan, Path, str], Iterable[ScanSlice]]] = {
+    "image": lambda scan, file, _: [ScanSlice(file, scan.series, pixels=read_image(file), total=1)],
+    "nifti": _read_volume, "dicom": _read_series, "archive": _read_archive,
+    "unreadable": lambda scan, file, _: [ScanSlice(file, scan.series, error=scan.error)],
 }  # fmt: skip
-
-
-def _safely(slices: Iterator[ScanSlice], file: Path, scan: Scan) -> Iterator[ScanSlice]:
-    """Pass slices on; where no more can be had, end with a record that says why."""
-    number = 0
-    try:
-        while (found := quietly(lambda: next(slices, None))) is not None:
-            number = found.number + 1
-            yield found
-    except ImageError as error:
-        yield ScanSlice(file, scan.series, number, error=str(error).removeprefix(f"{file} "))
-    if scan.remark:
-        yield ScanSlice(file, scan.series, number, error=scan.remark)
-
-
-def _recognised(root: Path) -> dict[Path, str]:
-    """Return what each file is: a kind of scan, or why it cannot be read."""
-    if not root.is_dir():
-        return {root: _kind(root) or "it is no image, no DICOM and no NIfTI; name another file"}
-    failures: dict[Path, str] = {}
-    kinds = {file: _kind(file) for file in _list_files(root, failures)}
-    kinds = {file: kind for file, kind in kinds.items() if kind}
-    return dict(sorted({**kinds, **failures}.items()))
 
 
 def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
     """Give all files below a folder; `os.walk` gives up where folders are nested too deep."""
-    seen = set()
-    waiting = [root]
+    seen, waiting = set(), [root]
     while waiting:
         folder = waiting.pop()
         try:
@@ -240,72 +216,50 @@ def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
             if (status.st_dev, status.st_ino) in seen:
                 continue  # a link to where we have been, perhaps in a circle
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name, reverse=True)
+            inside = [file for file in folder.iterdir()
+                      if not file.name.startswith((".", "__MACOSX"))]  # fmt: skip
+            folders = {file for file in inside if file.is_dir()}
         except OSError as error:
             failures[folder] = f"the folder cannot be opened ({error.strerror}); look at who may"
             continue
-        for entry in found:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
-                continue
-            if _is_folder(entry):
-                waiting.append(folder / entry.name)
-            else:
-                yield folder / entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # what it is will be said where it is opened
-        return False
+        waiting += folders
+        yield from (file for file in inside if file not in folders)
 
 
 def _kind(file: Path) -> str:
     """Return what a file is by its content, else by its name; empty where it is something else."""
     name = file.name.lower()
-    ends = sorted((end for end in SCAN_SUFFIXES if name.endswith(end)), key=len)
-    claimed = SCAN_SUFFIXES[ends[-1]] if ends else ""
+    claimed = next((kind for end, kind in SCAN_SUFFIXES.items() if name.endswith(end)), "")
     other = next((end for end in _NOT_READ if name.endswith(end)), "")
     try:
         if not file.is_file():  # a pipe would be waited for, a broken link is said
             return "it is no regular file, or a link to nothing; remove it" if claimed else ""
-        head = _head(file)
+        with open_plain(file) as stream:
+            head = stream.read(512)
+    except (EOFError, zlib.error, gzip.BadGzipFile):  # it will be said where it is opened
+        head = GZIP_MAGIC
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
     if head[128:132] == b"DICM" or _starts_without_preamble(head):
         return "dicom"
-    if head.startswith(_IMAGE_STARTS) or head[8:12] == b"WEBP" or _is_bmp(head):
+    is_bmp = head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+    if head.startswith(_IMAGE_STARTS) or head[8:12] == b"WEBP" or is_bmp:
         return "image"
-    if not head and claimed:
-        return "it is empty; copy it again from where it came"
-    if _is_nifti(file):
+    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         pair = head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
         return "" if pair else "nifti"
+    if not head and claimed:
+        return "it is empty; copy it again from where it came"
     if claimed == "dicom":  # to parse what is none could take for ever
         return "it is named as a DICOM file and does not begin as one; copy it again or remove it"
     if other:
         return f"it is a {other} file, which is not read; convert it to NIfTI, DICOM or PNG first"
-    if not claimed and _may_be_damaged(file, head):
+    if claimed:
+        return claimed
+    unnamed = not file.suffix or file.suffix[1:].isdigit()  # as many DICOM files are
+    if unnamed and (not head or b"\0" in head):
         return "it is no image, no DICOM and no NIfTI, or damaged; copy it again or remove it"
-    return claimed
-
-
-def _head(file: Path) -> bytes:
-    """Return the first bytes of a file, unpacked where it is compressed."""
-    with file.open("rb") as stream:
-        head = stream.read(_HEAD)
-    if head[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(file) as stream:
-                return stream.read(_HEAD)
-        except (OSError, EOFError, zlib.error):  # it will be said where it is opened
-            pass
-    return head
-
-
-def _is_bmp(head: bytes) -> bool:
-    return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
+    return ""
 
 
 def _starts_without_preamble(head: bytes) -> bool:
@@ -313,18 +267,3 @@ def _starts_without_preamble(head: bytes) -> bool:
     if head[:2] not in (b"\x02\x00", b"\x08\x00") or head[3:4] != b"\0":
         return False
     return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"
-
-
-def _is_nifti(file: Path) -> bool:
-    from brainlib.imaging import volumes
-
-    try:
-        return volumes.may_be_nifti(file)
-    except (OSError, EOFError, zlib.error):
-        return False
-
-
-def _may_be_damaged(file: Path, head: bytes) -> bool:
-    """Return whether a file has no ending, as many DICOM files, and is no text."""
-    ending = file.suffix[1:]
-    return (not ending or ending.isdigit()) and (not head or b"\0" in head)

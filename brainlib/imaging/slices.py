@@ -1,9 +1,11 @@
-"""Scans, their slices, and the grey values that signal is drawn with."""
+"""Scans and their slices: what their headers say, what they show, the greys they are drawn with."""
 
-from collections.abc import Mapping
+import gzip
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -15,13 +17,26 @@ if TYPE_CHECKING:
 PLANES = ("axial", "coronal", "sagittal")
 """The planes that a volume can be cut in."""
 
-PERCENTILES = (0.5, 99.5)
-"""Percentiles of a series that are drawn black and white where no window says otherwise."""
+PERCENTILES = (0.5, 99.5)  # that are drawn black and white where no window says otherwise
+MAX_PIXELS = 100_000_000  # of an image; a larger one would fill the memory
+MAX_SIDE = 65_535  # the most that JPEG and DICOM can say
+GZIP_MAGIC = b"\x1f\x8b"
+LUMA = (0.299, 0.587, 0.114)
 
 _FEW_VALUES = 16  # an image of an organ has more
 _MOST_LABELS = 300
 _ENOUGH = 4096  # pixels, below which nothing is said about their distribution
-_LOOKS_DERIVED = "skipped: {}; choose the image that it was made from"
+_HOUNSFIELD = (-np.inf, -900, -200, 0, 100, 300, np.inf)
+_LIT, _COLOURFUL, _MOST_COLOURS = 40, 48, 0.25  # of 255; a marked MRI of the collection has 0.05
+# of what people typed, only these are kept: a description may name the patient
+_WORDS = re.compile(
+    r"\b(t[12]w?|t2\*|pd|flair|mp2?rage|spgr|bravo|space|cube|vibe|dwi|adc|swi|se|tse|fse|gre|ge|"
+    r"ir|stir|fs|fat|sat|ax\w{0,5}|cor\w{0,5}|sag\w{0,7}|tra|3d|2d|iso|pre|post|gd|gado\w*|km|"
+    r"contrast|c|brain|head|native|mr|mri|wip|dark|fluid|hr|highres)(?![a-z])", re.IGNORECASE,
+)  # fmt: skip
+_CODES = re.compile(r"(SE|IR|GR|EP|RM)(\W+(SE|IR|GR|EP|RM))*")
+_COMPLEX = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}
+_PHASE = "it is a phase or imaginary image; choose the magnitude image"
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,13 @@ class ScanSlice:
     grid: tuple[tuple[int, ...], np.ndarray] | None = None
 
 
+def open_plain(file: Path) -> BinaryIO:
+    """Open a file, unpacked where it is compressed, whatever its name."""
+    with file.open("rb") as stream:
+        is_packed = stream.read(2) == GZIP_MAGIC
+    return gzip.open(file) if is_packed else file.open("rb")
+
+
 def robust_range(values: np.ndarray) -> tuple[float, float]:
     """Return the signals to be drawn black and white: percentiles 0.5 and 99.5.
 
@@ -173,41 +195,100 @@ def to_grey(values: np.ndarray, low: float, high: float) -> np.ndarray:
         return np.rint((known - low) / (high - low) * 255).astype(np.uint8)
 
 
-def is_ct(values: np.ndarray) -> bool:
-    """Return whether signal looks like a head in Hounsfield units: air, brain and bone."""
-    inside = values[values > -200]
-    if inside.size < _ENOUGH or values.min() < -3100 or (values < -900).mean() < 0.05:
-        return False
-    return bool(((inside > 0) & (inside < 90)).mean() > 0.4 and (inside > 300).mean() > 0.01)
-
-
-def refuse_derived(slices: list[np.ndarray]) -> None:
-    """Refuse label maps, and phase or imaginary images, by how their values are distributed.
-
-    A label map holds few values, or nearly all neighbours in it are equal; phase and imaginary
-    parts lie evenly around zero.
+def header_facts(get: Callable[[str], Any]) -> dict[str, Any]:
+    """Return modality and facts, as `ScanSlice` has them, of a DICOM header or a BIDS sidecar.
 
     Parameters
     ----------
-    slices : list of float arrays of shape (height, width)
+    get : callable
+        Gives the value of a tag by its DICOM keyword, or None.
+
+    Raises
+    ------
+    ImageError
+        Where it says that it is a phase or imaginary image.
+
+    Examples
+    --------
+    >>> header_facts({"Modality": "MR", "SeriesDescription": "Ax T1 of Jane +C"}.get)
+    {'modality': 'MR', 'facts': {'description': 'Ax T1 C'}}
+    """
+    if _COMPLEX & {*_texts(get("ImageType"))[2:], *_texts(get("ComplexImageComponent"))}:
+        raise ImageError(f"skipped: {_PHASE}")
+    modality = str(get("Modality") or "")
+    sequence = " ".join(_texts(get("ScanningSequence")))
+    strength = re.match(r"\d\.?\d*", str(get("MagneticFieldStrength") or ""))
+    facts = {
+        "description": " ".join(word[0] for word in _WORDS.finditer(str(get("SeriesDescription")))),
+        "sequence": sequence if _CODES.fullmatch(sequence) else "",
+        "contrast": "given" if get("ContrastBolusAgent") or get("ContrastBolusIngredient") else "",
+        "field strength": f"{float(strength[0]):.2g} T" if strength else "",
+    }
+    # a damaged tag may hold anything
+    return {"modality": modality if re.fullmatch("[A-Z]{2,6}", modality) else "",
+            "facts": {name: fact for name, fact in facts.items() if fact}}  # fmt: skip
+
+
+def _texts(value: Any) -> list[str]:
+    return value.split("\\") if isinstance(value, str) else [str(part) for part in value or []]
+
+
+def refuse_colours(colours: np.ndarray) -> None:
+    """Refuse what is drawn in colours, such as jet: grey made of them would not be the signal.
+
+    Parameters
+    ----------
+    colours : uint8 array of shape (..., 3)
+        Red, green and blue. Marks on up to a quarter of what is not black are no reason.
 
     Raises
     ------
     ImageError
     """
-    values = np.concatenate([one.ravel() for one in slices])
+    brightest = colours.max(axis=-1).astype(int)
+    lit = brightest > _LIT
+    colourful = lit & (brightest - colours.min(axis=-1) > _COLOURFUL)
+    if colourful.sum() > _MOST_COLOURS * lit.sum():
+        raise ImageError("skipped: it is drawn in colours, of a colour map or a photograph; "
+                         "export it in grey")  # fmt: skip
+
+
+def refuse_signal(slices: list[np.ndarray], modality: str) -> None:
+    """Refuse by their values label maps, phase and imaginary images, and CT that does not say so.
+
+    A label map holds few values, or nearly all neighbours in it are equal; phase and imaginary
+    parts lie evenly around zero. A CT of the head, in Hounsfield units, has air below -900, skin
+    half in air, bone above 300, and a third of the rest between water and blood; of an MRI whose
+    background is -1000, nothing lies between that and the signal.
+
+    Parameters
+    ----------
+    slices : list of float arrays of shape (height, width)
+    modality : str
+        That the file states, or empty.
+
+    Raises
+    ------
+    ImageError
+    """
+    values = np.concatenate([each.ravel() for each in slices])
     values = values[np.isfinite(values)]
     distinct, counts = np.unique(values, return_counts=True)
     if values.size < _ENOUGH or len(distinct) < 2:
         return
     if len(distinct) <= _MOST_LABELS and (distinct == np.rint(distinct)).all():
-        pairs = np.concatenate([np.stack([one[:-1], one[1:]], -1).reshape(-1, 2) for one in slices])
-        background = distinct[counts.argmax()]
-        pairs = pairs[(pairs != background).any(axis=1)]
+        pairs = np.concatenate([np.stack([each[:-1], each[1:]], -1).reshape(-1, 2)
+                                for each in slices])  # fmt: skip
+        pairs = pairs[(pairs != distinct[counts.argmax()]).any(axis=1)]  # not in the background
         if len(distinct) <= _FEW_VALUES or (pairs[:, 0] == pairs[:, 1]).mean() > 0.8:
-            raise ImageError(_LOOKS_DERIVED.format("it looks like a label map or a mask"))
+            raise ImageError(
+                "skipped: it looks like a label map or a mask; choose the image that it was made of"
+            )
+    air, skin, _, tissue, _, bone = np.histogram(values, _HOUNSFIELD)[0] / values.size
+    is_ct = air > 0.05 and skin > 0.001 and bone > 0.005 and tissue > (1 - air - skin) / 3
+    if is_ct and not modality:
+        raise ImageError("skipped: it looks like a CT (Hounsfield units), not an MRI")
     low, high = np.percentile(values, PERCENTILES)
     negative = (values < 0).sum() / max(1, (values != 0).sum())
-    even = abs(low + high) < 0.1 * (high - low) and 0.4 < negative < 0.6
-    if even and not is_ct(values):
-        raise ImageError(_LOOKS_DERIVED.format("it looks like a phase or imaginary image"))
+    if not is_ct and abs(low + high) < 0.1 * (high - low) and 0.4 < negative < 0.6:
+        raise ImageError(f"skipped: by its values {_PHASE}")

@@ -18,22 +18,23 @@ import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from PIL import Image
 
-from brainlib.imaging.errors import ImageError, quietly, sharing_memory
-from brainlib.imaging.facts import header_facts
-from brainlib.imaging.slices import ScanSlice, is_ct, refuse_derived, robust_range, to_grey
+from brainlib.imaging.errors import ImageError
+from brainlib.imaging.slices import (
+    LUMA,
+    MAX_PIXELS,
+    MAX_SIDE,
+    ScanSlice,
+    header_facts,
+    open_plain,
+    refuse_colours,
+    refuse_signal,
+    robust_range,
+    to_grey,
+)
 
-MAX_PIXELS = 100_000_000
-"""The largest image that is decoded; a larger one would fill the memory."""
-
-MAX_VOXELS = 400_000_000
-"""The largest volume that is opened."""
-
-MAX_SIDE = 65_535
-"""The longest side, in pixels or voxels: the most that JPEG and DICOM can say."""
-
-GZIP_MAGIC = b"\x1f\x8b"
-GZIP_RATIO = 1032  # deflate packs no tighter
+MAX_VOXELS = 400_000_000  # of a volume that is opened
 _KINDS = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+_KINDS_BY_NAME = {".hdr": nibabel.AnalyzeHeader, ".mgz": MGHHeader, ".mgh": MGHHeader}
 _LONGEST_HEADER = nibabel.Nifti2Header.sizeof_hdr
 _LABEL_INTENT = 1002
 _OBLIQUE_COSINE = 0.8  # D. Clunie's threshold, 37 degrees
@@ -41,7 +42,6 @@ _STRETCH = 100  # a slice of 10 mm at 0.1 mm a pixel; more is a damaged header
 _ISOTROPIC = 1.01  # spacings that differ by less are the same up to rounding in the header
 _SAMPLED_SLICES = 32
 _SAMPLED_PIXELS = 40_000  # of each of these slices
-_LUMA = {"R": 0.299, "G": 0.587, "B": 0.114}
 
 _PLANE_OF_AXIS = ("sagittal", "coronal", "axial")  # cut by x, y and z
 # where the rows, the columns and the numbers of displayed slices lead to, in nibabel's letters
@@ -49,7 +49,7 @@ _DISPLAY = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPR"}
 _ALONG_NUMBERS = {"axial": (0, 0, 1), "coronal": (0, -1, 0), "sagittal": (1, 0, 0)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """Voxels as they are stored, in a file that is mapped and not read, and what they mean.
 
@@ -88,39 +88,27 @@ class Volume:
     modality: str = ""
     facts: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def grid(self) -> tuple[tuple[int, ...], np.ndarray] | None:
-        """Shape and affine of the voxels as stored, None where it is not said how they lie."""
-        return (self.stored.shape, self.affine) if self.located else None
-
     def signal(self, stored: np.ndarray) -> np.ndarray:
         """Return what a part of the volume measured, as float32: colours as luma, no padding."""
         if stored.dtype.names:
-            return np.sum([stored[name] * np.float32(w) for name, w in _LUMA.items()], axis=0)
-        shifted = stored
+            colours = np.stack([stored[name] for name in "RGB"], axis=-1)
+            refuse_colours(colours)
+            return colours @ np.array(LUMA, np.float32)
         if self.shift:  # dcm2niix may have taken the highest bit for a sign
-            shifted = stored.view(f"{'iu'[self.unsigned]}{stored.itemsize}") >> self.shift
+            stored = stored.view(f"{'iu'[self.unsigned]}{stored.itemsize}") >> self.shift
         with np.errstate(over="ignore"):
-            signal = shifted.astype(np.float32) * np.float32(self.slope) + np.float32(
-                self.intercept
-            )
+            signal = stored.astype(np.float32) * np.float32(self.slope)
+            signal += np.float32(self.intercept)
         if self.padding is not None:
-            signal[(shifted >= self.padding[0]) & (shifted <= self.padding[1])] = np.nan
+            signal[(stored >= self.padding[0]) & (stored <= self.padding[1])] = np.nan
         return signal
 
     def turned(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
         """Return a view whose last axis counts displayed slices, and its affine."""
         target = nibabel.orientations.axcodes2ornt(tuple(_DISPLAY[plane]))
-        change = nibabel.orientations.ornt_transform(_orientation(self.affine), target)
+        change = nibabel.orientations.ornt_transform(nibabel.io_orientation(self.affine), target)
         inverse = nibabel.orientations.inv_ornt_aff(change, self.stored.shape)
         return nibabel.apply_orientation(self.stored, change), self.affine @ inverse
-
-
-def may_be_nifti(file: Path) -> bool:
-    """Return whether a file starts with the header of a NIfTI volume, compressed or not."""
-    with _open(file) as stream:
-        start = stream.read(_LONGEST_HEADER)
-    return any(kind.may_contain_header(start) for kind in _KINDS)
 
 
 def read_volume(file: Path, plane: str, series: str) -> Iterator[ScanSlice]:
@@ -141,7 +129,7 @@ def read_volume(file: Path, plane: str, series: str) -> Iterator[ScanSlice]:
         dimensions than two or three, or as `draw` says.
     """
     with tempfile.TemporaryDirectory(prefix="brainlib-") as folder:
-        volume = quietly(lambda: _open_volume(file, Path(folder)))
+        volume = _open_volume(file, Path(folder))
         chosen = acquired_plane(volume) if plane == "acquired" else plane
         yield from draw([volume], [chosen], ScanSlice(file, series))
 
@@ -163,44 +151,40 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
     Raises
     ------
     ImageError
-        Where nothing is finite, or it is a label map, a phase or an imaginary image.
+        Where nothing is finite, or as `refuse_signal` and `refuse_colours` say.
     """
-    views = [volume.turned(plane) for volume, plane in zip(volumes, planes, strict=True)]
-    places = [(part, number) for part, (view, _) in enumerate(views)
-              for number in range(view.shape[2])]  # fmt: skip
-    chosen = np.unique(np.linspace(0, len(places) - 1, _SAMPLED_SLICES).astype(int))
-    sampled = [volumes[part].signal(views[part][0][:, :, number])
-               for part, number in (places[place] for place in chosen)]  # fmt: skip
-    # every so many columns, so that neighbours down a column stay neighbours
-    sampled = [one[:, :: max(1, one.size // _SAMPLED_PIXELS)] for one in sampled]
-    refuse_derived(sampled)
-    values = np.concatenate([one.ravel() for one in sampled])
-    limits = [_limits(volume, values) for volume in volumes]
-    names = [plane_name(volume.affine, plane) if volume.located else ""
-             for volume, plane in zip(volumes, planes, strict=True)]  # fmt: skip
-    modality = volumes[0].modality or ("CT" if is_ct(values) else "")
-    for order, (part, number) in enumerate(places):
-        volume, (view, affine) = volumes[part], views[part]
-        spacing = nibabel.affines.voxel_sizes(affine)
-        with sharing_memory(view[:, :, 0].size):
-            signal = volume.signal(view[:, :, number])
-            grey = to_grey(signal, *limits[part])
-            grey = np.where(np.isnan(signal), 0, 255 - grey) if volume.inverted else grey
-            grey = square(grey.astype(np.uint8), spacing[0], spacing[1])
-        yield replace(
-            like, number=order, plane=names[part], pixels=grey, modality=modality,
-            total=len(places), facts=volume.facts, grid=volume.grid,
-            affine=_of_pixels(affine, number, view.shape, grey.shape) if volume.located else None,
-        )  # fmt: skip
+    places = []
+    for volume, plane in zip(volumes, planes, strict=True):
+        view, affine = volume.turned(plane)
+        name = plane_name(volume.affine, plane) if volume.located else ""
+        places += [(volume, view, affine, name, number) for number in range(view.shape[2])]
+    sampled = []
+    for index in np.unique(np.linspace(0, len(places) - 1, _SAMPLED_SLICES).astype(int)):
+        volume, view, *_, number = places[index]
+        signal = volume.signal(view[:, :, number])
+        # every so many columns, so that neighbours down a column stay neighbours
+        sampled.append(signal[:, :: max(1, signal.size // _SAMPLED_PIXELS)])
+    refuse_signal(sampled, volumes[0].modality)
+    values = np.concatenate([signal.ravel() for signal in sampled])
+    limits = {volume: _limits(volume, values) for volume in volumes}
+    like = replace(like, modality=volumes[0].modality, total=len(places))
+    for order, (volume, view, affine, name, number) in enumerate(places):
+        signal = volume.signal(view[:, :, number])
+        grey = to_grey(signal, *limits[volume])
+        if volume.inverted:
+            grey = np.where(np.isnan(signal), 0, 255 - grey).astype(np.uint8)
+        grey = square(grey, *nibabel.affines.voxel_sizes(affine)[:2])
+        yield replace(like, number=order, plane=name, pixels=grey, facts=volume.facts, **(
+            {"affine": _of_pixels(affine, number, view.shape, grey.shape),
+             "grid": (volume.stored.shape, volume.affine)} if volume.located else {}
+        ))  # fmt: skip
 
 
-def _of_pixels(
-    affine: np.ndarray, number: int, voxels: tuple[int, ...], pixels: tuple[int, ...]
-) -> np.ndarray:
+def _of_pixels(affine: np.ndarray, number: int, voxels: tuple, pixels: tuple) -> np.ndarray:
     """Return the affine of one slice of a view, resampled to other pixels."""
-    scale = np.array([voxels[0] / pixels[0], voxels[1] / pixels[1], 1.0])
-    start = [*(scale[:2] - 1) / 2, number]  # centres of the first pixel and the first voxel
-    return affine @ nibabel.affines.from_matvec(np.diag(scale), start)
+    scale = np.divide(voxels[:2], pixels)
+    start = [*(scale - 1) / 2, number]  # centres of the first pixel and the first voxel
+    return affine @ nibabel.affines.from_matvec(np.diag([*scale, 1]), start)
 
 
 def _limits(volume: Volume, values: np.ndarray) -> tuple[float, float]:
@@ -210,13 +194,11 @@ def _limits(volume: Volume, values: np.ndarray) -> tuple[float, float]:
         return 0, 255
     if volume.window is not None:  # it may be in other units, or of another file
         bottom, top = volume.window
-        shown = np.clip([low, high], bottom, top)
         inside = ((values > bottom) & (values < top)).mean()
-        if shown[1] - shown[0] > (top - bottom) / 8 and inside > 0.01:
+        if np.ptp(np.clip([low, high], bottom, top)) > (top - bottom) / 8 and inside > 0.01:
             return volume.window
     if volume.bits and volume.stored.dtype == np.uint8:
-        ends = volume.slope * np.array([0, 2**volume.bits - 1]) + volume.intercept
-        return float(ends.min()), float(ends.max())
+        low, high = sorted(volume.slope * end + volume.intercept for end in (0, 2**volume.bits - 1))
     return low, high
 
 
@@ -226,25 +208,32 @@ def map_volumes(file: Path, header: nibabel.Nifti1Header, offset: int) -> list[V
     Raises
     ------
     ImageError
-        Where it holds fewer voxels than its header says, or colours of a rare kind.
+        Where it holds fewer or more voxels than its header says, or colours of a rare kind.
     """
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     if dtype.kind not in "iuf" and dtype.names != ("R", "G", "B"):
-        raise ImageError("its voxels are complex numbers, or colours of a rare kind; save it as "
-                         "plain numbers")  # fmt: skip
-    said, held = offset + math.prod(shape) * dtype.itemsize, file.stat().st_size
-    if held < said:
-        raise ImageError(
-            f"it holds {held:,} bytes, and its header says {said:,}; it is cut short or damaged: "
-            "copy it again from where it came"
-        )
+        raise ImageError("its voxels are complex or rare colours; save it as plain numbers")
+    least, most = _file_size(header, offset)
+    held = file.stat().st_size
+    if not least <= held < most:
+        raise ImageError(f"it holds {held:,} bytes, and its header says {least:,}; it is cut short "
+                         "or damaged: copy it again from where it came")  # fmt: skip
     count = math.prod(shape[3:])
     stored = np.memmap(file, dtype, "r", offset, (*(*shape, 1)[:3], count), order="F")
     scale = getattr(header, "get_slope_inter", lambda: (None, None))()
     usable = None not in scale and np.isfinite(scale).all() and scale[0] != 0
-    affine, located = _affine(header)
     scale = tuple(float(part) for part in scale) if usable else (1.0, 0.0)
+    affine, located = _affine(header)
     return [Volume(stored[..., number], affine, located, *scale) for number in range(count)]
+
+
+def _file_size(header: nibabel.Nifti1Header, offset: int) -> tuple[int, int]:
+    """Return how many bytes a file has at least, and with how many its header must be wrong."""
+    shape = header.get_data_shape()
+    size = math.prod(shape) * header.get_data_dtype().itemsize
+    # as much as a slice more; an MGH file has a footer
+    spare = size // max(shape) if isinstance(header, _KINDS) else MAX_SIDE
+    return offset + size, offset + size + max(1, spare)
 
 
 def acquired_plane(volume: Volume) -> str:
@@ -252,11 +241,10 @@ def acquired_plane(volume: Volume) -> str:
 
     Axial where the voxels are cubes to within 1 %.
     """
-    axes = _orientation(volume.affine)[:, 0].astype(int)
-    single = [axis for axis, length in zip(axes, volume.stored.shape, strict=True) if length == 1]
-    if len(single) == 1:
-        return _PLANE_OF_AXIS[single[0]]
+    axes = nibabel.io_orientation(volume.affine)[:, 0].astype(int)
+    flat = np.equal(volume.stored.shape, 1)
     spacing = nibabel.affines.voxel_sizes(volume.affine)
+    spacing = np.where(flat & (flat.sum() == 1), np.inf, spacing)
     if spacing.max() < _ISOTROPIC * spacing.min():
         return "axial"
     return _PLANE_OF_AXIS[axes[spacing.argmax()]]
@@ -264,12 +252,12 @@ def acquired_plane(volume: Volume) -> str:
 
 def nearest_plane(affine: np.ndarray) -> str:
     """Return the plane that the first two axes of an array lie nearest to."""
-    return _PLANE_OF_AXIS[int(_orientation(affine)[2, 0])]
+    return _PLANE_OF_AXIS[int(nibabel.io_orientation(affine)[2, 0])]
 
 
 def plane_name(affine: np.ndarray, plane: str) -> str:
     """Return `plane`, or `oblique` where the nearest slices of the array are far from it."""
-    across = _orientation(affine)[:, 0] == _PLANE_OF_AXIS.index(plane)
+    across = nibabel.io_orientation(affine)[:, 0] == _PLANE_OF_AXIS.index(plane)
     first, second = affine[:3, :3].T[~across]
     normal = np.cross(first, second)
     cosine = abs(normal @ _ALONG_NUMBERS[plane]) / np.linalg.norm(normal)
@@ -295,19 +283,16 @@ def square(pixels: np.ndarray, row_spacing: float, column_spacing: float) -> np.
     Raises
     ------
     ImageError
-        Where there would be more than 100 million pixels, or one spacing is a hundred times the
-        other.
+        Where one spacing is a hundred times the other, or there would be more than 100 million
+        pixels.
     """
-    finest, coarsest = sorted((row_spacing, column_spacing))
-    sides = f"{row_spacing:g} by {column_spacing:g}"
-    if not 0 < coarsest <= _STRETCH * finest < np.inf:
-        raise ImageError(f"its pixels are {sides} apart, which no scanner does; write it again "
-                         "with its true spacing")  # fmt: skip
-    height = max(1, round(pixels.shape[0] * float(row_spacing / finest)))
-    width = max(1, round(pixels.shape[1] * float(column_spacing / finest)))
-    if height * width > MAX_PIXELS:
-        raise ImageError(f"it would have {width} by {height} square pixels, more than "
-                         f"{MAX_PIXELS:,}; check its spacing of {sides}")  # fmt: skip
+    spacing = np.array([row_spacing, column_spacing])
+    finest, coarsest = spacing.min(), spacing.max()
+    if (not 0 < coarsest <= _STRETCH * finest < np.inf
+            or pixels.size * (coarsest / finest) > MAX_PIXELS):  # fmt: skip
+        raise ImageError(f"its pixels are {row_spacing:g} by {column_spacing:g} apart, as of no "
+                         "scanner; write it again with its true spacing")  # fmt: skip
+    height, width = np.rint(pixels.shape * spacing / finest).astype(int).clip(1).tolist()
     if (height, width) == pixels.shape:
         return np.ascontiguousarray(pixels)
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -323,32 +308,29 @@ def require_size(shape: tuple[int, ...]) -> None:
         Where it has more than 400 million voxels, more than 65,535 along a side, or none.
     """
     if not 0 < math.prod(shape) <= MAX_VOXELS or max(shape) > MAX_SIDE or min(shape) < 1:
-        raise ImageError(
-            f"it has {' by '.join(map(str, shape))} voxels, and a volume has between 1 and "
-            f"{MAX_VOXELS:,}, at most {MAX_SIDE:,} along a side; crop it or scale it down first"
-        )
+        sides = " by ".join(map(str, shape))
+        raise ImageError(f"it has {sides} voxels, more than {MAX_VOXELS:,} or {MAX_SIDE:,} along a "
+                         "side, or none; crop it or scale it down first")  # fmt: skip
 
 
 def _open_volume(file: Path, folder: Path) -> Volume:
-    with _open(file) as stream:
+    with open_plain(file) as stream:
         header, offset, data = _header(stream.read(_LONGEST_HEADER), file)
-    if header.get("intent_code", 0) == _LABEL_INTENT:
-        raise ImageError("it is a label map; choose the image that it was drawn on")
     shape = header.get_data_shape()
-    size = math.prod(shape) * header.get_data_dtype().itemsize
-    # as much as a slice more means that the header is wrong; an MGH file has a footer
-    most = offset + size + (size // max(shape) if isinstance(header, _KINDS) else MAX_SIDE)
-    with _open(data) as stream:
+    require_size(shape)
+    if len(shape) < 2 or math.prod(shape[3:]) != 1:
+        raise ImageError(f"it has {len(shape)} dimensions ({' by '.join(map(str, shape))}) and not "
+                         "three; save the one volume that is to be looked at")  # fmt: skip
+    with open_plain(data) as stream:
         if isinstance(stream, gzip.GzipFile):
             data = folder / "volume"
+            _, most = _file_size(header, offset)
             with data.open("wb") as plain:
                 while (block := stream.read(2**20)) and plain.tell() < most:
                     plain.write(block)
-    if data.stat().st_size >= most:
-        raise ImageError("it holds more voxels than its header says; convert it again")
     (volume,) = map_volumes(data, header, offset)
-    with suppress(OSError, ValueError):  # a sidecar is optional
-        sidecar = file.with_name(file.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    sidecar = file.with_name(file.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    with suppress(OSError, ValueError):  # it is optional
         if sidecar.stat().st_size < MAX_SIDE:
             told = json.loads(sidecar.read_text(encoding="utf-8"))
             return replace(volume, **header_facts(told.get))
@@ -358,63 +340,38 @@ def _open_volume(file: Path, folder: Path) -> Volume:
 def _header(start: bytes, file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
     """Return the header, and where in which file its voxels start; no extension is read."""
     kind = next((kind for kind in _KINDS if kind.may_contain_header(start)), None)
-    if kind is None and file.suffix.lower() == ".hdr":
-        kind = nibabel.AnalyzeHeader
-    if kind is not None:
-        header = kind(start[: kind.sizeof_hdr], check=False)
-    elif file.suffix.lower() in (".mgz", ".mgh"):
-        footer = bytes(MGHHeader._ftrdtype.itemsize)
-        header = MGHHeader(start[: MGHHeader._hdrdtype.itemsize] + footer, check=False)
-    else:
-        raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
-    shape = header.get_data_shape()
-    if len(shape) < 2 or any(length != 1 for length in shape[3:]):
-        raise ImageError(
-            f"it has {len(shape)} dimensions ({' by '.join(map(str, shape))}) and not three; save "
-            "the one volume of it that is to be looked at (nibabel: image.slicer[..., 0])"
-        )
-    require_size(shape)
+    kind = kind or _KINDS_BY_NAME.get(file.suffix.lower())
     if kind is None:
-        return header, 284, file
+        raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
+    if kind is MGHHeader:
+        footer = bytes(MGHHeader._ftrdtype.itemsize)
+        return MGHHeader(start[: MGHHeader._hdrdtype.itemsize] + footer, check=False), 284, file
+    header = kind(start[: kind.sizeof_hdr], check=False)
+    if header.get("intent_code", 0) == _LABEL_INTENT:
+        raise ImageError("skipped: it is a label map; choose the image that it was drawn on")
     offset = header["vox_offset"].item()
     if kind is nibabel.AnalyzeHeader or header["magic"].item() == kind.pair_magic:
-        pair = [file.with_suffix(end) for end in (".img", ".IMG", ".img.gz")]
+        pair = (file.with_suffix(end) for end in (".img", ".IMG", ".img.gz"))
         data = next((other for other in pair if other.is_file()), None)
         if data is None:
             raise ImageError("its .img is missing; copy both files of the pair into one folder")
         return header, int(offset), data
     if not header.sizeof_hdr <= offset < MAX_PIXELS:
-        raise ImageError("its header says that the voxels start inside of it, or too far behind; "
-                         "convert it again")  # fmt: skip
+        raise ImageError(
+            "its voxels start inside of its header, or too far behind; convert it again"
+        )
     return header, int(offset), file
 
 
 def _affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
-    """Return the sform where it is usable, else the qform, and whether there is either."""
+    """Return the first affine that is usable, sform before qform, and whether the file gives it."""
+    told = []
     if isinstance(header, MGHHeader):
-        return header.get_affine(), bool(header["goodRASFlag"])
-    if not isinstance(header, _KINDS):
-        return header.get_base_affine(), False  # Analyze leaves open which side is left
-    for code, affine in (("sform_code", header.get_sform), ("qform_code", header.get_qform)):
-        told = affine() if header[code] > 0 else np.zeros((4, 4))
-        if np.isfinite(told).all() and np.linalg.matrix_rank(told[:3, :3]) == 3:
-            return told, True
-    said = header["sform_code"] > 0 or header["qform_code"] > 0
-    return (header.get_best_affine() if said else header.get_base_affine()), bool(said)
-
-
-def _open(file: Path) -> gzip.GzipFile:
-    with file.open("rb") as stream:
-        compressed = stream.read(2) == GZIP_MAGIC
-    return gzip.open(file, "rb") if compressed else file.open("rb")
-
-
-def _orientation(affine: np.ndarray) -> np.ndarray:
-    if np.isfinite(affine).all():
-        orientation = nibabel.io_orientation(affine)
-        if np.isfinite(orientation).all():
-            return orientation
-    raise ImageError(
-        "its header does not say how the voxels lie in space (the affine is not usable); "
-        "write it again with an affine"
-    )
+        told.append((header.get_affine(), header["goodRASFlag"] > 0))
+    elif isinstance(header, _KINDS):  # Analyze leaves open which side is left
+        told += [header.get_sform(coded=True), header.get_qform(coded=True)]
+    for affine, code in [*told, (header.get_base_affine(), 0)]:
+        usable = affine is not None and np.isfinite(affine).all()
+        if usable and np.linalg.matrix_rank(affine[:3, :3]) == 3:
+            return affine, bool(code > 0)
+    raise ImageError("its affine is not usable: it does not say how the voxels lie; write it again")

@@ -23,9 +23,6 @@ from brainlib.notebook.runs import NotebookError
 
 NOTEBOOKS = tuple(runs.SETTINGS)
 
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-_APP = "*The app appears here when the cell runs.*"
-
 Target = tuple[str, str, int, Path]
 """Source, output folder, seed, and the folder of the executed notebooks."""
 
@@ -142,7 +139,7 @@ def summarise_sweep(steps: list[Step], output: str) -> pd.DataFrame:
                "validation_log_loss": "validation_loss"}  # fmt: skip
     rows = []
     for step in steps:
-        folder, name = _model_files(step, output)
+        folder, name = model_files(step, output)
         file = folder / f"{name}.history.csv"
         last = pd.read_csv(file).iloc[-1] if file.is_file() else {}
         rows.append(step.parameters | {key: last.get(name) for key, name in columns.items()})
@@ -152,10 +149,9 @@ def summarise_sweep(steps: list[Step], output: str) -> pd.DataFrame:
 def run(
     steps: list[Step], source: str, output: str, seed: int, jobs: int = 1, scheduler: str = ""
 ) -> None:
-    """Execute steps in order into `output`, the executed notebooks beside the results.
+    """Execute steps in order into `output`, the executed notebooks in `notebooks` below it.
 
-    Where the output folder is the project itself, the executed notebooks replace the committed
-    ones, without what depends on the machine.
+    Where the output folder is the project itself they go to `runs/reproduce`.
 
     Parameters
     ----------
@@ -176,8 +172,8 @@ def run(
     """
     _show_progress()
     folder = paths.resolve(output)
-    is_released = folder == paths.project_root()
-    executed = folder / "runs" / "reproduce" if is_released else folder / "notebooks"
+    is_project = folder == paths.project_root()
+    executed = folder / ("runs/reproduce" if is_project else "notebooks")
     target = (source, output, seed, executed)
     done = 0
     for is_independent, group in itertools.groupby(steps, key=lambda step: bool(step.suffix)):
@@ -190,9 +186,7 @@ def run(
         else:
             for index, step in enumerate(batch, done - len(batch) + 1):
                 logger.info("[%d/%d] %s", index, len(steps), step.name)
-                copy = _attempt(step, target)
-                if is_released and not is_independent:
-                    publish(copy)
+                _attempt(step, target)
 
 
 def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> Path:
@@ -216,59 +210,6 @@ def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> 
     return target
 
 
-def is_finished(step: Step, source: str, output: str, seed: int) -> bool:
-    """Return whether a training has left all its files, of the same parameters and commit."""
-    if step.notebook != "02_train":
-        return False
-    folder, name = _model_files(step, output)
-    files = [f"{name}.run.json", f"{name}.keras", f"predictions/{name}.test.csv"]
-    if not all((folder / file).is_file() for file in files):
-        return False
-    record = runs.read_record(folder / files[0])
-    commits = (record["git_commit"], runs.git_commit())
-    asked = {**step.parameters, "source": source, "seed": seed}
-    return (
-        len({commit.removesuffix("+changes") for commit in commits}) == 1
-        and record["parameters"] == record["parameters"] | asked
-    )
-
-
-def publish(executed: Path) -> None:
-    """Replace the committed notebook by an executed copy, without traces of the machine.
-
-    The injected parameters, standard error, progress bars and papermill's metadata are removed;
-    execution counts are renumbered. The app lives only in a running notebook: a sentence says so.
-    """
-    import nbformat
-
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"],
-                         "language_info": {"name": "python"}}  # fmt: skip
-    tags = {id(cell): cell.metadata.get("tags", []) for cell in notebook.cells}
-    notebook.cells = [
-        cell for cell in notebook.cells if "injected-parameters" not in tags[id(cell)]
-    ]
-    counter = itertools.count(1)
-    for cell in notebook.cells:
-        cell.metadata = {"tags": tags[id(cell)]} if tags[id(cell)] else {}
-        if cell.cell_type != "code":
-            continue
-        cell.execution_count = next(counter)
-        cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
-        if "page" in tags[id(cell)]:
-            cell.outputs = [nbformat.v4.new_output("display_data", {"text/markdown": _APP})]
-        for output in cell.outputs:
-            if "execution_count" in output:
-                output.execution_count = cell.execution_count
-    with paths.atomic_write(paths.project_root() / "notebooks" / executed.name) as temporary:
-        nbformat.write(notebook, temporary)
-
-
-def _is_passing(output: dict[str, Any]) -> bool:
-    """Return whether an output is a log or a widget, which mean nothing after the run."""
-    return output.get("name") == "stderr" or _WIDGET in output.get("data", {})
-
-
 def summary(output: str) -> str:
     """Return, as text, the accuracy of a run and where its results are."""
     folder = paths.resolve(output)
@@ -288,7 +229,7 @@ def summary(output: str) -> str:
     return "\n".join(lines)
 
 
-def _model_files(step: Step, output: str) -> tuple[Path, str]:
+def model_files(step: Step, output: str) -> tuple[Path, str]:
     """Return the model folder of a training, and the name of its model."""
     settings = runs.TrainSettings(**step.parameters)
     name = runs.run_name(settings.model, settings.protocol, settings.fold)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ import pandas as pd
 
 from brainlib import audit, evaluation, paths
 from brainlib.data import open_collection, splits
-from brainlib.data.datasets import Collection
+from brainlib.data.datasets import Collection, open_cached
 from brainlib.evaluation.tables import PUBLISHED
 from brainlib.imaging import PLANES, LoadedImages, load_images
 from brainlib.models.engines import ENGINES
@@ -288,7 +289,7 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
         For a parameter that papermill passed and the notebook does not have, a value of the wrong
         type, or one out of range. The message names what is allowed.
     BrainlibError
-        Where another process has the output folder.
+        Where another process has the output folder, or it cannot be written to.
     """
     load_plugins()
     kind = SETTINGS[notebook]
@@ -305,13 +306,8 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
         settings = _smoke_settings(settings)
     run = Run(notebook, settings, paths.resolve(settings.output), smoke)
     name = run.model_name if notebook == "02_train" else notebook
-    try:
-        run.lock.enter_context(paths.locked(run.output, f".{name}.lock"))
-    except OSError as error:
-        raise NotebookError(
-            f"output = {str(run.output)!r} is no folder that can be written to ({error}): name "
-            "another"
-        ) from error
+    run.lock.enter_context(paths.locked(run.output, f".{name}.lock"))
+    pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
     return run
 
 
@@ -416,8 +412,9 @@ def _smoke_settings(settings: Settings) -> Settings:
     from brainlib.data import phantom
 
     folder = paths.cache_folder() / f"phantom-v{phantom.PHANTOM_VERSION}-smoke"
-    if not (folder / "images.csv").is_file():
-        phantom.write_phantom(folder, patients=SMOKE_PATIENTS, slices=SMOKE_SLICES)
+    open_cached(
+        folder, partial(phantom.write_phantom, patients=SMOKE_PATIENTS, slices=SMOKE_SLICES)
+    )
     small = {"source": str(folder), "output": SMOKE_OUTPUT}
     name = run_name(network_names()[0], "patient", 0)
     by_notebook: dict[type[Settings], dict[str, Any]] = {

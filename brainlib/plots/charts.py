@@ -39,6 +39,7 @@ def grey_histograms(shares: pd.DataFrame, title: str) -> Figure:
     colors = {readable(label): CLASS_COLORS[label] for label in shares}
     sns.lineplot(shares.rename(columns=readable), palette=colors, dashes=False, ax=axes)
     axes.set(xlabel="grey value, 0 to 255", ylabel="share of pixels", yscale="log", xlim=(0, 255))
+    axes.yaxis.set_major_formatter("{x:g}")
     figure.suptitle(title)
     return figure
 

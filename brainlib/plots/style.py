@@ -38,6 +38,7 @@ _STYLE = {
     "legend.frameon": False,
     "figure.titlesize": 13,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # names of files and folders may hold any sign
 }
 
 

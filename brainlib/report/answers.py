@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES, imaging, inference
-from brainlib.imaging.errors import one_line
+from brainlib import CLASS_NAMES, imaging, inference, paths
 from brainlib.report import ReportError, words
 
 if TYPE_CHECKING:
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
     from brainlib.models.engines import Engine
     from brainlib.report.volumes import Stack
+
+KEPT = 100
+"""Slices whose maps are kept."""
 
 PICTURED = 4
 """Slices that a report shows at most: more would not fit on two pages."""
@@ -115,7 +117,7 @@ class Answer:
             "label": self.label,
             "probabilities": self.probabilities,
             "set": list(self.set),
-            "decision": one_line(self.decision.replace(f"{self.study['path']}: ", "")),
+            "decision": words.decision_of(self),
             **{name: int(self.study[name]) for name in counts},
             "deciding": self.deciding,
             "facts": dict(self.facts),
@@ -128,6 +130,8 @@ class Answer:
         An answer without tumour has no heat map: it would colour what speaks for an absence.
         """
         if number not in self._maps:
+            if len(self._maps) > KEPT:
+                self._maps.clear()
             self._maps[number] = next(self._drawn([number]), (None, None))
         outline, heat_map = self._maps[number]
         if outline is None or self.row(number)["class"] == "notumor":
@@ -194,7 +198,8 @@ class Answer:
         return f"Answer({words.line(self)})"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(words.line(self))}</p>"
+        # a name with two dollar signs is no formula
+        return f'<p class="mathjax_ignore tex2jax_ignore">{escape(words.line(self))}</p>'
 
 
 class Answers(list):
@@ -323,7 +328,7 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     model : path of a model file
         The released model by default.
     engine : str
-        `onnx`, which needs no TensorFlow, or `keras`.
+        `onnx`, which needs no TensorFlow, or `keras`, which also runs a model without ONNX file.
     plane : str
         How volumes are cut: `acquired`, `axial`, `coronal` or `sagittal`.
 
@@ -338,7 +343,10 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     >>> model = brainlib.load()
     >>> model("scan.dcm").show()  # doctest: +SKIP
     """
-    return Model(inference.open_classifier(model, engine), plane)
+    file = paths.resolve(model) if model else paths.released_model()
+    if engine == "onnx" and not file.with_suffix(".onnx").exists():  # as 02_train saves it
+        engine = "keras" if file.with_suffix(".keras").exists() else engine
+    return Model(inference.open_classifier(file, engine), plane)
 
 
 def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
@@ -354,6 +362,10 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
     if array.dtype != np.uint8:
         grey = imaging.to_grey(array.astype(float), *imaging.robust_range(array.astype(float)))
     if array.ndim == 3 and array.shape[-1] in (3, 4):
+        try:
+            imaging.refuse_colours(grey[..., :3])
+        except imaging.ImageError as error:
+            return [imaging.ScanSlice(Path("array"), "array", error=f"array: {error}")]
         grey = np.rint(grey[..., :3] @ [0.299, 0.587, 0.114]).astype(np.uint8)
     stack = grey if grey.ndim == 3 else grey[np.newaxis]
     return [

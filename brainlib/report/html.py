@@ -33,7 +33,8 @@ _IN_TEMPLATES = {
     "CLASS_COLORS": CLASS_COLORS, "model_sha256": inference.model_sha256, "version": __version__,
     "file_name": words.file_name, "slice_reliability": words.slice_reliability,
     "NAMES": words.NAMES, "PLURALS": words.PLURALS, "count_gaps": inference.count_gaps,
-    "how_often": words.how_often, "level": words.level, "sequence_doubt": words.sequence_doubt,
+    "decision_of": words.decision_of, "how_often": words.how_often, "level": words.level,
+    "sequence_doubt": words.sequence_doubt,
     "heat_colors": drawing.HEAT_COLORS, "outline_color": drawing.OUTLINE_COLOR,
 }  # fmt: skip
 
@@ -192,9 +193,9 @@ def _write_study(path: Path, answer: Answer, scan: imaging.Scan) -> None:
 
 
 def _figures(answer: Answer) -> list[dict[str, Any]]:
-    shown = [number for number in answer.deciding
-             if number in answer.images and answer.row(number)["class"]]  # fmt: skip
-    return [_figure(answer, number) for number in shown[:PICTURED]]
+    shown = [number for number in answer.deciding if number in answer.images]
+    middle = sorted(answer.images)[len(answer.images) // 2 :][:1]
+    return [_figure(answer, number) for number in shown[:PICTURED] or middle]
 
 
 def _figure(answer: Answer, number: int) -> dict[str, Any]:

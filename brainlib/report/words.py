@@ -68,12 +68,17 @@ def headline(answer: "Answer") -> dict[str, str]:
     return {"kind": "answer", "title": TITLES[name], "probability": percent(probability)}
 
 
+def decision_of(answer: "Answer") -> str:
+    """Return the decision without the path of a file."""
+    return one_line(answer.decision.replace(f"{answer.study['path']}: ", ""))
+
+
 def line(answer: "Answer", name: str = "") -> str:
     """Return an answer in one line that is safe to print, after a name or the answer's own."""
     head = headline(answer)
     title = head["title"][:1].lower() + head["title"][1:]
     if head["kind"] == "none":
-        title = answer.decision.replace(f"{answer.study['path']}: ", "")
+        title = decision_of(answer)
     elif head["kind"] == "undecided":
         best = f"most probably {NAMES[answer.label]}, {percent(answer.probabilities[answer.label])}"
         title = f"undecided, {' or '.join(NAMES[name] for name in answer.set) or best}"

@@ -138,7 +138,9 @@ def _optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
         )
     if not schedule.weight_decay:
         return keras.optimizers.Adam(rate)
-    average = {"use_ema": True, "ema_momentum": schedule.average} if schedule.average else {}
+    # the average of a short fit must not reach back to the first, untrained weights
+    momentum = max(0.0, min(schedule.average, 1 - 5 / steps))
+    average = {"use_ema": True, "ema_momentum": momentum} if schedule.average else {}
     optimizer = keras.optimizers.AdamW(
         rate, weight_decay=schedule.weight_decay, clipnorm=5.0, **average
     )
@@ -251,11 +253,14 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Move the bar by one step."""
-        self.bar.update()
+        if self.bar.n + 1 < self.bar.total:  # the full bar is printed once, with its numbers
+            self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Close the bar with the numbers of the epoch."""
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in (logs or {}).items()})
+        numbers = {name: f"{value:.3f}" for name, value in (logs or {}).items()}
+        self.bar.set_postfix(numbers, refresh=False)
+        self.bar.n = self.bar.total
         self.bar.close()
 
 

@@ -22,8 +22,8 @@ class Schedule:
         Share of the steps in which the rate rises; then it falls along a cosine. 0 keeps it
         constant.
     average : float
-        Momentum of the exponential moving average of the weights, which is what is kept; 0 keeps
-        the last weights.
+        Momentum of the exponential moving average of the weights, which is what is kept, lower
+        for fits of few steps; 0 keeps the last weights.
     outline_weight : float
         Weight of the loss of the outlines beside that of the class; 0 trains the whole model on
         the classes alone, without augmentation.

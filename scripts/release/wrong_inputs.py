@@ -105,7 +105,7 @@ def _other_photographs() -> Iterator[tuple[str, np.ndarray]]:
     for name in ("china", "flower"):
         yield name, _grey(datasets.load_sample_image(f"{name}.jpg"))
     folder = Path(matplotlib.get_data_path()) / "sample_data"
-    yield "grace_hopper", imaging.read_image(folder / "grace_hopper.jpg")
+    yield "grace_hopper", np.asarray(Image.open(folder / "grace_hopper.jpg").convert("L"))
 
 
 def _scans(random: np.random.Generator) -> Iterator[WrongInput]:
