@@ -41,10 +41,13 @@ def exported(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawing(small_network, tmp_path_factory):
     """Return a LesionNet with maps, and its file."""
-    model = models.with_maps(small_network)
-    path = tmp_path_factory.mktemp("drawing") / "lesion_net_maps.onnx"
-    export.export_onnx(model, path)
-    return model, path
+    path = tmp_path_factory.mktemp("drawing") / "lesion_net.onnx"
+    export.export_onnx(small_network, path)
+    return models.with_maps(small_network), path
+
+
+def probabilities(path, pixels):
+    return engines.open_onnx(path)(pixels)["probabilities"]
 
 
 def images(shape, seed=0):
@@ -68,11 +71,12 @@ def difference(one, other):
 
 def test_the_released_network_answers_and_draws_the_same_from_its_file(drawing, heads):
     model, path = drawing
-    draw = engines.open_maps(path)
+    draw = engines.open_onnx(path)
+    assert draw.draws_maps
     slices = np.stack([head.pixels for head in heads])[..., None]
     for pixels in (slices, np.repeat(slices[:1, ::2], 3, axis=3), slices[1:2, 10:-10]):
         found, expected = draw(pixels), model.predict_on_batch(pixels)
-        assert set(found) == {"probabilities", "outline", "heat_map", "field_of_view"}
+        assert set(found) == {"probabilities", *engines.MAPS}
         for name, values in expected.items():
             scale = max(1.0, float(np.abs(values).max()))  # a field of view is in pixels
             assert difference(found[name], np.asarray(values)) <= TOLERANCE * scale
@@ -83,18 +87,19 @@ def test_the_released_network_answers_and_draws_the_same_from_its_file(drawing, 
 def test_the_file_gives_the_probabilities_of_the_keras_model(tiny, exported, shape):
     pixels = images(shape)
     expected = np.asarray(tiny.predict_on_batch(pixels))
-    assert difference(engines.predict_onnx(exported, pixels), expected) <= TOLERANCE
+    assert difference(probabilities(exported, pixels), expected) <= TOLERANCE
 
 
 def test_many_images_are_answered_as_each_alone(exported):
     pixels = images((2 * engines.BATCH_SIZE + 1, 48, 40, 1))
     engine = engines.open_onnx(exported, threads=1)
-    alone = np.concatenate([engine(pixels[n : n + 1]) for n in range(len(pixels))])
-    assert difference(engine(pixels), alone) <= TOLERANCE
-    assert engine(pixels[:0]).shape == (0, 4)
+    assert not engine.draws_maps
+    alone = [engine(pixels[n : n + 1])["probabilities"] for n in range(len(pixels))]
+    alone = np.concatenate(alone)
+    assert difference(engine(pixels)["probabilities"], alone) <= TOLERANCE
     # every second column is no block of memory: an engine that read it as one would see another
     wide = np.repeat(pixels[:3], 2, axis=2)
-    assert difference(engine(wide[:, :, ::2]), alone[:3]) <= TOLERANCE
+    assert difference(engine(wide[:, :, ::2])["probabilities"], alone[:3]) <= TOLERANCE
 
 
 def test_threads_may_share_an_engine(exported):
@@ -103,7 +108,7 @@ def test_threads_may_share_an_engine(exported):
     expected = [engine(pixels) for pixels in several]
     with ThreadPoolExecutor(4) as pool:
         for one, other in zip(pool.map(engine, several), expected, strict=True):
-            assert difference(one, other) <= TOLERANCE
+            assert difference(one["probabilities"], other["probabilities"]) <= TOLERANCE
 
 
 def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path):
@@ -113,7 +118,7 @@ def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path):
         "import sys, numpy\n"
         "from brainlib.models import engines\n"
         f"pixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n"
-        f"print(*engines.predict_onnx({str(exported)!r}, pixels).ravel())\n"
+        f"print(*engines.open_onnx({str(exported)!r})(pixels)['probabilities'].ravel())\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
     )
     result = subprocess.run(
@@ -122,17 +127,17 @@ def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path):
     assert result.returncode == 0, result.stderr
     numbers, modules = result.stdout.splitlines()
     assert not {"tensorflow", "keras", "jax", "torch"} & set(modules.split())
-    expected = engines.predict_onnx(exported, pixels)
+    expected = probabilities(exported, pixels)
     np.testing.assert_allclose([float(x) for x in numbers.split()], expected.ravel(), atol=1e-6)
 
 
 def test_an_onnx_file_says_what_it_takes_and_gives(exported):
     onnx.checker.check_model(exported, full_check=True)
     session = onnxruntime.InferenceSession(exported)
-    (pixels,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    (pixels,), (output,) = session.get_inputs(), session.get_outputs()
     assert (pixels.name, pixels.type) == ("pixels", "tensor(uint8)")
     assert pixels.shape == ["batch", "height", "width", "channels"]
-    assert (probabilities.name, probabilities.shape) == ("probabilities", ["batch", 4])
+    assert (output.name, output.shape) == ("probabilities", ["batch", 4])
     assert session.get_modelmeta().custom_metadata_map == {"classes": ",".join(CLASS_NAMES)}
 
 
@@ -140,10 +145,13 @@ def test_a_file_that_answers_otherwise_is_not_put_in_place(tiny, tmp_path, monke
     path = tmp_path / "tiny.onnx"
     path.write_text("the older file")
     for wrong in (2e-4, np.nan):
-        predict = engines.predict_onnx
-        monkeypatch.setattr(
-            engines, "predict_onnx", lambda *a, p=predict, w=wrong: p(*a) + np.float32(w)
+        engine = engines.Engine(
+            lambda pixels, wrong=wrong: {
+                "probabilities": np.asarray(tiny.predict_on_batch(pixels)) + np.float32(wrong)
+            },
+            ("probabilities",),
         )
+        monkeypatch.setattr(engines, "open_onnx", lambda path, engine=engine: engine)
         with pytest.raises(export.ExportError, match="differs from the Keras model tiny"):
             export.export_onnx(tiny, path)
     assert path.read_text() == "the older file"
@@ -181,7 +189,7 @@ def test_an_absent_package_is_named(tiny, exported, tmp_path, monkeypatch):
     for module in ("tf2onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(engines.EngineError, match="pip install onnxruntime"):
-        engines.predict_onnx(exported, images((1, 64, 64, 1)))
+        engines.open_onnx(exported)
     with pytest.raises(export.ExportError, match="pip install tf2onnx"):
         export.export_onnx(tiny, tmp_path / "tiny.onnx")
 
@@ -221,4 +229,4 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 )  # fmt: skip
 def test_images_of_another_kind_are_refused(exported, pixels):
     with pytest.raises(engines.EngineError, match="give a uint8 array"):
-        engines.predict_onnx(exported, pixels)
+        engines.open_onnx(exported)(pixels)

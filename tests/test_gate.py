@@ -123,8 +123,8 @@ def test_the_released_gate_knows_heads_from_photographs():
 
     released = gate.read_gate(RELEASED)
     engine = engines.open_onnx(RELEASED.with_name("lesion_net.onnx"))
-    heads = [drawn.pixels for number in range(8)
-             for drawn in phantom.simulate_patient(CLASS_NAMES[number % 4], number, 3, 96)]  # fmt: skip
+    patients = [(CLASS_NAMES[number % 4], number, 3, 96) for number in range(8)]
+    heads = [drawn.pixels for patient in patients for drawn in phantom.simulate_patient(*patient)]
     features = gating.features_of(engine, [*heads, data.camera(), data.cat()[..., 0]])
     reasons = gate.refuse(released, features)
     assert np.mean([reason == "" for reason in reasons[:-2]]) > 0.8

@@ -89,9 +89,12 @@ def study_probabilities(
         persistent = _persistent(slices, codes, evidence)
     else:
         persistent = np.minimum(evidence, _second_highest(evidence, codes)[codes])
-    persistent = np.where(sizes[codes] < LEAST_SLICES, evidence, persistent)
-    tumor = _sigmoid((_highest(persistent, codes) - rule["offset"]) / rule["temperature"])
-    weights = _sigmoid((persistent - rule["offset"]) / rule["temperature"]) + _FLOOR
+    is_small = sizes < LEAST_SLICES
+    persistent = np.where(is_small[codes], evidence, persistent)
+    offset = np.where(is_small, UNFITTED["offset"], rule["offset"])
+    temperature = np.where(is_small, UNFITTED["temperature"], rule["temperature"])
+    tumor = _sigmoid((_highest(persistent, codes) - offset) / temperature)
+    weights = _sigmoid((persistent - offset[codes]) / temperature[codes]) + _FLOOR
     kinds = np.delete(np.log(values), NOTUMOR, axis=1)
     scores = np.stack([np.bincount(codes, weights * kind) for kind in kinds.T], axis=1)
     scores = np.exp(scores / np.bincount(codes, weights)[:, np.newaxis])
@@ -146,31 +149,6 @@ def study_keys(slices: pd.DataFrame) -> pd.Series:
     series, path = (slices[name].astype(object).where(slices[name].notna(), "").astype(str)
                     for name in ("series", "path"))  # fmt: skip
     return series.where(series != "", path)
-
-
-def fit_offset(predictions: pd.DataFrame, sensitivity: float) -> float:
-    """Return the evidence that a share of the tumour patients reach in two slices.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        A prediction table of held-out images, with patients.
-    sensitivity : float
-        The share, 0 to 1.
-
-    Raises
-    ------
-    StudyError
-        Where no patient with a tumour has three images.
-    """
-    tumors = predictions[(predictions["label"] != "notumor") & predictions["patient"].notna()]
-    codes = pd.factorize(tumors["patient"].astype(str) + tumors["label"])[0]
-    none = tumors["notumor"].clip(_FLOOR, 1 - _FLOOR).to_numpy()
-    reached = _second_highest(np.log1p(-none) - np.log(none), codes)
-    reached = reached[np.bincount(codes) >= LEAST_SLICES]
-    if not len(reached):
-        raise StudyError("no tumour patient has three images: give predictions with patients")
-    return float(np.quantile(reached, 1 - sensitivity))
 
 
 def _persistent(slices: pd.DataFrame, codes: np.ndarray, evidence: np.ndarray) -> np.ndarray:
