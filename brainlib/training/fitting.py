@@ -149,9 +149,9 @@ def _optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
 
 
 def tissue_loss(shares: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
-    """Return how far the drawn tissue is from the outlined one, for each image.
+    """Return the loss of the tissue map for each image.
 
-    Four times the mean cross-entropy of the places, so that the few places of the tumour count;
+    Four times the mean cross-entropy of the pixels, so that the few pixels of the tumour count;
     half the soft Dice loss of tumour against background (Milletari et al., 2016); and a
     quarter of the cross-entropy of "no tumour" for the strongest evidence outside the outline,
     because that is healthy tissue of the same scanner.
@@ -239,7 +239,7 @@ def _variables(learner: keras.Model) -> list[keras.Variable]:
 
 
 class Progress(keras.callbacks.Callback):
-    """One bar of text on standard error, for terminals and for papermill's log alike."""
+    """Progress bar on standard error, readable in terminals and in papermill's log."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__()
