@@ -1,4 +1,4 @@
-"""Fitting: a model and examples in, a fitted model and its history out, undone by no kill."""
+"""Fitting: interrupted runs resume at the last epoch and end as uninterrupted ones."""
 
 import hashlib
 import json
