@@ -173,14 +173,15 @@ def _write_tables(
     model: "Model", scans: "list[imaging.Scan]", output: Path, scheduler: str, reports: bool
 ) -> "Iterator[Answer]":
     """Write the tables, and reports on request; yield the answers without pixels."""
-    from brainlib import inference, report
+    from brainlib import inference, paths, report
 
     classifier = model.classifier
     task = inference.Task(classifier.model, classifier.engine, model.plane)
-    files = inference.classify_scans(scans, output, task, scheduler)
-    predictions, studies = inference.read_predictions(files[0]), inference.read_studies(files[1])
-    if reports:
-        report.write_reports(model, scans, predictions, studies, output / "reports")
+    with paths.locked(output):  # no other run replaces the tables before they are read
+        slices, series = inference.classify_scans(scans, output, task, scheduler)
+        predictions, studies = inference.read_predictions(slices), inference.read_studies(series)
+        if reports:
+            report.write_reports(model, scans, predictions, studies, output / "reports")
     for study in studies.to_dict("records"):
         yield report.Answer(study, predictions[:0], {}, model)
 

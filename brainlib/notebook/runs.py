@@ -305,8 +305,9 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     if smoke:
         settings = _smoke_settings(settings)
     run = Run(notebook, settings, paths.resolve(settings.output), smoke)
-    name = run.model_name if notebook == "02_train" else notebook
-    run.lock.enter_context(paths.locked(run.output, f".{name}.lock"))
+    # 04_infer shares the lock of `brainlib classify`, which writes the same tables
+    names = {"02_train": f".{run.model_name}.lock", "04_infer": ".lock"}
+    run.lock.enter_context(paths.locked(run.output, names.get(notebook, f".{notebook}.lock")))
     pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
     return run
 
