@@ -19,12 +19,10 @@ import pandas as pd
 
 from brainlib import imaging, inference, paths
 from brainlib.data.datasets import Collection
-from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
 from scripts import command
 
-RELEASED = next(iter(MODELS))
-MODEL = f"model/{RELEASED}.keras"
+MODEL = f"model/{paths.RELEASED_MODEL}"
 IMAGES, NAIVE_IMAGES = 2000, 100
 """Images in the folder; of these the naive way gets some, and its time is scaled up."""
 

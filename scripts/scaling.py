@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES, audit, evaluation, models, paths, training
+from brainlib import CLASS_NAMES, audit, evaluation, paths
 from brainlib.data import splits
-from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
 from scripts import benchmark, command
 
-RELEASED = next(iter(MODELS))
 COLLECTION = 7_023
 """Images of the Kaggle collection, the unit of the estimates."""
 
@@ -42,11 +40,14 @@ def audited(count: int, source: str) -> Callable[[], Any]:
 
 def trained(count: int, source: str) -> Callable[[], Any]:
     """Train the released network for one epoch."""
+    from brainlib import models, training  # here, because they load TensorFlow
+
+    name = next(iter(models.MODELS))
     run = runs.Run("scaling", runs.Settings(source), Path(), smoke=False)
-    loaded = run.load_images(models.TRAINING_SIZES[RELEASED])
+    loaded = run.load_images(models.TRAINING_SIZES[name])
     rows = np.resize(np.random.default_rng(0).permutation(len(loaded.table)), count)
     seen = training.examples(loaded, rows, run.collection.root)
-    model, recipe = models.build_model(RELEASED, 0), training.recipe(RELEASED, epochs=1)
+    model, recipe = models.build_model(name, 0), training.recipe(name, epochs=1)
     checkpoint = Path(tempfile.mkdtemp()) / "state"
     return lambda: training.fit(model, seen, None, recipe, checkpoint)
 
