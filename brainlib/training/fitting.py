@@ -214,12 +214,13 @@ class State(keras.callbacks.Callback):
             try:
                 with self.file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                     identity, rows, *values = (stored[name] for name in stored.files)
+                pairs = list(zip(_variables(learner), values, strict=identity == self.identity))
             except Exception as error:  # a damaged archive fails in a dozen ways
                 logger.warning("%s is damaged: the fit begins anew (%s)", self.file, error)
             else:
                 if identity == self.identity:
                     self.rows = [tuple(row) for row in rows]
-                    for variable, value in zip(_variables(learner), values, strict=True):
+                    for variable, value in pairs:
                         variable.assign(value)
         return len(self.rows)
 
