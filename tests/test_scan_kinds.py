@@ -291,6 +291,19 @@ def test_an_sform_of_zeros_gives_way_to_the_qform(tmp_path, truth):
     np.testing.assert_array_equal(shown(file), truth)
 
 
+def test_a_damaged_qform_or_sidecar_costs_nothing(tmp_path, truth):
+    file = nifti(tmp_path)
+    image = nibabel.load(file)
+    image.header["qform_code"] = image.header["sform_code"] = 1
+    for name in ("quatern_b", "quatern_c", "quatern_d"):
+        image.header[name] = 9
+    image.header["vox_offset"] = 352
+    file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
+    for sidecar in ("[]", "{", '{"Modality": 3, "SeriesDescription": [1]}'):
+        file.with_suffix(".json").write_text(sidecar, encoding="utf-8")
+        np.testing.assert_array_equal(shown(file), truth)
+
+
 def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):
     np.testing.assert_array_equal(shown(nifti(tmp_path, "b.hdr", nibabel.Nifti1Pair)), truth)
     for name in ("c.mgz", "c.mgh"):

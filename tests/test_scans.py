@@ -334,35 +334,6 @@ def test_what_shows_no_slice_is_skipped_with_its_reason(tmp_path):
     assert "Directory" in directory.error
 
 
-DAMAGES = {
-    "half": lambda content: content[: len(content) // 2],
-    "stump": lambda content: content[:200],
-    "nothing": lambda content: b"",
-    "noise": lambda content: np.random.default_rng(0).bytes(2000),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["b.dcm", "b.nii", "b.nii.gz", "b.png", "b"])
-def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, name, damage):
-    file = tmp_path / name
-    if "nii" in name:
-        volume = np.random.default_rng(1).integers(0, 99, (8, 9, 10)).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), file)
-    elif name == "b.png":
-        Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64), np.uint8)).save(file)
-    else:
-        write_dicom(file, ramp((64, 64)))
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    Image.new("L", (4, 4)).save(tmp_path / "c.png")
-    assert not any(found.error for found in opened(tmp_path))
-    file.write_bytes(DAMAGES[damage](file.read_bytes()))
-    before, bad, after = opened(tmp_path)
-    assert before.pixels is not None and after.pixels is not None
-    assert bad.file == file and bad.pixels is None
-    assert bad.error.count(str(file)) == 1 and "\n" not in bad.error
-
-
 def test_a_slice_without_pixels_stops_neither_its_series_nor_its_copy(tmp_path):
     for number in range(3):
         tags = {"PixelData": None} if number == 1 else {}
@@ -422,23 +393,17 @@ def test_a_folder_without_scans_is_refused_at_once(tmp_path):
         imaging.open_scans(tmp_path / "absent")
 
 
-def peak_memory(folder):
-    tracemalloc.start()
-    for found in imaging.open_scans(folder):
-        assert found.pixels is not None
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
-
-
 def test_memory_does_not_grow_with_the_number_of_slices(tmp_path):
-    for folder, count in (("few", 35), ("many", 140)):
+    peaks = []
+    for count in (5, 35, 140):  # the first imports and caches what the others use
         for number in range(count):
             tags = {"InstanceNumber": number, "WindowCenter": 500, "WindowWidth": 1000}
-            write_dicom(tmp_path / folder / f"{number}.dcm", ramp((256, 256)), **tags)
-    peak_memory(tmp_path / "few")  # what is imported and cached on the first use
-    few, many = peak_memory(tmp_path / "few"), peak_memory(tmp_path / "many")
-    assert many < 1.2 * few
+            write_dicom(tmp_path / str(count) / f"{number}.dcm", ramp((256, 256)), **tags)
+        tracemalloc.start()
+        assert all(found.pixels is not None for found in imaging.open_scans(tmp_path / str(count)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
