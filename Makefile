@@ -7,7 +7,7 @@ HEALTHY_SCAN ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lab app reproduce release external ablate bench pages verify audit lock clean
+.PHONY: help setup run test faults lab app reproduce release external ablate bench pages verify audit lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: setup ## what CI runs on each Python: lint, unit tests, notebooks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest --nbval
+
+faults: setup ## all tests of real faults: kills, full disks (as root), too little memory
+	$(BIN)/python -m pytest -m "faults or not faults" tests/test_faults.py
 
 lab: setup ## JupyterLab on a copy of the notebooks, in runs/lab
 	mkdir -p runs/lab

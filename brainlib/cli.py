@@ -7,6 +7,7 @@ are taken from the working directory.
 import ast
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 MISTAKE, UNREADABLE = 2, 3
 """Exit statuses: something that the user can mend, and an input that could not be read."""
+
+_EXHAUSTED = re.compile("bad_alloc|allocate|start new thread")
+"""How libraries say that there is no memory, if not by a `MemoryError`."""
 
 app = typer.Typer(
     help="Brain MRI to tumour class, with its uncertainty. Research only, no medical device.",
@@ -41,7 +45,7 @@ SchedulerOption = Annotated[str, typer.Option(help="Address of a running dask cl
 
 
 def main() -> int:
-    """Run a command; what a user can mend is said in one line. Return the exit status."""
+    """Run a command and return the exit status; user errors are printed in one line."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
@@ -58,9 +62,12 @@ def main() -> int:
     except typer.Abort:
         return 130
     except Exception as error:
-        if not hasattr(error, "format_message"):  # of the command line itself
+        if hasattr(error, "format_message"):  # of the command line itself
+            error.show()
+        elif isinstance(error, MemoryError) or _EXHAUSTED.search(str(error)):
+            print("there is not enough memory: free some, and run it again", file=sys.stderr)
+        else:
             raise
-        error.show()
         return MISTAKE
 
 
@@ -98,10 +105,10 @@ def classify(
     else:
         answers = loaded.answers(_with_progress(listed))
     status = 0
-    for place, answer in enumerate(answers):
+    for index, answer in enumerate(answers):
         if answer.study["unreadable"]:
             status = UNREADABLE
-        print(_printed(answer, as_json, as_csv, place == 0), end="")
+        print(_printed(answer, as_json, as_csv, index == 0), end="")
     return status
 
 
@@ -128,7 +135,7 @@ def run(
     epochs: Annotated[int, typer.Option(help="0: as the recipe says.")] = 5,
     seed: int = 0,
 ) -> int:
-    """Run the four notebooks on any source, in some minutes."""
+    """Run the four notebooks on any source; takes minutes."""
     from brainlib.notebook import pipeline
 
     output = str(Path(output).absolute())
@@ -152,7 +159,7 @@ def sweep(
     from brainlib.notebook import pipeline
 
     output = str(Path(output).absolute())
-    split = (one.partition("=") for one in values)
+    split = (value.partition("=") for value in values)
     steps = pipeline.sweep_steps(model, {name: _values(text) for name, _, text in split})
     pipeline.run(steps, _source(source), output, seed, jobs=jobs, scheduler=scheduler)
     table = pipeline.summarise_sweep(steps, output)
@@ -165,15 +172,16 @@ def sweep(
 def _write_tables(
     model: "Model", scans: "list[imaging.Scan]", output: Path, scheduler: str, reports: bool
 ) -> "Iterator[Answer]":
-    """Write the tables, and the reports if wanted; give the answers without pixels."""
-    from brainlib import inference, report
+    """Write the tables, and reports on request; yield the answers without pixels."""
+    from brainlib import inference, paths, report
 
     classifier = model.classifier
     task = inference.Task(classifier.model, classifier.engine, model.plane)
-    files = inference.classify_scans(scans, output, task, scheduler)
-    predictions, studies = inference.read_predictions(files[0]), inference.read_studies(files[1])
-    if reports:
-        report.write_reports(model, scans, predictions, studies, output / "reports")
+    with paths.locked(output):  # no other run replaces the tables before they are read
+        slices, series = inference.classify_scans(scans, output, task, scheduler)
+        predictions, studies = inference.read_predictions(slices), inference.read_studies(series)
+        if reports:
+            report.write_reports(model, scans, predictions, studies, output / "reports")
     for study in studies.to_dict("records"):
         yield report.Answer(study, predictions[:0], {}, model)
 
@@ -212,11 +220,11 @@ def _source(name: str) -> str:
 
 
 def _values(text: str) -> list[Any]:
-    """Read values as Python writes numbers, and as text what is none."""
+    """Read numbers as Python writes them, and everything else as text."""
     values = []
-    for one in filter(None, text.split(",")):
+    for value in filter(None, text.split(",")):
         try:
-            values.append(ast.literal_eval(one))
+            values.append(ast.literal_eval(value))
         except (ValueError, SyntaxError):
-            values.append(one)
+            values.append(value)
     return values

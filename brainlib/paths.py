@@ -84,6 +84,8 @@ def write_errors(folder: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
+        if folder.name.startswith(_SCRATCH):
+            folder = folder.parent
         raise WriteError(
             f"{folder} cannot be written to ({error.strerror or error}): free some space or name "
             "another folder, and run it again; what is done is kept"

@@ -8,8 +8,7 @@ an interrupted one resumes at its last epoch. `python -m scripts.ablation`.
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +36,24 @@ FOLD = 0
 SIZE, IMAGES, EPOCHS, SEEDS = 128, 512, 7, 3
 """Squares, training images, epochs and trainings of each variant: an hour on two cores."""
 
-LEVEL = 0.95
 CLASSES = list(CLASS_NAMES)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """The short recipe with one part changed: fields of `models.Parts`, outlines, or views."""
-
-    title: str
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    outlines: bool = True
-
-
 WHOLE, SEVERAL_VIEWS = "whole", "several_views"
-VARIANTS = {
-    WHOLE: Variant("full network"),
-    "no_pretraining": Variant("without ImageNet weights", {"pretrained": False}),
-    "no_outlines": Variant("without outlines, class labels only", outlines=False),
-    "no_head": Variant("without finding the head", {"find_head": False}),
+VARIANTS: dict[str, dict[str, Any]] = {
+    WHOLE: {},
+    "no_pretraining": {"pretrained": False},
+    "no_outlines": {"outlines": False},
+    "no_head": {"find_head": False},
 }
-"""What is trained, the full network first; `SEVERAL_VIEWS` is scored on its trainings."""
+"""What is trained: fields of `models.Parts` that are changed, or no outlines to train on."""
 
-TITLES = {name: variant.title for name, variant in VARIANTS.items()} | {
-    SEVERAL_VIEWS: "mean of the image and its mirror image"
+TITLES = {
+    WHOLE: "full network",
+    "no_pretraining": "without ImageNet weights",
+    "no_outlines": "without outlines, class labels only",
+    "no_head": "without finding the head",
+    SEVERAL_VIEWS: "mean of the image and its mirror image",  # of the full network
 }
 
 
@@ -79,14 +72,15 @@ def study(
     for draw in range(seeds):
         # small batches: as many steps as few images allow; the moving average covers some 30
         schedule = replace(RECIPES[RELEASED], epochs=epochs, batch_size=8, seed=draw, average=0.97)
-        for name in VARIANTS:
-            name_of_run = f"runs/ablation/{name}_{draw}_{_digest(name, schedule, run, images)}"
-            file = run.output / f"{name_of_run}.csv"
+        for name, changed in VARIANTS.items():
+            choices = [changed, asdict(schedule), SIZE, images, seed, run.collection.file_hash]
+            digest = hashlib.sha256(json.dumps(choices).encode()).hexdigest()[:12]
+            file = run.output / "runs" / "ablation" / f"{name}_{draw}_{digest}.csv"
             if not file.is_file():
-                checkpoint = file.with_suffix("")
-                model = train_variant(name, schedule, train, checkpoint)
-                run.write_table(score(name, model, table, run.collection.root), name_of_run)
-                forget(checkpoint)
+                model = train_variant(changed, schedule, train, file.with_suffix(""))
+                scored = score(name, model, table, run.collection.root)
+                run.write_table(scored, f"runs/ablation/{file.stem}")
+                forget(file.with_suffix(""))
             finished.append(pd.read_csv(file, dtype={"group": str}).assign(seed=draw))
     section = summarise(pd.concat(finished, ignore_index=True), seed=seed)
     section |= {"trained_on": len(train), "epochs": epochs, "size": SIZE}
@@ -94,19 +88,14 @@ def study(
     return section
 
 
-def _digest(name: str, schedule: Schedule, run: runs.Run, images: int) -> str:
-    """Return 12 hexadecimal digits over all that decides a training beside the code."""
-    choices = [{**asdict(VARIANTS[name]), "title": ""}, asdict(schedule), SIZE, images,
-               run.settings.seed, run.collection.file_hash]  # fmt: skip
-    return hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def train_variant(name: str, schedule: Schedule, seen: Examples, checkpoint: Path) -> keras.Model:
+def train_variant(
+    changed: dict[str, Any], schedule: Schedule, seen: Examples, checkpoint: Path
+) -> keras.Model:
     """Train the network with one part changed, on what it may see."""
-    variant = VARIANTS[name]
-    parts = models.Parts(size=SIZE, **variant.parts)
-    if not variant.outlines:
+    changed = dict(changed)
+    if not changed.pop("outlines", True):
         seen = replace(seen, outlined=np.zeros(len(seen), bool))
+    parts = models.Parts(size=SIZE, **changed)
     if not parts.pretrained:  # random weights are not worth keeping
         schedule = replace(schedule, frozen_blocks=0)
     keras.utils.clear_session()
@@ -126,15 +115,14 @@ def score(name: str, model: keras.Model, table: pd.DataFrame, root: Path) -> pd.
     """
     answers = inference.predict_table(model, table, root, FOLD)
     scored = [recalibrate(answers).assign(variant=name, dice=np.nan)]
-    if VARIANTS[name].outlines:
+    if VARIANTS[name].get("outlines", True):
         maps = explain.score_maps(models.with_maps(model), table, root, FOLD)
         scored[0]["dice"] = answers["path"].map(maps.set_index("path")["dice"])
     if name == WHOLE:
         pixels = keras.Input((None, None, None))
         views = [model(pixels), model(keras.ops.flip(pixels, axis=2))]
-        answers = inference.predict_table(
-            keras.Model(pixels, keras.layers.Average()(views)), table, root, FOLD
-        )
+        both = keras.Model(pixels, keras.layers.Average()(views))
+        answers = inference.predict_table(both, table, root, FOLD)
         scored.append(recalibrate(answers).assign(variant=SEVERAL_VIEWS))
     return pd.concat(scored, ignore_index=True).round(6)
 
@@ -188,18 +176,16 @@ def measure(table: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Return each metric of a table for several weightings (r, n) of its images, arrays (r,)."""
     is_tumor = table["label"] != "notumor"
     main_source = table.loc[is_tumor, "source"].mode().iloc[0]
-    typed = (is_tumor & (table["source"] == main_source)).to_numpy()
+    typed = is_tumor & (table["source"] == main_source)
     kinds = restrict_to_tumors(table, main_source)
     answered = weighted_metrics(table, weights, ["accuracy", "log_loss"])
-    measured = {
-        "accuracy": answered[:, 0],
-        "tumor_type_accuracy": weighted_metrics(kinds, weights[:, typed], ["accuracy"])[:, 0],
-        "log_loss": answered[:, 1],
-    }
-    drawn = table["dice"].notna().to_numpy()
+    kind = weighted_metrics(kinds, weights[:, typed], ["accuracy"])
+    measured = {"accuracy": answered[:, 0], "tumor_type_accuracy": kind[:, 0],
+                "log_loss": answered[:, 1]}  # fmt: skip
+    drawn = table["dice"].notna()
     if drawn.any():
-        weights = weights[:, drawn]
-        measured["dice"] = weights @ table["dice"].to_numpy()[drawn] / weights.sum(axis=1)
+        share = weights[:, drawn] / weights[:, drawn].sum(axis=1, keepdims=True)
+        measured["dice"] = share @ table["dice"][drawn].to_numpy()
     return measured
 
 
@@ -220,14 +206,13 @@ def interval(measured: np.ndarray) -> dict[str, float]:
     {'value': 0.85, 'low': 0.725793, 'high': 0.974207}
     """
     values, count = measured[0], measured.shape[1]
-    mean = float(values.mean())
-    if count < 2:
-        return {"value": round(mean, 6)}
-    by_seed = float(values.var(ddof=1)) / count
-    total = float(np.nanvar(measured[1:].mean(axis=1), ddof=1)) + by_seed
-    freedom = (count - 1) * (total / by_seed) ** 2 if by_seed else np.inf
-    margin = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * total**0.5
-    limits = {"value": mean, "low": mean - margin, "high": mean + margin}
+    limits = {"value": float(values.mean())}
+    if count > 1:
+        by_seed = float(values.var(ddof=1)) / count
+        total = float(np.nanvar(measured[1:].mean(axis=1), ddof=1)) + by_seed
+        freedom = (count - 1) * (total / by_seed) ** 2 if by_seed else np.inf
+        margin = float(stats.t.ppf(0.975, freedom)) * total**0.5
+        limits |= {"low": limits["value"] - margin, "high": limits["value"] + margin}
     return {name: round(limit, 6) for name, limit in limits.items()}
 
 

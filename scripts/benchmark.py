@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainlib import audit, imaging, inference, paths
-from brainlib.models.registry import MODELS, TRAINING_SIZES
+from brainlib import imaging, inference, paths
+from brainlib.data.datasets import Collection
 from brainlib.notebook import runs
 from scripts import command
 
-RELEASED = next(iter(MODELS))
+MODEL = f"model/{paths.RELEASED_MODEL}"
 IMAGES, NAIVE_IMAGES = 2000, 100
 """Images in the folder; of these the naive way gets some, and its time is scaled up."""
 
 ROUNDS, WARM_ROUNDS = 3, 50
-AUDITED = (7_000, 70_000)
 
 NAIVE = """
 import pathlib, sys, time
@@ -59,28 +57,37 @@ def measure(
     """
     run = runs.Run("benchmark", runs.Settings(source), paths.resolve(output), smoke=False)
     collection = run.open_collection()
-    chosen = collection.table["path"].sample(min(images, len(collection.table)), random_state=0)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "scans"
-        folder.mkdir()
-        for number, path in enumerate(chosen):
-            link = folder / f"{number:05d}{Path(path).suffix}"
-            link.symlink_to(collection.root / path)
-            link.read_bytes()  # all ways find the files in the page cache
-        found = {
-            "folder to table": _folder(folder),
-            "one image, from a cold start": _cold(next(folder.iterdir())),
-            "one image, warm": _warm(next(folder.iterdir())),
-            "collection, cached": _cached(run),
-            **_workers(folder),
+        folder = link_images(collection, Path(temporary) / "scans", images)
+        first = next(folder.iterdir())
+        timed = {
+            "folder to table": _folder(folder, images),
+            "one image, from a cold start": _compared(
+                lambda: seconds_of(run_python, "-m", "brainlib", "classify", first),
+                lambda: seconds_of(_naive, folder, 1),
+            ),
+            "one image, warm": _warm(first),
+            **_workers(folder, images),
         }
-    found |= {f"duplicates among {count:,} images": _duplicates(count) for count in AUDITED}
-    run.update_metrics(benchmark={"cores": os.cpu_count(), **found})
-    return found
+    run.update_metrics(benchmark={"cores": os.cpu_count(), **timed})
+    return timed
 
 
-def _folder(folder: Path) -> dict[str, float]:
-    count = len(list(folder.iterdir()))
+def link_images(collection: Collection, folder: Path, count: int) -> Path:
+    """Fill a folder with links to images of a collection, again from the first where it is small.
+
+    All are read once, so that every way finds them in the page cache.
+    """
+    folder.mkdir()
+    shuffled = collection.table["path"].sample(frac=1, random_state=0)
+    for number, path in enumerate(np.resize(shuffled.to_numpy(object), count)):
+        link = folder / f"{number:06d}{Path(path).suffix}"
+        link.symlink_to(collection.root / path)
+        link.read_bytes()
+    return folder
+
+
+def _folder(folder: Path, count: int) -> dict[str, float]:
     few = min(NAIVE_IMAGES, count)
 
     def naive() -> float:
@@ -88,80 +95,46 @@ def _folder(folder: Path) -> dict[str, float]:
         loop = float(_naive(folder, few))
         return time.perf_counter() - began + loop * (count / few - 1)
 
-    found = _compared(lambda: _timed(lambda: _classify(folder)), naive)
-    return found | {"images_a_second": round(count / found["seconds"], 1)}
-
-
-def _cold(image: Path) -> dict[str, float]:
-    return _compared(
-        lambda: _timed(lambda: _python("-m", "brainlib", "classify", image)),
-        lambda: _timed(lambda: _naive(image.parent, 1)),
-    )
+    timed = _compared(lambda: seconds_of(classify, folder), naive)
+    return timed | {"images_a_second": round(count / timed["seconds"], 1)}
 
 
 def _warm(image: Path) -> dict[str, float]:
     import keras
 
-    model = keras.models.load_model(paths.resolve(_model()))
-    classifier = inference.open_classifier(_model(), "onnx")
+    model = keras.models.load_model(paths.resolve(MODEL))
+    classifier = inference.open_classifier(MODEL, "onnx")
 
-    def ours() -> float:
-        times = [_timed(lambda: inference.classify(classifier, imaging.open_scans(image)))
-                 for _ in range(WARM_ROUNDS)]  # fmt: skip
-        return float(np.median(times))
+    def median(way: Callable[[], Any]) -> Callable[[], float]:
+        return lambda: float(np.median([seconds_of(way) for _ in range(WARM_ROUNDS)]))
 
-    def naive() -> float:
-        times = [_timed(lambda: model.predict(imaging.read_image(image)[None, ..., None],
-                                              verbose=0)) for _ in range(WARM_ROUNDS)]  # fmt: skip
-        return float(np.median(times))
-
-    return _compared(ours, naive)
-
-
-def _cached(run: runs.Run) -> dict[str, float]:
-    collection, size = run.collection, TRAINING_SIZES[RELEASED]
-    files = [collection.root / path for path in collection.table["path"]]
-    imaging.load_images(collection, size)
     return _compared(
-        lambda: _timed(lambda: imaging.load_images(collection, size)),
-        lambda: _timed(lambda: [imaging.resize(imaging.read_image(one), size) for one in files]),
+        median(lambda: inference.classify(classifier, imaging.open_scans(image))),
+        median(lambda: model.predict(imaging.read_image(image)[None, ..., None], verbose=0)),
     )
 
 
-def _workers(folder: Path) -> dict[str, dict[str, float]]:
+def _workers(folder: Path, count: int) -> dict[str, dict[str, float]]:
     """Time a folder on a dask cluster of one and of two workers of one thread each."""
     from distributed import LocalCluster
 
-    found, count = {}, len(list(folder.iterdir()))
+    timed = {}
     for workers in (1, 2):
         with LocalCluster(
             n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
             memory_limit=0,
         ) as cluster:  # fmt: skip
-            address = cluster.scheduler_address
-            seconds = _timed(lambda at=address: _classify(folder, "--scheduler", at))
-        found[f"folder to table, {workers} dask workers"] = {
+            seconds = seconds_of(classify, folder, "--scheduler", cluster.scheduler_address)
+        timed[f"folder to table, {workers} dask workers"] = {
             "seconds": round(seconds, 2),
             "images_a_second": round(count / seconds, 1),
         }
-    return found
-
-
-def _duplicates(count: int) -> dict[str, float]:
-    """Time the search for duplicates among images of noise, 64 by 64 pixels."""
-    pixels = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 1), np.uint8)
-    table = pd.DataFrame({"path": [f"{row}.png" for row in range(count)]})
-    tracemalloc.start()
-    seconds = _timed(lambda: audit.find_duplicates(table, pixels))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return {"seconds": round(seconds, 2), "gigabytes": round(peak / 1e9, 2)}
+    return timed
 
 
 def _compared(ours: Callable[[], float], naive: Callable[[], float]) -> dict[str, float]:
     """Time two ways in turns and keep the median of each."""
-    times = [(ours(), naive()) for _ in range(ROUNDS)]
-    seconds, naive_seconds = np.median(times, axis=0)
+    seconds, naive_seconds = np.median([(ours(), naive()) for _ in range(ROUNDS)], axis=0)
     return {
         "seconds": round(float(seconds), 4),
         "naive_seconds": round(float(naive_seconds), 4),
@@ -169,27 +142,26 @@ def _compared(ours: Callable[[], float], naive: Callable[[], float]) -> dict[str
     }
 
 
-def _timed(way: Callable[[], Any]) -> float:
+def seconds_of(way: Callable[..., Any], *arguments: Any) -> float:
+    """Return how long a call takes."""
     began = time.perf_counter()
-    way()
+    way(*arguments)
     return time.perf_counter() - began
 
 
-def _model() -> str:
-    return f"model/{RELEASED}.keras"
-
-
-def _classify(folder: Path, *options: str) -> None:
+def classify(folder: Path, *options: str) -> None:
+    """Classify a folder into tables, in a process of its own."""
     with tempfile.TemporaryDirectory() as output:
-        _python("-m", "brainlib", "classify", folder, "--output", output, *options)
+        run_python("-m", "brainlib", "classify", folder, "--output", output, *options)
 
 
 def _naive(folder: Path, count: int) -> str:
     with tempfile.TemporaryDirectory() as output:
-        return _python("-c", NAIVE, _model(), folder, Path(output) / "table.csv", count)
+        return run_python("-c", NAIVE, MODEL, folder, Path(output) / "table.csv", count)
 
 
-def _python(*arguments: Any) -> str:
+def run_python(*arguments: Any) -> str:
+    """Run Python in the project's root and return what it prints."""
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], capture_output=True, text=True,
         cwd=paths.project_root(), env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

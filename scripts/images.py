@@ -23,7 +23,7 @@ TUMOR = "Training/glioma/Tr-gl_0119.jpg"
 
 CT = "Testing/notumor/Te-no_0043.jpg"
 PORT, SIZE = 8931, (1200, 1150)
-HEIGHT = 900
+HEIGHT = 970
 BUTTON = ".brainlib-drop button:not([disabled])"
 _KEEP_INPUT = """
 const open = HTMLInputElement.prototype.click;

@@ -9,8 +9,6 @@ import pickle
 import struct
 import sys
 import tracemalloc
-import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +19,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -29,30 +26,19 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    MRImageStorage,
     RLELossless,
-    generate_uid,
 )
+from test_scans import AXIAL, dicom_bytes, opened, png_bytes, write_series
 
 from brainlib import imaging
-from brainlib.imaging import dicom, volumes
+from brainlib.imaging import dicom
 
-NAME = "Doe^Jane"
-AXIAL = [1, 0, 0, 0, 1, 0]
 MEGABYTE = 2**20
 LIBTIFF = (
-    "TIFF",
-    "JPEG",
-    "LZW",
-    "Fax3",
-    "ZIP",
-    "Old",
-    "_TIFF",
-    "PixarLog",
-    "LogL",
-    "Thunder",
+    "TIFF", "JPEG", "LZW", "Fax3", "ZIP", "Old", "_TIFF", "PixarLog", "LogL", "Thunder",
     "tempfile.tif",
-)
+)  # fmt: skip
+IDENTIFIERS = ("Doe", "Jane", "ID-4711", "ACC-0815", "19620730", "Elsewhere", "1.2.3")
 
 quickly = settings(
     deadline=None, derandomize=True, max_examples=25, database=None,
@@ -66,44 +52,13 @@ def noise(shape, dtype=np.uint8, top=250):
     return values.astype(dtype)
 
 
-def dicom_bytes(pixels, syntax=ExplicitVRLittleEndian, **tags):
-    """Return a DICOM file of an MR slice; a tag that is None is left out."""
-    pixels = np.asarray(pixels)
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    bits = 8 * pixels.dtype.itemsize
-    values = {
-        "SOPClassUID": MRImageStorage, "SOPInstanceUID": generate_uid(),
-        "SeriesInstanceUID": "1.2.3", "SeriesNumber": 7, "PatientName": NAME,
-        "PatientID": "ID-4711", "PatientBirthDate": "19620730", "AccessionNumber": "ACC-0815",
-        "InstitutionName": "Saint Elsewhere", "SeriesDescription": "T1 of Jane", "Modality": "MR",
-        "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": bits,
-        "BitsStored": bits, "HighBit": bits - 1,
-        "PixelRepresentation": int(pixels.dtype.kind == "i"), "Rows": pixels.shape[-2],
-        "Columns": pixels.shape[-1], "PixelData": pixels.tobytes(), **tags,
-    }  # fmt: skip
-    for name, value in values.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    if "PixelData" in dataset:
-        dataset["PixelData"].VR = "OB" if bits == 8 or syntax.is_encapsulated else "OW"
-        dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
-    dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
-
-
 def compressed_bytes(pixels, syntax, frame, **tags):
     return dicom_bytes(pixels, syntax, PixelData=encapsulate([frame]), **tags)
 
 
 def rle_bytes(pixels):
-    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(pixels)))
+    dataset, file = pydicom.dcmread(io.BytesIO(dicom_bytes(pixels))), io.BytesIO()
     dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
-    file = io.BytesIO()
     dataset.save_as(file)
     return file.getvalue()
 
@@ -155,10 +110,6 @@ def valid_files():
 VALID = valid_files()
 
 
-def opened(path, plane="acquired"):
-    return list(imaging.open_scans(path, plane))
-
-
 def sound(found):
     """Assert that a slice is one that can be used, or says what is wrong; return whether it can."""
     if found.error:
@@ -169,35 +120,23 @@ def sound(found):
     return True
 
 
-def refused(path, content, plane="acquired"):
-    """Write a file and return the one reason for which it is not read."""
-    path.write_bytes(content)
-    (found,) = opened(path, plane)
-    assert not sound(found)
-    assert found.error.count(str(path)) == 1, found.error
-    return found.error
-
-
 @pytest.fixture(autouse=True)
 def silence(capfd):
-    """Nothing is printed, neither by Python nor by the decoders below it."""
+    """Nothing is printed or logged, neither by Python nor by the decoders below it."""
+    records, handler = [], logging.Handler()
+    handler.emit = records.append
+    logging.getLogger().addHandler(handler)
     yield
+    logging.getLogger().removeHandler(handler)
     shown = capfd.readouterr()
     # libtiff, inside Pillow, writes to the terminal by itself
     lines = [line for line in shown.err.splitlines() if not line.startswith(LIBTIFF)]
-    assert (shown.out, lines) == ("", [])
+    assert (shown.out, lines, records) == ("", [], [])
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return tmp_path_factory.mktemp("damaged")
-
-
-@pytest.mark.parametrize("name", VALID)
-def test_the_files_that_are_damaged_below_are_sound_before(tmp_path, name):
-    (tmp_path / name).write_bytes(VALID[name])
-    slices = opened(tmp_path)
-    assert slices and all(sound(found) for found in slices)
 
 
 @quickly
@@ -219,7 +158,7 @@ def damaged_files(name, place, data):
     try:
         for found in imaging.open_scans(file, data.draw(st.sampled_from(["acquired", "sagittal"]))):
             sound(found)
-            assert not any(part in repr(found) for part in ("Doe", "Jane", "ID-4711", "ACC-0815"))
+            assert not any(part in repr(found) for part in IDENTIFIERS[:4])
         assert tracemalloc.get_traced_memory()[1] < 300 * MEGABYTE
     finally:
         tracemalloc.stop()
@@ -246,12 +185,6 @@ def test_a_file_cut_short_anywhere_gives_no_slice_that_it_does_not_hold(tmp_path
             assert not any(sound(found) for found in slices)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.tif", "a.dcm", "a.nii", "a.nii.gz", "a.ima", "a"])
-def test_an_empty_file_is_said_to_be_empty_or_none(tmp_path, name):
-    reason = refused(tmp_path / name, b"")
-    assert "empty" in reason or "no image, no DICOM and no NIfTI" in reason
-
-
 @pytest.mark.parametrize("name", VALID)
 @pytest.mark.parametrize("ending", [".png", ".dcm", ".nii.gz", ".txt", ""])
 def test_a_wrong_ending_changes_nothing(tmp_path, name, ending):
@@ -263,41 +196,24 @@ def test_a_wrong_ending_changes_nothing(tmp_path, name, ending):
         np.testing.assert_array_equal(one.pixels, other.pixels)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.dcm", "a.nii", "a.nii.gz", "a.tiff", "a.bmp"])
-def test_what_is_no_scan_by_its_content_is_refused_by_its_name(tmp_path, name):
-    for content in (b"BMW and other words", b"%PDF-1.7 " + bytes(900), os.urandom(3000)):
-        assert "again" in refused(tmp_path / name, content)
+DAMAGES = {
+    "half": lambda content: content[: len(content) // 2],
+    "stump": lambda content: content[:200],
+    "nothing": lambda content: b"",
+    "noise": lambda content: np.random.default_rng(0).bytes(2000),
+}
 
 
-def test_a_text_that_begins_as_a_bmp_is_passed_over(tmp_path):
-    (tmp_path / "notes.txt").write_text("BMW, BMI and other words of a letter", encoding="utf-8")
-    (tmp_path / "a.png").write_bytes(VALID["a.png"])
-    assert [found.file.name for found in opened(tmp_path)] == ["a.png"]
-
-
-def png_that_says(width, height):
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-
-
-@pytest.mark.parametrize("size", [(1_000_000, 1), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
-def test_a_image_that_says_it_is_huge_is_refused(tmp_path, size):
-    assert "scale it down first" in refused(tmp_path / "bomb.png", png_that_says(*size))
-
-
-def test_a_image_a_million_pixels_wide_is_refused_though_it_is_sound(tmp_path):
-    wide = image_bytes(Image.new("L", (1_000_000, 3)), "TIFF")
-    assert "1000000 by 3 pixels" in refused(tmp_path / "wide.tif", wide)
-
-
-def test_a_tiff_of_several_pages_is_not_shown_as_its_first(tmp_path):
-    pages = [Image.new("L", (4, 4), grey) for grey in (10, 20, 30)]
-    content = image_bytes(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    assert "several pages" in refused(tmp_path / "pages.tif", content)
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["plain.dcm", "a.nii", "a.nii.gz", "a.png", "rle.dcm"])
+def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, name, damage):
+    file = tmp_path / f"b{name}"
+    for whole in ("a.png", "c.png"):
+        (tmp_path / whole).write_bytes(VALID["a.png"])
+    file.write_bytes(DAMAGES[damage](VALID[name]))
+    before, bad, after = opened(tmp_path)
+    assert sound(before) and sound(after) and not sound(bad)
+    assert bad.file == file and bad.error.count(str(file)) == 1
 
 
 def peak(path):
@@ -307,6 +223,109 @@ def peak(path):
         return slices, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def dicom_that_says(content, **tags):
+    dataset, file = pydicom.dcmread(io.BytesIO(content)), io.BytesIO()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(file)
+    return file.getvalue()
+
+
+def nifti_that_says(shape=(6, 6, 6), offset=352):
+    image = nibabel.Nifti1Image(noise((6, 6, 6), np.int16), np.eye(4))
+    image.header.set_data_shape(shape)
+    image.header["vox_offset"] = offset
+    return image.header.binaryblock + bytes(4) + image.get_fdata().astype(np.int16).tobytes()
+
+
+def boxes(length):
+    box = b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I", length) + b"ftyp" + bytes(30)
+    return compressed_bytes(noise((8, 8)), JPEG2000Lossless, box)
+
+
+def refused_files():
+    """Yield names, contents, and what the reason for refusing them must hold."""
+    for name in ("a.jpg", "a.tif", "a.dcm", "a.nii", "a.nii.gz", "a.ima"):
+        yield name, b"", "it is empty"
+    yield "a", b"", "no image, no DICOM and no NIfTI"
+    for name in ("a.png", "a.dcm", "a.nii", "a.nii.gz", "a.tiff", "a.bmp"):
+        for content in (b"BMW and other words", b"%PDF-1.7 " + bytes(900), os.urandom(3000)):
+            yield name, content, "again"
+    for size in ((1_000_000, 1), (30_000, 30_000), (2**31 - 1, 2**31 - 1)):
+        yield "bomb.png", png_bytes(size, 8, 0, bytes(1000)), "scale it down first"
+    wide, page = Image.new("L", (1_000_000, 3)), Image.new("L", (4, 4))
+    yield "wide.tif", image_bytes(wide, "TIFF"), "1000000 by 3 pixels"
+    pages = image_bytes(page, "TIFF", save_all=True, append_images=[page, page])
+    yield "pages.tif", pages, "several pages"
+    yield "more.nii", nifti_that_says((6, 5, 6)), "and its header says 712"
+    yield "more.nii.gz", gzip.compress(nifti_that_says((6, 5, 6))), "and its header says 712"
+    less = nifti_that_says((9000, 9000, 4))
+    yield "less.nii", less, "and its header says 648,000,352"
+    yield "less.nii.gz", gzip.compress(less), "and its header says 648,000,352"
+    yield "huge.nii.gz", gzip.compress(nifti_that_says((30_000,) * 3)), "30000 by 30000 voxels"
+    for offset in (0, -8, 347):
+        yield "offset.nii", nifti_that_says(offset=offset), "voxels start inside"
+    flipped = bytearray(gzip.compress(VALID["a.nii"], 0))  # stored, so only the checksum tells
+    flipped[400] ^= 1
+    yield "flipped.nii.gz", flipped, "damaged"
+    yield "4d.nii", nifti_bytes(noise((4, 5, 6, 3), np.int16)), "4 by 5 by 6 by 3"
+    yield (
+        "rgba.nii",
+        nifti_bytes(np.zeros((4, 4, 4), [(channel, "u1") for channel in "RGBA"])),
+        "colours",
+    )
+    yield "complex.nii", nifti_bytes(np.zeros((4, 4, 4), np.complex64)), "complex"
+    yield "pair.hdr", nibabel.nifti1.Nifti1PairHeader().binaryblock, "its .img is missing"
+    for value in (np.nan, np.inf, -np.inf):
+        plain = np.full((4, 4), value, np.float32)
+        for dtype in (np.float32, np.float64):
+            yield "a.nii", nifti_bytes(np.full((4, 4, 4), value, dtype)), "no finite value"
+        yield "a.tif", image_bytes(Image.fromarray(plain), "TIFF"), "no finite value"
+        yield "a.dcm", dicom_bytes(
+            plain, PixelData=None, FloatPixelData=plain.tobytes(), WindowCenter=5, WindowWidth=9,
+            BitsStored=None, HighBit=None, PixelRepresentation=None,
+        ), "no finite value"  # fmt: skip
+    small = noise((8, 8), np.uint16)
+    short = dicom_bytes(small, PixelData=small.tobytes()[:-2])
+    yield "short.dcm", short, "126 bytes of pixels, and its header says 128"
+    yield "none.dcm", dicom_bytes(small, PixelData=None), "no pixel data"
+    plain, rle = ExplicitVRLittleEndian.encode() + b"\0", b"1.2.840.10008.1.2.5\0"
+    yield "packed.dcm", VALID["plain.dcm"].replace(plain, rle), "contradicts"
+    yield "plain.dcm", VALID["rle.dcm"].replace(rle, plain), "contradicts"
+    for length in (0, 1, 7, 2**32 - 1):
+        yield "boxes.dcm", boxes(length), "dcm2niix cannot convert it"
+    for content in (dicom_bytes(small), rle_bytes(small)):
+        for tags in (
+            {"Rows": 65535, "Columns": 65535}, {"NumberOfFrames": 2**31 - 1}, {"Rows": 0},
+            {"NumberOfFrames": 99_999}, {"NumberOfFrames": -3}, {"Rows": 30_000},
+            {"SamplesPerPixel": 3}, {"BitsAllocated": 32}, {"BitsAllocated": 7},
+        ):  # fmt: skip
+            yield "less.dcm", dicom_that_says(content, **tags), ""
+    for name in ("plain.dcm", "jpeg.dcm", "jpeg2000.dcm"):
+        for tags in ({"Rows": 7}, {"Columns": 5}, {"SamplesPerPixel": 2}):
+            yield "more.dcm", dicom_that_says(VALID[name], **tags), ""
+    huge = image_bytes(Image.new("L", (9000, 9000)), "JPEG")
+    yield "huge.dcm", compressed_bytes(noise((8, 8)), JPEGBaseline8Bit, huge), "and not (8, 8)"
+    huge = image_bytes(Image.new("L", (900, 900)), "JPEG2000", no_jp2=True)
+    yield "huge.dcm", compressed_bytes(noise((8, 8)), JPEG2000Lossless, huge), "and not (8, 8)"
+    yield "cut.dcm", VALID["jpeg.dcm"][:-60], ""
+    before, _, after = VALID["plain.dcm"].rpartition(b"UI\x1a\0")
+    yield "tag.dcm", before + b"UI\x7f\0" + after, ""
+
+
+REFUSED = [(f"{number} {name}", *others) for number, (name, *others) in enumerate(refused_files())]
+
+
+@pytest.mark.parametrize(("name", "content", "reason"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_what_is_wrong_is_one_reason_in_little_memory(tmp_path, name, content, reason):
+    file = tmp_path / name.split()[1]
+    file.write_bytes(content)
+    (found,), memory = peak(file)
+    assert not sound(found) and reason in found.error and memory < 20 * MEGABYTE
+    assert found.error.count(str(file)) == 1
+    assert not any(part in found.error for part in IDENTIFIERS)
 
 
 def test_a_volume_that_unpacks_without_end_takes_no_memory(tmp_path):
@@ -322,99 +341,18 @@ def test_a_volume_that_unpacks_without_end_takes_no_memory(tmp_path):
     assert memory < 20 * MEGABYTE and len([found for found in slices if found.error]) >= 2
 
 
-def test_a_volume_whose_header_says_more_than_it_holds_takes_no_memory(tmp_path):
-    small = nibabel.Nifti1Image(noise((4, 4, 4), np.int16), np.eye(4))
-    header = small.header.copy()
-    header.set_data_shape((9000, 9000, 4))
-    header["vox_offset"] = 352
-    content = header.binaryblock + small.to_bytes()[348:]
-    (tmp_path / "a.nii").write_bytes(content)
-    (tmp_path / "b.nii.gz").write_bytes(gzip.compress(content))
-    slices, memory = peak(tmp_path)
-    assert memory < 20 * MEGABYTE and len(slices) == 2
-    assert all("and its header says 648,000,352" in found.error for found in slices)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"Rows": 65535, "Columns": 65535}, {"NumberOfFrames": 2**31 - 1}, {"NumberOfFrames": 99_999},
-     {"NumberOfFrames": -3}, {"Rows": 30_000}, {"SamplesPerPixel": 3}, {"BitsAllocated": 32},
-     {"Rows": 0}, {"BitsAllocated": 7}],
-    ids=str,
-)  # fmt: skip
-@pytest.mark.parametrize("kind", ["plain", "rle"])
-def test_a_dicom_whose_header_says_more_than_it_holds_is_refused(tmp_path, kind, change):
-    content = dicom_bytes(noise((8, 8), np.uint16)) if kind == "plain" else rle_bytes(
-        noise((8, 8), np.uint16)
-    )  # fmt: skip
-    dataset = pydicom.dcmread(io.BytesIO(content))
-    for name, value in change.items():
-        setattr(dataset, name, value)
-    dataset.save_as(tmp_path / "a.dcm")
-    slices, memory = peak(tmp_path)
-    assert len(slices) == 1 and not sound(slices[0]) and memory < 20 * MEGABYTE
-
-
-@pytest.mark.parametrize("change", [{"Rows": 7}, {"Columns": 5}, {"SamplesPerPixel": 2}], ids=str)
-@pytest.mark.parametrize("kind", ["plain.dcm", "jpeg.dcm", "jpeg2000.dcm"])
-def test_a_dicom_that_holds_more_than_its_header_says_is_refused(tmp_path, kind, change):
-    dataset = pydicom.dcmread(io.BytesIO(VALID[kind]))
-    for name, value in change.items():
-        setattr(dataset, name, value)
-    dataset.save_as(tmp_path / "a.dcm")
-    (found,) = opened(tmp_path)
-    assert not sound(found)
-
-
-def test_pixel_data_that_are_shorter_than_the_slice_are_refused(tmp_path):
-    pixels = noise((8, 8), np.uint16)
-    reason = refused(tmp_path / "a.dcm", dicom_bytes(pixels, PixelData=pixels.tobytes()[:-2]))
-    assert "126 bytes of pixels, and its header says 128" in reason
-
-
-@pytest.mark.parametrize("kind", [JPEGBaseline8Bit, JPEG2000Lossless])
-def test_a_compressed_frame_of_another_size_is_not_unpacked(tmp_path, kind):
-    huge = {
-        JPEGBaseline8Bit: image_bytes(Image.new("L", (9000, 9000)), "JPEG"),
-        JPEG2000Lossless: image_bytes(Image.new("L", (900, 900)), "JPEG2000", no_jp2=True),
-    }[kind]
-    (tmp_path / "a.dcm").write_bytes(compressed_bytes(noise((8, 8)), kind, huge))
-    slices, memory = peak(tmp_path)
-    assert "and not (8, 8)" in slices[0].error and memory < 20 * MEGABYTE
-
-
-@pytest.mark.parametrize("length", [0, 1, 7, 2**32 - 1])
-def test_a_jpeg_2000_box_that_leads_nowhere_does_not_hang(tmp_path, length):
-    boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I", length) + b"ftyp" + bytes(30)
-    reason = refused(tmp_path / "a.dcm", compressed_bytes(noise((8, 8)), JPEG2000Lossless, boxes))
-    assert "dcm2niix cannot convert it" in reason
-
-
-def test_a_deflated_dicom_is_read_and_a_deflated_bomb_is_not(tmp_path, monkeypatch):
-    (tmp_path / "plain.dcm").write_bytes(VALID["plain.dcm"])
-    deflated = dicom_bytes(
-        noise((24, 20), np.uint16, 900), DeflatedExplicitVRLittleEndian,
-        WindowCenter=400, WindowWidth=900,
-    )  # fmt: skip
-    (tmp_path / "deflated.dcm").write_bytes(deflated)
-    plain, unpacked = opened(tmp_path / "plain.dcm"), opened(tmp_path / "deflated.dcm")
-    np.testing.assert_array_equal(plain[0].pixels, unpacked[0].pixels)
+def test_a_deflated_bomb_takes_no_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "MAX_INFLATED", 10 * MEGABYTE)
-    bomb = dicom_bytes(
-        noise((8, 8)), DeflatedExplicitVRLittleEndian, PixelData=bytes(40 * MEGABYTE)
-    )
+    zeros = {"PixelData": bytes(40 * MEGABYTE)}
+    bomb = dicom_bytes(noise((8, 8)), DeflatedExplicitVRLittleEndian, **zeros)
     (tmp_path / "bomb.dcm").write_bytes(bomb)
-    del bomb
+    del bomb, zeros
     slices, memory = peak(tmp_path / "bomb.dcm")
     assert "unpacks to more than" in slices[0].error and memory < 40 * MEGABYTE
 
 
 def test_a_long_file_of_zeros_is_refused_at_once(tmp_path):
-    for name, start in (
-        ("zeros.dcm", b""),
-        ("empty.dcm", bytes(128) + b"DICM"),
-        ("zeros.nii", b""),
-    ):
+    for name, start in {"a.dcm": b"", "b.dcm": bytes(128) + b"DICM", "a.nii": b""}.items():
         with (tmp_path / name).open("wb") as file:
             file.write(start)
             file.truncate(2**31)  # nothing is stored
@@ -433,99 +371,12 @@ def test_not_every_file_of_a_damaged_series_is_tried(tmp_path, monkeypatch):
     assert len(slices) == 60 and not any(sound(found) for found in slices) and len(tries) < 20
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_voxels_and_pixels_without_any_finite_value_are_refused(tmp_path, value):
-    for dtype in (np.float32, np.float64):
-        reason = refused(tmp_path / "a.nii", nifti_bytes(np.full((4, 4, 4), value, dtype)))
-        assert "no finite value" in reason
-    content = image_bytes(Image.fromarray(np.full((4, 4), value, np.float32)), "TIFF")
-    assert "no finite value" in refused(tmp_path / "a.tif", content)
-    plain = np.full((4, 4), value, np.float32)
-    content = dicom_bytes(
-        plain, PixelData=None, FloatPixelData=plain.tobytes(), WindowCenter=5, WindowWidth=9,
-        BitsStored=None, HighBit=None, PixelRepresentation=None,
-    )  # fmt: skip
-    assert "no finite value" in refused(tmp_path / "a.dcm", content)
-
-
-def test_a_window_that_is_no_number_is_no_window(tmp_path):
-    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
-    for centre, width in (("nan", "20"), ("20", "nan"), ("inf", "20"), ("20", "inf")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = dicom_bytes(pixels, WindowCenter=centre, WindowWidth=width)
-        (tmp_path / "a.dcm").write_bytes(content)
-        for found in opened(tmp_path):
-            assert not sound(found) or np.ptp(found.pixels) > 200
-
-
-def test_four_dimensions_colours_and_half_pairs_are_refused_with_a_reason(tmp_path):
-    series = nifti_bytes(noise((4, 5, 6, 3), np.int16))
-    assert "4 by 5 by 6 by 3" in refused(tmp_path / "a.nii", series)
-    colours = np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")])
-    assert "colours" in refused(tmp_path / "a.nii", nifti_bytes(colours))
-    numbers = np.zeros((4, 4, 4), np.complex64)
-    assert "complex" in refused(tmp_path / "a.nii", nifti_bytes(numbers))
-    nibabel.save(nibabel.Nifti1Pair(noise((4, 4, 4), np.int16), np.eye(4)), tmp_path / "pair.hdr")
-    (tmp_path / "pair.img").unlink()
-    (found,) = opened(tmp_path / "pair.hdr")
-    assert "its .img is missing" in found.error
-
-
-def test_a_volume_that_holds_more_than_its_header_says_is_refused(tmp_path):
-    volume = nibabel.Nifti1Image(noise((6, 6, 6), np.int16), np.eye(4))
-    header = volume.header.copy()
-    header.set_data_shape((6, 5, 6))
-    header["vox_offset"] = 352
-    content = header.binaryblock + volume.to_bytes()[348:]
-    assert "its header says" in refused(tmp_path / "a.nii", content)
-    assert "its header says" in refused(tmp_path / "a.nii.gz", gzip.compress(content))
-
-
-@pytest.mark.parametrize("offset", [0, -8, 347])
-def test_a_volume_whose_voxels_start_in_its_header_is_refused(tmp_path, offset):
-    header = nibabel.Nifti1Image(noise((20, 20, 20), np.int16), np.eye(4)).header
-    header["vox_offset"] = offset
-    content = header.binaryblock + bytes(4) + noise((20, 20, 20), np.int16).tobytes()
-    (tmp_path / "a.nii").write_bytes(content)
-    right = written(tmp_path / "right.nii", nifti_bytes(noise((20, 20, 20), np.int16)))
-    slices = opened(tmp_path / "a.nii")
-    # nibabel mends some of these; then the slices have to be the right ones
-    assert all(
-        not sound(found) or np.array_equal(found.pixels, whole.pixels)
-        for found, whole in zip(slices, right, strict=False)
-    )
-
-
-def test_a_flipped_bit_in_a_compressed_volume_is_noticed(tmp_path):
-    content = bytearray(gzip.compress(VALID["a.nii"], 0))  # stored, so nothing else would
-    content[400] ^= 1
-    assert "damaged" in refused(tmp_path / "a.nii.gz", content)
-
-
 @pytest.mark.parametrize("spacing", [(1e-30, 1, 1), (1, 1, 1e9), (1e30, 1e-30, 1), (1, 1, 120)])
 def test_a_spacing_that_no_scanner_has_is_refused(tmp_path, spacing):
     content = nifti_bytes(noise((4, 5, 6), np.int16), affine=np.diag([*spacing, 1]))
-    slices = [
-        found for plane in imaging.PLANES for found in written(tmp_path / "a.nii", content, plane)
-    ]
-    assert any("spacing" in found.error or "affine" in found.error for found in slices)
-
-
-def written(path, content, plane="acquired"):
-    path.write_bytes(content)
-    slices = opened(path, plane)
-    for found in slices:
-        sound(found)
-    return slices
-
-
-def write_series(folder, heights, **tags):
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, height in enumerate(heights):
-        place = {"ImagePositionPatient": [0, 0, height], "InstanceNumber": number + 1}
-        content = dicom_bytes(noise((8, 8)), ImageOrientationPatient=AXIAL, **{**place, **tags})
-        (folder / f"IM{number:03d}").write_bytes(content)
+    (tmp_path / "a.nii").write_bytes(content)
+    reasons = [found.error for plane in imaging.PLANES for found in opened(tmp_path, plane)]
+    assert any("spacing" in reason or "affine" in reason for reason in reasons)
 
 
 def test_slices_that_are_missing_are_said_and_the_others_read(tmp_path):
@@ -534,7 +385,7 @@ def test_slices_that_are_missing_are_said_and_the_others_read(tmp_path):
     slices = opened(tmp_path)
     (said,) = [found for found in slices if not sound(found)]
     assert "2 slices are missing in its series: most are 3 mm apart, some 9 mm" in said.error
-    assert said.file == tmp_path / "gap" / "IM000" and len(slices) == 8 + 7 + 1
+    assert said.file == tmp_path / "gap" / "00_0" and len(slices) == 8 + 7 + 1
     assert said.series == slices[0].series and said.number == 7
 
 
@@ -555,15 +406,6 @@ def test_the_same_instance_number_twice_is_said_where_nothing_else_gives_the_ord
     assert said.file.parent.name == "not"
 
 
-def test_a_tilted_gantry_is_shown_as_scanned_and_not_cut(tmp_path):
-    for number in range(5):
-        place = tmp_path / "tilted"
-        write_series(place / str(number), [0], ImagePositionPatient=[0, 2 * number, 5 * number])
-    assert [sound(found) for found in opened(tmp_path)] == [True] * 5
-    (said,) = opened(tmp_path, "coronal")
-    assert "tilted gantry" in said.error and "plane='acquired'" in said.error
-
-
 def test_mixed_series_in_a_folder_are_each_read_in_their_order(tmp_path):
     for number in range(6):
         content = dicom_bytes(
@@ -575,22 +417,6 @@ def test_mixed_series_in_a_folder_are_each_read_in_their_order(tmp_path):
     slices = opened(tmp_path)
     assert [int(found.pixels[0, 0]) for found in slices[:-1]] == [40, 20, 0, 50, 30, 10]
     assert slices[-1].file.name == "bad.dcm" and not sound(slices[-1])
-
-
-def test_a_dicom_without_pixels_says_so(tmp_path):
-    reason = refused(tmp_path / "a.dcm", dicom_bytes(noise((4, 4)), PixelData=None))
-    assert "no pixel data" in reason
-
-
-def test_plain_pixels_said_to_be_compressed_are_refused_and_the_other_way(tmp_path):
-    plain = VALID["plain.dcm"].replace(
-        ExplicitVRLittleEndian.encode() + b"\0", b"1.2.840.10008.1.2.5\0"
-    )
-    assert "contradicts" in refused(tmp_path / "a.dcm", plain)
-    rle = VALID["rle.dcm"].replace(
-        b"1.2.840.10008.1.2.5\0", ExplicitVRLittleEndian.encode() + b"\0"
-    )
-    assert rle != VALID["rle.dcm"] and "contradicts" in refused(tmp_path / "a.dcm", rle)
 
 
 def denied(real, *names):
@@ -618,15 +444,13 @@ def test_what_may_not_be_opened_is_said_and_the_rest_is_read(tmp_path, monkeypat
 
 
 def test_a_file_that_goes_away_while_others_are_read_is_said(tmp_path):
-    for name in ("a.png", "b.dcm", "c.nii"):
-        source = {"a.png": "a.png", "b.dcm": "plain.dcm", "c.nii": "a.nii"}[name]
-        (tmp_path / name).write_bytes(VALID[source])
+    for name in ("a.png", "plain.dcm", "a.nii"):
+        (tmp_path / name).write_bytes(VALID[name])
     listed = imaging.list_scans(tmp_path)
     for file in tmp_path.iterdir():
         file.unlink()
     slices = [found for scan in listed for found in imaging.read_scan(scan)]
-    assert [sound(found) for found in slices] == [False] * 3
-    assert all("No such file" in found.error for found in slices)
+    assert len(slices) == 3 and all("No such file" in found.error for found in slices)
 
 
 def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
@@ -648,21 +472,17 @@ def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
 
 
 def test_folders_may_be_nested_deeper_than_python_calls_itself(tmp_path):
-    opened_before = tmp_path / "a.png"
-    opened_before.write_bytes(VALID["a.png"])
-    opened(opened_before)  # what is imported on the first use calls itself, too
-    deep = tmp_path.joinpath(*["d"] * 150)
-    deep.mkdir(parents=True)
-    (deep / "deep.png").write_bytes(VALID["a.png"])
+    deep = tmp_path.joinpath(*["d"] * 150, "deep.png")
+    deep.parent.mkdir(parents=True)
+    for file in (tmp_path / "a.png", deep):
+        file.write_bytes(VALID["a.png"])
+    opened(tmp_path / "a.png")  # what is imported on the first use calls itself, too
     limit = sys.getrecursionlimit()
-    # a real tree of that depth would stop what removes it after the test
-    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    sys.setrecursionlimit(len(inspect.stack()) + 100)  # a deeper tree would stop its removal
     try:
-        slices = opened(tmp_path)
+        assert [found.file.name for found in opened(tmp_path)] == ["a.png", "deep.png"]
     finally:
         sys.setrecursionlimit(limit)
-    assert [found.file.name for found in slices] == ["a.png", "deep.png"]
-    assert all(sound(found) for found in slices)
 
 
 NAMES = [
@@ -694,8 +514,6 @@ def test_a_path_that_is_none_is_refused_at_once_on_one_line(tmp_path, path):
 
 
 GREY = noise((16, 12), np.uint8)
-
-
 KINDS = {
     "JPEG": ("1", "L", "RGB", "CMYK", "YCbCr"),
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
@@ -704,29 +522,21 @@ KINDS = {
 }
 
 
-def drawn(mode):
-    """Return an image of a mode, and the greys that it shows."""
-    if mode == "1":
-        grey = np.where(GREY > 100, 255, 0).astype(np.uint8)
-        return Image.fromarray(grey).convert("1"), grey
-    if mode == "I;16":  # 16 bit have a range of their own, here all of it
-        wide = np.interp(GREY, (0, GREY.max()), (0, 65535)).astype(np.uint16)
-        return Image.fromarray(wide), np.interp(GREY, (0, GREY.max()), (0, 255))
-    if mode == "F":
-        return Image.fromarray((GREY / 255).astype(np.float32)), GREY
-    return Image.fromarray(GREY).convert(mode), GREY
-
-
-@pytest.mark.parametrize(
-    ("kind", "mode"), [(kind, mode) for kind, modes in KINDS.items() for mode in modes]
-)
-def test_images_of_every_kind_show_the_same_greys(tmp_path, kind, mode):
-    image, grey = drawn(mode)
-    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
-    (tmp_path / "a").write_bytes(image_bytes(image, kind, **options))
-    (found,) = opened(tmp_path / "a")
-    assert sound(found)
-    np.testing.assert_allclose(found.pixels, grey, atol=8 if kind == "JPEG" else 1)
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_every_kind_show_the_same_greys(tmp_path, kind):
+    whole = np.interp(GREY, (0, GREY.max()), (0, 255))  # 16 bits have a range of their own
+    drawn = {
+        "1": (Image.fromarray(GREY > 100), np.where(GREY > 100, 255, 0)),
+        "I;16": (Image.fromarray((whole * 257).round().astype(np.uint16)), whole),
+        "F": (Image.fromarray((GREY / 255).astype(np.float32)), GREY),
+    }
+    for mode in KINDS[kind]:
+        image, grey = drawn.get(mode) or (Image.fromarray(GREY).convert(mode), GREY)
+        options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+        (tmp_path / "a").write_bytes(image_bytes(image, kind, **options))
+        (found,) = opened(tmp_path / "a")
+        assert sound(found), (mode, found.error)
+        np.testing.assert_allclose(found.pixels, grey, atol=8 if kind == "JPEG" else 1)
 
 
 def test_nothing_that_names_the_patient_reaches_a_slice(tmp_path):
@@ -744,17 +554,7 @@ def test_nothing_that_names_the_patient_reaches_a_slice(tmp_path):
         listed = imaging.list_scans(tmp_path, plane)
         shown += repr(listed) + repr(opened(tmp_path, plane))
     shown = shown.replace(str(tmp_path), "")
-    for identifier in (
-        "Doe",
-        "Jane",
-        "ID-4711",
-        "ACC-0815",
-        "19620730",
-        "Elsewhere",
-        "JD",
-        "1.2.3",
-    ):
-        assert identifier not in shown
+    assert not any(identifier in shown for identifier in (*IDENTIFIERS, "JD"))
 
 
 def test_scans_can_be_sent_away_and_read_in_many_threads(tmp_path):
@@ -774,38 +574,3 @@ def test_scans_can_be_sent_away_and_read_in_many_threads(tmp_path):
             other.file, other.series, other.number, other.plane, other.error,
         )  # fmt: skip
         assert one.error or np.array_equal(one.pixels, other.pixels)
-
-
-def test_scans_are_what_they_say(tmp_path):
-    write_series(tmp_path / "series", range(3))
-    for name in ("a.png", "a.nii"):
-        (tmp_path / name).write_bytes(VALID[name])
-    (tmp_path / "bad.dcm").write_bytes(b"")
-    listed = imaging.list_scans(tmp_path)
-    assert [scan.kind for scan in listed] == ["nifti", "image", "unreadable", "dicom"]
-    assert [len(scan.frames) for scan in listed] == [0, 0, 0, 3]
-    assert [bool(scan.error) for scan in listed] == [False, False, True, False]
-    assert listed[0].series == "a.nii" and listed[0].file == tmp_path / "a.nii"
-
-
-def test_the_longest_side_and_the_largest_slice_are_those_that_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "MAX_SLICE_PIXELS", 63)
-    assert "too many" in refused(tmp_path / "a.dcm", dicom_bytes(noise((8, 8))))
-    monkeypatch.setattr(volumes, "MAX_VOXELS", 63)
-    assert "4 by 4 by 4 voxels" in refused(tmp_path / "a.nii", nifti_bytes(noise((4, 4, 4))))
-
-
-def test_no_log_tells_what_a_damaged_file_holds(tmp_path):
-    records = []
-    handler = logging.Handler()
-    handler.emit = records.append
-    logging.getLogger().addHandler(handler)
-    try:
-        refused(tmp_path / "a.dcm", VALID["jpeg.dcm"][:-60])
-        tag = b"UI\x1a\x00" + MRImageStorage.encode()
-        place = VALID["plain.dcm"].rindex(tag) + 2
-        damaged = VALID["plain.dcm"][:place] + b"\x7f" + VALID["plain.dcm"][place + 1 :]
-        assert "ACC-0815" not in refused(tmp_path / "b.dcm", damaged)
-    finally:
-        logging.getLogger().removeHandler(handler)
-    assert not records

@@ -30,7 +30,7 @@ def correlation(pixels, others):
 
 
 def spot(row, column):
-    """Give a black image with a white disc."""
+    """Draw a white disc on black."""
     rows, columns = np.ogrid[:SIZE, :SIZE]
     return np.where(np.hypot(rows - row, columns - column) < 5, 255, 0).astype(np.uint8)
 

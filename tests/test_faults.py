@@ -1,14 +1,277 @@
-"""Faults on purpose: a wrong answer never passes for a right one."""
+"""Real faults: whatever breaks, a wrong answer never passes for a right one.
 
+What takes long has the marker `faults`: `make faults` runs it, and CI once a day.
+"""
+
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from functools import partial
+
+import numpy as np
 import pytest
+from PIL import Image
+from test_folder import classify, draw, write_model
+from test_training import small_fit, small_model
 
+from brainlib import CLASS_NAMES, imaging, inference, models, paths, training
+from brainlib.data import datasets, phantom
+from brainlib.inference import classifier
 from brainlib.models import manifest
+from brainlib.notebook import runs
+from brainlib.training import fitting
+
+slow = pytest.mark.faults
+BRAINLIB = [sys.executable, "-m", "brainlib"]
 
 
-def flip_bit(file, place=0.5, bit=0):
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "small.onnx")
+
+
+def flip_bit(file, place, bit):
     content = bytearray(file.read_bytes())
-    content[int(place * (len(content) - 1))] ^= 1 << bit
+    content[place] ^= 1 << bit
     file.write_bytes(content)
+
+
+def flips(file, count, seed=0):
+    """Flip bits at seeded random places, one after the other; the file is whole in the end."""
+    dice, content = random.Random(seed), file.read_bytes()
+    for _ in range(count):
+        flip_bit(file, dice.randrange(len(content)), dice.randrange(8))
+        yield
+        file.write_bytes(content)
+
+
+# --- kills
+
+
+def kill_at_random(command, seed, kills):
+    """Kill a command at seeded random moments, and let it end in the last run."""
+    dice, start = random.Random(seed), time.monotonic()
+    subprocess.run([*command[:-1], f"{command[-1]}.whole"], check=True, capture_output=True)
+    lasts = time.monotonic() - start
+    for _ in range(kills):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(dice.uniform(0.3, 1) * lasts)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def contents(folder):
+    return {file.relative_to(folder): file.read_bytes()
+            for file in folder.rglob("*") if file.is_file()}  # fmt: skip
+
+
+@slow
+def test_a_killed_classification_ends_with_the_tables_of_an_undisturbed_one(model, tmp_path):
+    scans, output = draw(tmp_path / "scans", 4000), tmp_path / "out"
+    kill_at_random([*BRAINLIB, "classify", scans, "--model", model, "--output", output], 1, 12)
+    assert contents(output) == contents(tmp_path / "out.whole")
+    assert set(os.listdir(output)) == {"predictions.csv", "studies.csv"}
+
+
+TRAINING = """
+import sys, numpy, keras
+from pathlib import Path
+from brainlib import training
+folder = Path(sys.argv[1])
+keras.utils.set_random_seed(1)
+model = keras.Sequential([
+    keras.Input((16, 16, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(8, 3),
+    keras.layers.Flatten(), keras.layers.Dropout(0.5), keras.layers.Dense(4, activation="softmax"),
+])
+random = numpy.random.default_rng(0)
+pixels = random.integers(0, 256, (4000, 16, 16, 1), dtype=numpy.uint8)
+seen = training.Examples(pixels, random.integers(0, 4, len(pixels)).astype("int32"))
+schedule = training.Schedule(epochs=12, seed=5)
+history = training.fit(model, seen, seen.part(range(64)), schedule, folder / "checkpoint")
+history.to_csv(folder / "history.csv", index=False)
+numpy.save(folder / "weights.npy", numpy.concatenate([w.ravel() for w in model.get_weights()]))
+"""
+
+
+@slow
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path):
+    for name in ("out", "out.whole"):
+        (tmp_path / name).mkdir()
+    kill_at_random([sys.executable, "-c", TRAINING, tmp_path / "out"], 2, 8)
+    for name in ("history.csv", "weights.npy"):
+        killed, whole = (tmp_path / folder / name for folder in ("out", "out.whole"))
+        assert killed.read_bytes() == whole.read_bytes(), name
+
+
+# --- full disks
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mount a small disk, and give it with a function that fills all of it but some pages."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True
+    ).returncode
+    if not mounted:
+        pytest.skip("to mount a disk needs root")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def with_more_and_more_room(disk, act, step=1):
+    """Act on a disk that is full at first, until it has the room; return what came of it."""
+    failures = 0
+    for free in range(0, 1000, step):
+        (disk / "filler").unlink(missing_ok=True)
+        pages = os.statvfs(disk).f_bavail
+        (disk / "filler").write_bytes(bytes(max(0, pages - free) * os.sysconf("SC_PAGE_SIZE")))
+        try:
+            return act(), failures
+        except paths.WriteError as error:
+            assert "No space left" in str(error) and "free some space" in str(error)
+            failures += 1
+    raise AssertionError("it never fits")
+
+
+def test_a_classification_survives_a_disk_that_is_full_at_any_write(
+    disk, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(classifier, "CHUNK", 8)
+    scans, task, output = draw(tmp_path / "scans", 30), inference.Task(model), disk / "out"
+
+    def act():
+        assert not list(output.glob("*.csv"))
+        return classify(scans, output, task)
+
+    tables, failures = with_more_and_more_room(disk, act)
+    assert failures > 5 and tables == classify(scans, tmp_path / "whole", task)
+
+
+@slow
+def test_a_training_and_a_phantom_survive_a_disk_that_is_full_at_any_write(
+    disk, tmp_path, monkeypatch
+):
+    (fitted, history), failures = with_more_and_more_room(disk, lambda: small_fit(disk / "state"))
+    expected, whole = small_fit(tmp_path / "state")
+    assert failures and history.equals(whole)
+    for found, wanted in zip(fitted.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    training.forget(disk / "state")
+    _, failures = with_more_and_more_room(disk, lambda: models.save_model(fitted, disk / "a.keras"))
+    assert failures and models.load_model(disk / "a.keras")
+    monkeypatch.setenv("BRAINLIB_CACHE", str(disk / "cache"))
+    write = partial(phantom.write_phantom, patients=4, slices=4, size=64)
+    monkeypatch.setattr(phantom.collection, "write_phantom", write)
+    _, failures = with_more_and_more_room(disk, phantom.open_phantom, step=8)
+    write(tmp_path / "whole")
+    (written,) = (disk / "cache").iterdir()
+    assert failures and contents(tmp_path / "whole").items() <= contents(written).items()
+
+
+@slow
+@pytest.mark.parametrize("pages", [2, 60])
+def test_notebooks_on_a_full_disk_end_with_one_line(disk, tmp_path, pages):
+    (disk / "filler").write_bytes(bytes(2**22 - pages * os.sysconf("SC_PAGE_SIZE")))
+    source = phantom.write_phantom(tmp_path / "phantom", patients=24, slices=3, size=64)
+    command = [*BRAINLIB, "run", "--source", source, "--output", disk / "out", "--epochs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "No space left" in done.stderr.splitlines()[-1]
+
+
+# --- two runs at once
+
+
+def test_a_second_run_is_told_who_has_the_folder_and_changes_nothing(model, tmp_path):
+    output, other = tmp_path / "out", draw(tmp_path / "other", 3)
+    scans = draw(tmp_path / "scans", 600)
+    command = [*BRAINLIB, "classify", scans, "--model", model, "--output", output]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not (output / ".lock").exists():
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    owner = f"written by process {first.pid} on"
+    try:
+        with pytest.raises(paths.LockedError, match=owner):
+            classify(other, output, inference.Task(model))
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
+    paths_of = inference.read_predictions(output / "predictions.csv")["path"]
+    assert len(paths_of) == 600 and paths_of.str.startswith(str(scans)).all()
+
+
+def test_two_trainings_into_one_folder_are_refused_and_a_killed_one_is_not_in_the_way(tmp_path):
+    parameters = {"output": str(tmp_path)}
+    program = f"from brainlib.notebook import runs\nrun = runs.start('02_train', {parameters})\n"
+    command = [sys.executable, "-c", program + "print('owned', flush=True)\ninput()\n"]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == b"owned\n"
+    with pytest.raises(paths.LockedError, match=f"written by process {first.pid} on"):
+        runs.start("02_train", parameters)
+    first.kill()
+    first.communicate()
+    assert runs.start("02_train", parameters).output == tmp_path
+
+
+# --- bits flipped in caches
+
+
+def test_flipped_bits_in_the_cache_of_pixels_change_no_pixel(tmp_path):
+    folder = tmp_path / "images"
+    for number, name in enumerate(CLASS_NAMES):
+        draw(folder / name, number + 1)
+    collection = datasets.open_folder(folder)
+    expected = imaging.load_images(collection, 8)
+    (cache,) = paths.cache_folder().glob("pixels-8-*.npz")
+    for _ in flips(cache, 100):
+        np.testing.assert_array_equal(imaging.load_images(collection, 8).pixels, expected.pixels)
+
+
+def test_a_flipped_bit_in_a_cached_collection_has_it_made_again(tmp_path):
+    def write(folder):
+        draw(folder / "glioma", 3)
+        images = "path,patient\n" + "".join(f"glioma/0000{n}.png,{n}\n" for n in range(3))
+        (folder / "images.csv").write_text(images, encoding="utf-8")
+
+    root = datasets.open_cached(tmp_path / "cached", write).root
+    expected = contents(root)
+    for name in expected:
+        for _ in flips(root / name, 10):
+            datasets.open_cached(root, write)
+            assert contents(root) == expected
+
+
+def test_a_flipped_bit_in_the_state_of_a_fit_has_it_begin_anew(tmp_path, caplog):
+    trained, _ = small_fit(tmp_path)
+    weights, learner = trained.get_weights(), small_model()
+    learner.compile("adam")
+    identity = str(np.load(tmp_path / "state.npz")["arr_0"])
+    kept = 0
+    for _ in flips(tmp_path / "state.npz", 300):
+        begun = fitting.State(tmp_path, identity).restore(learner)
+        kept += begun == 2
+        for found, wanted in zip(learner.get_weights(), weights, strict=True):
+            assert begun == 0 or np.array_equal(found, wanted)
+    assert "damaged" in caplog.text and kept < 150
+
+
+# --- released files
 
 
 @pytest.fixture
@@ -24,7 +287,7 @@ def released(tmp_path):
 def test_changed_missing_and_unlisted_files_of_a_release_are_refused(released):
     for file in released:
         assert manifest.read_file(file) == file.name.encode()
-    flip_bit(released[1])
+    flip_bit(released[1], 3, 0)
     with pytest.raises(manifest.ManifestError, match=r"my\.net\.onnx is not the released file"):
         manifest.read_file(released[1])
     released[2].unlink()

@@ -122,9 +122,7 @@ def test_the_name_of_an_upload_is_never_a_path(tmp_path, name, safe):
     inside = tmp_path / "inside"
     inside.mkdir()
     uploads.save_uploads([upload(name, png(9))], inside)
-    assert [str(file.relative_to(inside)) for file in inside.rglob("*") if file.is_file()] == [
-        f"00000/{safe}"
-    ]
+    assert [str(file.relative_to(inside)) for file in inside.rglob("*") if file.is_file()] == [safe]
     assert list(tmp_path.iterdir()) == [inside]
 
 
@@ -147,7 +145,7 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
     files += [upload("slice.png", png(250)), upload("slice.png", png(20))]
     answers, problems = app.read_uploads(stand_in(), files)
     assert [answer.name for answer in answers] == [
-        "cut <i>.jpg", "volume.nii", "slice.png", "slice.png (2)",
+        "cut <i>.jpg", "volume.nii", "slice.png", "2 slice.png",
     ]  # fmt: skip
     assert [answer.decision.split(":")[0] for answer in answers[:2]] == ["unreadable"] * 2
     assert answers[2].probabilities["glioma"] > answers[3].probabilities["glioma"]
@@ -270,9 +268,7 @@ def reported(tmp_path, monkeypatch):
     monkeypatch.setattr(explain, "draw_maps", Bright)
 
     def write(*files):
-        model = stand_in(
-            lambda pixels: np.tile(np.float32([0.9, 0.04, 0.03, 0.03]), (len(pixels), 1))
-        )
+        model = stand_in(lambda pixels: brightness(255 - pixels))
         model.drawer = "a drawer"
         scans = [scan for file in files for scan in imaging.list_scans(file)]
         tables = [inference.classify(model.classifier, inference.read_slices(scan))
@@ -319,15 +315,19 @@ def test_the_outline_of_a_series_is_a_dicom_segmentation_without_a_name(reported
 
 
 def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
-    for folder, count in (("a", 8), ("b", 5)):
+    darker = np.where(VOXELS < 100, 99 * (VOXELS / 99) ** 4, VOXELS)[:, :, :5].astype(np.uint8)
+    for folder, voxels in (("a", VOXELS), ("b", darker)):
         (tmp_path / folder).mkdir()
-        image = nibabel.Nifti1Image(VOXELS[:, :, :count], np.diag([1, 1, 5, 1]))
+        image = nibabel.Nifti1Image(voxels, np.diag([1, 1, 5, 1]))
         nibabel.save(image, tmp_path / folder / "x.nii")
     files = reported(tmp_path / "a" / "x.nii", tmp_path / "b" / "x.nii")
     texts = {file.name: file.read_text("utf-8") for file in files if file.suffix == ".html"}
     assert list(texts) == ["index.html", "x-2.html", "x.html"]
-    assert "of 8" in texts["x.html"] and "of 8" not in texts["x-2.html"]
-    assert "of 5" in texts["x-2.html"] and texts["index.html"].count("<a href=") == 2
+    assert texts["index.html"].count("<a href=") == 2
+    first, second = (
+        re.findall("glioma, .*?([0-9]+)", texts[name]) for name in ("x.html", "x-2.html")
+    )
+    assert max(map(int, first)) < min(map(int, second))
 
 
 def test_a_refused_slice_has_its_reason_and_no_class(temporary, monkeypatch):

@@ -3,16 +3,15 @@
 import gzip
 import io
 import json
-import struct
 import time
 import zipfile
-import zlib
 
 import matplotlib
 import nibabel
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -23,7 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from scipy import ndimage
-from test_scans import AXIAL, functional_groups, only, opened, write_dicom
+from test_scans import AXIAL, functional_groups, only, opened, png_bytes, write_dicom
 
 from brainlib import imaging
 
@@ -43,7 +42,7 @@ def write_head(folder, values=None, change=None, **tags):
     for number, pixels in enumerate(head() if values is None else values):
         file = folder / f"{number:02d}.dcm"
         dataset = write_dicom(
-            file, pixels, ImageOrientationPatient=list(AXIAL), InstanceNumber=number + 1,
+            file, pixels, ImageOrientationPatient=AXIAL, InstanceNumber=number + 1,
             ImagePositionPatient=[0, 0, 2.5 * number], PixelSpacing=[1, 1], **tags,
         )  # fmt: skip
         if change is not None:
@@ -96,6 +95,18 @@ def floating(dataset, file):
     dataset.save_as(file)
 
 
+def damaged(tag, old, new):
+    def change(dataset, file):
+        dataset.WindowCenter = 100
+        setattr(dataset, tag, old)
+        dataset.save_as(file)
+        content, old_bytes = file.read_bytes(), "\\".join(np.atleast_1d(old)).encode()
+        assert content.count(old_bytes) == 1 and len(old_bytes) == len(new)
+        file.write_bytes(content.replace(old_bytes, new))
+
+    return {"change": change}
+
+
 UNSIGNED = head().astype(np.uint16)
 VARIANTS = {
     "explicit": {},
@@ -118,6 +129,11 @@ VARIANTS = {
     "slope": {"RescaleSlope": 2, "RescaleIntercept": 0},
     "slope 0": {"RescaleSlope": 0, "RescaleIntercept": 0},
     "window in other units": {"RescaleSlope": 0.001, "WindowCenter": 1500, "WindowWidth": 3000},
+    "bad window": damaged("WindowWidth", "12345678", b"1.#QNAN "),
+    "bad spacing": damaged("PixelSpacing", ["1.0", "1.00"], b"1,0\\1,0 "),
+    "bad instance": damaged("InstanceNumber", "87654321", b"A bad 1A"),
+    "bad slope": damaged("RescaleSlope", "11112222", b"one     "),
+    "bad series": damaged("SeriesNumber", "33334444", b"seven..."),
     "window of width 0": {"WindowCenter": 1500, "WindowWidth": 0},
 }  # fmt: skip
 
@@ -132,33 +148,6 @@ def test_each_variant_of_dicom_shows_the_same_head(tmp_path, truth, variant):
         assert np.abs(found - truth).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "tag", "value"),
-    [
-        ("window", "WindowWidth", b"1.#QNAN "), ("spacing", "PixelSpacing", b"1,0\\1,0 "),
-        ("instance", "InstanceNumber", b"A bad 1A"), ("slope", "RescaleSlope", b"one     "),
-        ("series", "SeriesNumber", b"seven..."),
-    ],
-)  # fmt: skip
-def test_optional_tags_that_are_bad_cost_nothing(tmp_path, truth, name, tag, value):
-    marker = {"WindowWidth": "12345678", "PixelSpacing": None, "InstanceNumber": "87654321",
-              "RescaleSlope": "11112222", "SeriesNumber": "33334444"}[tag]  # fmt: skip
-    write_head(tmp_path)
-    for file in tmp_path.iterdir():
-        dataset = pydicom.dcmread(file)
-        if tag == "PixelSpacing":
-            dataset.PixelSpacing, old = ["1.0", "1.00"], b"1.0\\1.00"
-        else:
-            dataset.WindowCenter = 100
-            setattr(dataset, tag, marker)
-            old = marker.encode()
-        dataset.save_as(file)
-        content = file.read_bytes()
-        assert content.count(old) == 1
-        file.write_bytes(content.replace(old, value))
-    assert np.abs(shown(tmp_path) - truth).max() <= 1
-
-
 @pytest.mark.parametrize("order", [range(12), [5, 3, 0, 1, 2, 4, 11, 10, 9, 8, 7, 6]])
 @pytest.mark.parametrize("plane", ["acquired", "coronal", "sagittal"])
 def test_an_enhanced_file_shows_the_same_head(tmp_path, plane, order):
@@ -166,7 +155,7 @@ def test_an_enhanced_file_shows_the_same_head(tmp_path, plane, order):
     write_dicom(
         tmp_path / "enhanced" / "a.dcm", head()[list(order)], NumberOfFrames=12, Rows=24,
         Columns=20, SharedFunctionalGroupsSequence=[functional_groups(
-            PlaneOrientationSequence={"ImageOrientationPatient": list(AXIAL)},
+            PlaneOrientationSequence={"ImageOrientationPatient": AXIAL},
             PixelMeasuresSequence={"PixelSpacing": [1, 1], "SliceThickness": 2.5},
         )],
         PerFrameFunctionalGroupsSequence=[functional_groups(
@@ -185,10 +174,7 @@ def test_padding_is_black_and_outside_the_grey_range(tmp_path, truth, value, wra
     write_head(tmp_path, values, PixelPaddingValue=value)
     if wrapped and value < 0:  # written as if it had no sign
         for file in tmp_path.iterdir():
-            content = file.read_bytes()
-            tag = b"\x28\0\x20\x01SS"
-            assert content.count(tag) == 1
-            file.write_bytes(content.replace(tag, tag[:4] + b"US"))
+            file.write_bytes(file.read_bytes().replace(b"\x28\0\x20\x01SS", b"\x28\0\x20\x01US"))
     found = shown(tmp_path)
     assert not found[:, :, :4].any()
     inside = np.s_[:, :, 4:-4]
@@ -260,21 +246,18 @@ def test_a_label_map_is_refused_by_what_it_looks_like(tmp_path, count, kind):
     assert len(said) == 1 and "looks like a label map" in said[0]
 
 
-def test_a_label_map_is_refused_by_what_it_says(tmp_path):
-    image = nibabel.Nifti1Image(head(), np.eye(4))
-    image.header.set_intent("label")
-    nibabel.save(image, tmp_path / "a.nii")
-    assert "it is a label map" in opened(tmp_path)[0].error
-
-
 @pytest.mark.parametrize("tags", [
     {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
     {"ImageType": ["ORIGINAL", "PRIMARY", "IMAGINARY"]},
     {"ComplexImageComponent": "PHASE"},
 ])  # fmt: skip
-def test_phase_and_imaginary_images_are_refused_by_what_they_say(tmp_path, tags):
+def test_derived_images_are_refused_by_what_they_say(tmp_path, tags):
     write_dicom(tmp_path / "a.dcm", head()[5], **tags)
-    assert "phase or imaginary" in opened(tmp_path)[0].error
+    image = nibabel.Nifti1Image(head(), np.eye(4))
+    image.header.set_intent("label")
+    nibabel.save(image, tmp_path / "b.nii")
+    phase, labels = opened(tmp_path)
+    assert "phase or imaginary" in phase.error and "it is a label map" in labels.error
 
 
 def test_phase_and_imaginary_images_are_refused_by_what_they_look_like(tmp_path):
@@ -306,6 +289,19 @@ def test_an_sform_of_zeros_gives_way_to_the_qform(tmp_path, truth):
     file.write_bytes(content)
     assert {one.plane for one in opened(file)} == {"axial"}
     np.testing.assert_array_equal(shown(file), truth)
+
+
+def test_a_damaged_qform_or_sidecar_costs_nothing(tmp_path, truth):
+    file = nifti(tmp_path)
+    image = nibabel.load(file)
+    image.header["qform_code"] = image.header["sform_code"] = 1
+    for name in ("quatern_b", "quatern_c", "quatern_d"):
+        image.header[name] = 9
+    image.header["vox_offset"] = 352
+    file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
+    for sidecar in ("[]", "{", '{"Modality": 3, "SeriesDescription": [1]}'):
+        file.with_suffix(".json").write_text(sidecar, encoding="utf-8")
+        np.testing.assert_array_equal(shown(file), truth)
 
 
 def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):
@@ -387,45 +383,27 @@ def test_webp_is_read_like_png(tmp_path):
     np.testing.assert_array_equal(slices[0].pixels, slices[1].pixels)
 
 
-def png48(values):
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
-
-
 def test_a_png_of_48_bits_is_shown_or_refused_for_what_it_is(tmp_path):
-    colours = np.linspace(0, 65535, 256).reshape(16, 16)[..., np.newaxis].repeat(3, -1)
-    (tmp_path / "a.png").write_bytes(png48(colours))
-    np.testing.assert_allclose(only(tmp_path / "a.png"), colours[..., 0] / 257, atol=1)
-    (tmp_path / "a.png").write_bytes(png48(colours / 16))
-    assert "48 bits" in opened(tmp_path)[0].error
+    grey = np.linspace(0, 65535, 256).reshape(16, 16)
+    for values in (grey / 16, grey):
+        rows = b"".join(b"\0" + row.repeat(3).astype(">u2").tobytes() for row in values)
+        (tmp_path / "a.png").write_bytes(png_bytes((16, 16), 16, 2, rows))
+        refused = values is not grey
+        assert ("48 bits" in opened(tmp_path)[0].error) == refused
+    np.testing.assert_allclose(only(tmp_path / "a.png"), grey / 257, atol=1)
 
 
-def test_a_tiff_of_48_bits_keeps_its_contrast(tmp_path):
-    import tifffile
-
-    colours = np.linspace(0, 4095, 256).reshape(16, 16)[..., np.newaxis].repeat(3, -1)
-    tifffile.imwrite(tmp_path / "a.tif", colours.astype(np.uint16), photometric="rgb")
-    np.testing.assert_allclose(only(tmp_path / "a.tif"), colours[..., 0] / 4095 * 255, atol=2)
-
-
-def test_a_tiff_whose_white_is_zero_is_inverted(tmp_path):
-    import tifffile
-
-    values = np.linspace(0, 60000, 256).reshape(16, 16).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", values.max() - values, photometric="miniswhite")
-    tifffile.imwrite(tmp_path / "b.tif", values)
-    np.testing.assert_allclose(only(tmp_path / "a.tif"), only(tmp_path / "b.tif"), atol=1)
-
-
-def test_one_white_pixel_does_not_blacken_an_image_of_16_bits(tmp_path):
-    values = np.linspace(0, 900, 1024).reshape(32, 32).astype(np.uint16)
-    values[3, 3] = 65535
-    Image.fromarray(values).save(tmp_path / "a.png")
+def test_images_of_16_bits_keep_their_contrast(tmp_path):
+    grey = np.linspace(0, 255, 1024).reshape(32, 32)
+    colours = np.stack([grey * 16] * 3, -1).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "48.tif", colours, photometric="rgb")
+    white_is_zero = (60000 - grey * 235).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "inverted.tif", white_is_zero, photometric="miniswhite")
+    for file in ("48.tif", "inverted.tif"):
+        np.testing.assert_allclose(only(tmp_path / file), grey, atol=2)
+    one_white_pixel = (4 * grey).astype(np.uint16)
+    one_white_pixel[3, 3] = 65535
+    Image.fromarray(one_white_pixel).save(tmp_path / "a.png")
     assert np.median(only(tmp_path / "a.png")) > 100
 
 

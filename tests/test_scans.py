@@ -1,67 +1,86 @@
 """Scans: the slices of any file or folder, the right way up, and what cannot be read said."""
 
-import gzip
 import io
 import itertools
-import os
 import shutil
+import struct
 import tracemalloc
+import zlib
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
-from nilearn import datasets as nilearn_datasets
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     MRImageStorage,
-    RLELossless,
     SecondaryCaptureImageStorage,
     generate_uid,
 )
 
 from brainlib import imaging
 
-NAME = "Doe^Jane"
-AXIAL = (1, 0, 0, 0, 1, 0)
-CORONAL = (1, 0, 0, 0, 0, -1)
-SAGITTAL = (0, 1, 0, 0, 0, -1)
+AXIAL, CORONAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1]
 SIDES = {"R": 100, "L": 0, "A": 60, "P": 0, "S": 30, "I": 0}
 """Signal that each half of the marked head adds: the sum says where in the head a voxel lies."""
 
 
-def write_dicom(file, pixels, **tags):
-    """Write a DICOM file of an MR slice; a tag that is None is left out."""
+def dicom(pixels, syntax=ExplicitVRLittleEndian, **tags):
+    """Return the dataset of an MR slice; a tag that is None is left out."""
     pixels = np.asarray(pixels)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    bits = 8 * pixels.dtype.itemsize
+    dataset.file_meta.TransferSyntaxUID = syntax
+    bits, sides = 8 * pixels.dtype.itemsize, pixels.shape[-2:]
     values = {
         "SOPClassUID": MRImageStorage, "SOPInstanceUID": generate_uid(),
         "SeriesInstanceUID": "1.2.3", "StudyInstanceUID": "1.2", "SeriesNumber": 7,
-        "PatientName": NAME, "PatientID": "ID-4711", "SeriesDescription": "T1 of Jane",
-        "Modality": "MR", "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1,
-        "PixelRepresentation": int(pixels.dtype.kind == "i"),
-        "Rows": pixels.shape[0], "Columns": pixels.shape[1], "PixelData": pixels.tobytes(),
-        **tags,
+        "PatientName": "Doe^Jane", "PatientID": "ID-4711", "PatientBirthDate": "19620730",
+        "AccessionNumber": "ACC-0815", "InstitutionName": "Saint Elsewhere",
+        "SeriesDescription": "T1 of Jane", "Modality": "MR", "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": bits, "BitsStored": bits,
+        "HighBit": bits - 1, "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        "Rows": sides[0], "Columns": sides[1], "PixelData": pixels.tobytes(), **tags,
     }  # fmt: skip
     for name, value in values.items():
         if value is not None:
             setattr(dataset, name, value)
     if "PixelData" in dataset:
-        dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
+        dataset["PixelData"].VR = "OB" if bits == 8 or syntax.is_encapsulated else "OW"
+        dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
+
+
+def dicom_bytes(pixels, *syntax, **tags):
+    file = io.BytesIO()
+    dicom(pixels, *syntax, **tags).save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def write_dicom(file, pixels, **tags):
+    """Write a DICOM file of an MR slice, or of colours, and return its dataset."""
+    if tags.get("SamplesPerPixel") == 3:
+        tags = {"Rows": pixels.shape[0], "Columns": pixels.shape[1], **tags}
     file.parent.mkdir(parents=True, exist_ok=True)
+    dataset = dicom(pixels, **tags)
     dataset.save_as(file, enforce_file_format=True)
     return dataset
+
+
+def png_bytes(size, bits, kind, rows):
+    """Return a PNG of any width, height, bits, kind of colour and rows."""
+    header = struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
 
 
 def ramp(shape=(6, 8), dtype=np.uint16, top=1000):
@@ -71,13 +90,12 @@ def ramp(shape=(6, 8), dtype=np.uint16, top=1000):
 def write_series(folder, heights, orientation=AXIAL, normal=(0, 0, 1), **tags):
     """Write a series whose slice at a height has that signal, over a ramp that marks directions."""
     for number, height in enumerate(heights):
-        write_dicom(
-            folder / f"{(number * 7) % 13:02d}_{number}",
-            ramp(top=100) + np.uint16(10 * height),
-            ImagePositionPatient=[height * part for part in normal],
-            ImageOrientationPatient=list(orientation),
-            **{"PixelSpacing": [1, 1], "InstanceNumber": 99 - number, **tags},
-        )
+        placed = {
+            "ImagePositionPatient": [height * part for part in normal], "PixelSpacing": [1, 1],
+            "ImageOrientationPatient": orientation, "InstanceNumber": 99 - number,
+        }  # fmt: skip
+        pixels = ramp(top=100) + np.uint16(10 * height)
+        write_dicom(folder / f"{(number * 7) % 13:02d}_{number}", pixels, **{**placed, **tags})
 
 
 def opened(path, plane="acquired"):
@@ -136,31 +154,14 @@ def test_a_volume_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_p
 
 @pytest.mark.parametrize(
     ("spacing", "plane", "shape"),
-    [
-        ((1, 1, 5), "axial", (10, 8)),
-        ((1, 4, 1), "coronal", (12, 8)),
-        ((3, 0.5, 1), "sagittal", (24, 10)),
-        ((1, 1, 1.001), "axial", (10, 8)),
-    ],
-)
+    [((1, 1, 5), "axial", (10, 8)), ((1, 4, 1), "coronal", (12, 8)),
+     ((3, 0.5, 1), "sagittal", (24, 10)), ((1, 1, 1.001), "axial", (10, 8))],
+)  # fmt: skip
 def test_the_acquired_plane_is_across_the_largest_spacing(tmp_path, spacing, plane, shape):
     nibabel.save(marked_head("SLP", spacing), tmp_path / "head.nii")
     slices = opened(tmp_path / "head.nii")
     assert {(found.plane, found.pixels.shape) for found in slices} == {(plane, shape)}
     assert [found.number for found in slices] == list(range(len(slices)))
-
-
-def test_the_template_of_nilearn_is_a_volume(tmp_path):
-    template = nilearn_datasets.load_mni152_template(resolution=4)
-    nibabel.save(template, tmp_path / "template.nii.gz")
-    for plane, axis in zip(imaging.PLANES, (2, 1, 0), strict=True):
-        slices = opened(tmp_path / "template.nii.gz", plane)
-        assert len(slices) == template.shape[axis]
-        middle = slices[len(slices) // 2].pixels
-        assert middle.dtype == np.uint8 and middle.max() > 200 and middle[0, 0] == 0
-    # the back of the head is wider than the front: the widest row lies in the lower half
-    axial = opened(tmp_path / "template.nii.gz", "axial")[25].pixels > 100
-    assert axial.sum(axis=1).argmax() > axial.shape[0] / 2
 
 
 def test_voxels_that_are_not_finite_do_not_spoil_the_others(tmp_path):
@@ -170,26 +171,9 @@ def test_voxels_that_are_not_finite_do_not_spoil_the_others(tmp_path):
     shown = np.stack([found.pixels for found in opened(tmp_path / "odd.nii")])
     assert shown[0].min() == 0 and shown.max() == 255
     assert 120 < np.median(shown) < 135
-    volume[:] = np.nan
+    volume[0, 0, :3] = 1e6  # nor do a few that are far brighter
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "odd.nii")
-    assert "no finite value" in opened(tmp_path / "odd.nii")[0].error
-
-
-def test_a_few_very_bright_voxels_do_not_darken_the_rest(tmp_path):
-    volume = np.tile(np.arange(100, dtype=np.float32), (10, 10, 1))
-    volume[5, 5, 5] = 1e6
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "spike.nii")
-    assert np.median([found.pixels for found in opened(tmp_path)]) > 100
-
-
-def test_four_dimensions_are_refused_and_a_trailing_one_is_not(tmp_path):
-    head = np.asarray(marked_head().dataobj)
-    nibabel.save(nibabel.Nifti1Image(head[..., None], np.eye(4)), tmp_path / "one.nii.gz")
-    assert len(opened(tmp_path / "one.nii.gz")) == 12
-    nibabel.save(nibabel.Nifti1Image(np.stack([head] * 3, -1), np.eye(4)), tmp_path / "4d.nii")
-    (refused,) = opened(tmp_path / "4d.nii")
-    assert "4d.nii" in refused.error and "8 by 10 by 12 by 3" in refused.error
-    assert "save the one volume" in refused.error and refused.pixels is None
+    assert 120 < np.median([found.pixels for found in opened(tmp_path / "odd.nii")]) < 135
 
 
 def test_a_volume_that_does_not_say_how_it_lies_names_no_plane(tmp_path):
@@ -197,15 +181,6 @@ def test_a_volume_that_does_not_say_how_it_lies_names_no_plane(tmp_path):
     image.set_qform(None, 0)
     nibabel.save(image, tmp_path / "unknown.nii")
     assert {found.plane for found in opened(tmp_path)} == {""}
-
-
-def test_a_volume_that_would_fill_the_memory_is_refused(tmp_path):
-    image = marked_head()
-    image.header.set_data_shape((30_000, 30_000, 30_000))
-    image.header["vox_offset"] = 352
-    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(image.header.binaryblock + bytes(100)))
-    (refused,) = opened(tmp_path)
-    assert "30000 by 30000 by 30000 voxels" in refused.error
 
 
 @pytest.mark.parametrize(
@@ -233,22 +208,9 @@ def test_without_positions_the_instance_numbers_give_the_order(tmp_path):
     assert {found.plane for found in opened(tmp_path)} == {""}
 
 
-def test_mixed_series_are_kept_apart(tmp_path):
-    for number in range(6):
-        series = f"1.2.{number % 2}"
-        write_dicom(
-            tmp_path / str(number % 3) / f"IM{number}", np.full((4, 4), number, np.uint8),
-            SeriesInstanceUID=series, SeriesNumber=None, InstanceNumber=number,
-        )  # fmt: skip
-    slices = opened(tmp_path)
-    assert [int(found.pixels[0, 0]) for found in slices] == [0, 2, 4, 1, 3, 5]
-    assert [found.number for found in slices] == [0, 1, 2] * 2
-    assert len({found.series for found in slices}) == 2
-
-
 def test_a_slice_stored_upside_down_is_turned(tmp_path):
     write_dicom(tmp_path / "usual.dcm", ramp(dtype=np.uint8, top=255),
-                ImageOrientationPatient=list(AXIAL), SeriesInstanceUID="1.1")  # fmt: skip
+                ImageOrientationPatient=AXIAL, SeriesInstanceUID="1.1")  # fmt: skip
     usual = only(tmp_path / "usual.dcm")
     for number, (rows, columns) in enumerate([(-1, 1), (1, -1), (-1, -1)]):
         stored = ramp(dtype=np.uint8, top=255)[::rows, ::columns]
@@ -265,7 +227,7 @@ def test_a_series_is_cut_in_the_plane_asked_for(tmp_path):
         # DICOM's axes lead to the left and to the back
         write_dicom(
             tmp_path / "dicom" / f"{number * 5 % 12}", head[::-1, ::-1, number].T.astype(np.int16),
-            ImagePositionPatient=[-7, -9, 2 * number], ImageOrientationPatient=list(AXIAL),
+            ImagePositionPatient=[-7, -9, 2 * number], ImageOrientationPatient=AXIAL,
             PixelSpacing=[1, 1],
         )  # fmt: skip
     for plane in ("acquired", *imaging.PLANES):
@@ -296,31 +258,23 @@ def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, s
     assert len(said) == (reason == "slices are missing") and all(reason in text for text in said)
 
 
-def test_the_window_of_the_file_is_used(tmp_path):
-    pixels = np.array([[0, 500, 1000, 1500, 4000]] * 2, np.uint16)
-    write_dicom(tmp_path / "a.dcm", pixels, WindowCenter=[1000, 7], WindowWidth=[1000, 9])
-    np.testing.assert_allclose(only(tmp_path / "a.dcm")[0], [0, 0, 127.5, 255, 255], atol=1)
+@pytest.mark.parametrize(
+    ("pixels", "tags", "greys"),
+    [
+        (np.uint16([0, 500, 1000, 1500, 4000]),
+         {"WindowCenter": [1000, 7], "WindowWidth": [1000, 9]}, [0, 0, 127.5, 255, 255]),
+        (np.int16([-100, 0, 100]),  # the slope comes before the window
+         {"WindowCenter": -50, "WindowWidth": 400, "RescaleSlope": 2, "RescaleIntercept": -50},
+         [0, 127.5, 255]),
+    ],
+)  # fmt: skip
+def test_the_window_of_the_file_is_used(tmp_path, pixels, tags, greys):
+    write_dicom(tmp_path / "a.dcm", np.stack([pixels, pixels]), **tags)
+    np.testing.assert_allclose(only(tmp_path / "a.dcm")[0], greys, atol=1)
 
 
-def test_rescale_comes_before_the_window_and_signs_are_kept(tmp_path):
-    pixels = np.array([[-100, 0, 100]] * 2, np.int16)
-    write_dicom(
-        tmp_path / "a.dcm", pixels, RescaleSlope=2, RescaleIntercept=-50,
-        WindowCenter=-50, WindowWidth=400,
-    )  # fmt: skip
-    np.testing.assert_allclose(only(tmp_path / "a.dcm")[0], [0, 127.5, 255], atol=1)
-
-
-def test_monochrome1_is_inverted(tmp_path):
-    window = {"WindowCenter": 500, "WindowWidth": 1000}
-    write_dicom(tmp_path / "1.dcm", ramp(), PhotometricInterpretation="MONOCHROME1", **window)
-    write_dicom(tmp_path / "2.dcm", ramp(), **window)
-    np.testing.assert_array_equal(only(tmp_path / "1.dcm"), 255 - only(tmp_path / "2.dcm"))
-
-
-@pytest.mark.parametrize("window", [{}, {"WindowCenter": 0, "WindowWidth": 0}])
-def test_without_a_usable_window_the_series_is_scaled_as_one(tmp_path, window):
-    write_series(tmp_path, [0, 20, 40, 80], **window)
+def test_without_a_window_the_series_is_scaled_as_one(tmp_path):
+    write_series(tmp_path, [0, 20, 40, 80])
     means = [found.pixels.mean() for found in opened(tmp_path)]
     assert means[0] < 20 and means[1] > means[0] + 35 and means[3] > 220
 
@@ -340,38 +294,13 @@ def test_colours_become_grey(tmp_path):
     np.testing.assert_allclose(only(tmp_path / "a.dcm")[0], [100, 200], atol=1)
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
-def test_compressed_slices_are_those_that_were_compressed(tmp_path, syntax):
-    dataset = write_dicom(tmp_path / "plain.dcm", ramp((40, 50)), SeriesInstanceUID="1.1")
-    if syntax == RLELossless:
-        dataset.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
-    else:
-        frame = io.BytesIO()
-        Image.fromarray(ramp((40, 50))).save(frame, "JPEG2000", no_jp2=True)
-        dataset.PixelData = encapsulate([frame.getvalue()])
-        dataset["PixelData"].is_undefined_length = True
-        dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.save_as(tmp_path / "compressed.dcm")
-    plain, compressed = only(tmp_path / "plain.dcm"), only(tmp_path / "compressed.dcm")
-    np.testing.assert_array_equal(plain, compressed)
-
-
-@pytest.mark.parametrize(
-    ("name", "like"),
-    [
-        ("MR_small_bigendian.dcm", "MR_small.dcm"),
-        ("MR_small_jp2klossless.dcm", "MR_small.dcm"),
-        ("MR_small_RLE.dcm", "MR_small.dcm"),
-    ],
-)
-def test_the_examples_of_pydicom_are_read(tmp_path, name, like):
-    file = get_testdata_file(name, download=False)
+@pytest.mark.parametrize("kind", ["bigendian", "jp2klossless", "RLE"])
+def test_the_examples_of_pydicom_are_read(tmp_path, kind):
+    file = get_testdata_file(f"MR_small_{kind}.dcm", download=False)
     if file is None:
         pytest.skip("this pydicom ships without its examples")
-    found = only(shutil.copy(file, tmp_path / "IM1"))
-    assert found.ndim == 2 and np.ptp(found) > 100
-    if like:
-        np.testing.assert_array_equal(found, only(get_testdata_file(like, download=False)))
+    plain = only(get_testdata_file("MR_small.dcm", download=False))
+    np.testing.assert_array_equal(only(shutil.copy(file, tmp_path / "IM1")), plain)
 
 
 def test_each_frame_of_a_file_is_a_slice(tmp_path):
@@ -393,28 +322,6 @@ def functional_groups(**groups):
     return item
 
 
-def test_frames_of_an_enhanced_file_lie_where_their_groups_say(tmp_path):
-    frames = np.stack([np.full((4, 6), grey, np.uint16) for grey in (300, 100, 200)])
-    write_dicom(
-        tmp_path / "enhanced", frames, NumberOfFrames=3, Rows=4, Columns=6,
-        SharedFunctionalGroupsSequence=[functional_groups(
-            PlaneOrientationSequence={"ImageOrientationPatient": list(CORONAL)},
-            PixelMeasuresSequence={"PixelSpacing": [2, 1]},
-            FrameVOILUTSequence={"WindowCenter": 200, "WindowWidth": 400},
-            PixelValueTransformationSequence={"RescaleSlope": 1, "RescaleIntercept": 0},
-        )],
-        PerFrameFunctionalGroupsSequence=[
-            functional_groups(PlanePositionSequence={"ImagePositionPatient": [0, y, 0]})
-            for y in (3, 1, 2)
-        ],
-    )  # fmt: skip
-    slices = opened(tmp_path)
-    greys = [int(found.pixels[0, 0]) for found in slices]
-    np.testing.assert_allclose(greys, [64, 128, 191], atol=1)
-    assert {(found.plane, found.pixels.shape) for found in slices} == {("coronal", (8, 6))}
-    assert {found.pixels.shape for found in opened(tmp_path, "axial")} == {(3, 6)}
-
-
 def test_what_shows_no_slice_is_skipped_with_its_reason(tmp_path):
     write_dicom(tmp_path / "a.dcm", ramp(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write_dicom(tmp_path / "b.dcm", ramp(), Rows=None, PixelData=None,
@@ -427,50 +334,16 @@ def test_what_shows_no_slice_is_skipped_with_its_reason(tmp_path):
     assert "Directory" in directory.error
 
 
-def half(file):
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def stump(file):
-    file.write_bytes(file.read_bytes()[:200])
-
-
-def zero(file):
-    file.write_bytes(b"")
-
-
-def noise(file):
-    file.write_bytes(np.random.default_rng(0).bytes(2000))
-
-
-@pytest.mark.parametrize("damage", [half, stump, zero, noise])
-@pytest.mark.parametrize("name", ["b.dcm", "b.nii", "b.nii.gz", "b.png", "b"])
-def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, name, damage):
-    file = tmp_path / name
-    if "nii" in name:
-        volume = np.random.default_rng(1).integers(0, 99, (8, 9, 10)).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), file)
-    elif name == "b.png":
-        Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64), np.uint8)).save(file)
-    else:
-        write_dicom(file, ramp((64, 64)))
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    Image.new("L", (4, 4)).save(tmp_path / "c.png")
-    assert not any(found.error for found in opened(tmp_path))
-    damage(file)
-    before, bad, after = opened(tmp_path)
-    assert before.pixels is not None and after.pixels is not None
-    assert bad.file == file and bad.pixels is None
-    assert bad.error.count(str(file)) == 1 and "\n" not in bad.error
-
-
-def test_a_slice_without_pixel_data_does_not_stop_its_series(tmp_path):
+def test_a_slice_without_pixels_stops_neither_its_series_nor_its_copy(tmp_path):
     for number in range(3):
         tags = {"PixelData": None} if number == 1 else {}
         write_dicom(tmp_path / f"{number}.dcm", ramp(), InstanceNumber=number, **tags)
     first, bad, last = opened(tmp_path)
     assert "1.dcm: it holds no pixel data" in bad.error and bad.number == 1
     assert first.pixels is not None and last.pixels is not None
+    uid = pydicom.dcmread(tmp_path / "1.dcm").SOPInstanceUID
+    write_dicom(tmp_path / "whole.dcm", ramp(), InstanceNumber=1, SOPInstanceUID=uid)
+    assert [bool(found.error) for found in opened(tmp_path)][:4] == [False, True, False, False]
 
 
 def test_a_copy_of_a_slice_is_said_and_not_shown_twice(tmp_path):
@@ -480,21 +353,13 @@ def test_a_copy_of_a_slice_is_said_and_not_shown_twice(tmp_path):
     assert ["second copy" in slices.error for slices in found].count(True) == 1
 
 
-def test_a_damaged_copy_does_not_hide_the_whole_slice(tmp_path):
-    write_dicom(tmp_path / "a.dcm", ramp(), SOPInstanceUID="1.2.3", PixelData=None)
-    write_dicom(tmp_path / "b.dcm", ramp(), SOPInstanceUID="1.2.3")
-    bad, whole = sorted(opened(tmp_path), key=lambda one: one.file)
-    assert "no pixel data" in bad.error
-    assert not whole.error and whole.pixels is not None
-
-
 def test_what_lies_in_a_folder_is_found_by_content_and_in_a_stable_order(tmp_path):
     write_dicom(tmp_path / "b" / "IM 1", ramp())
     write_dicom(tmp_path / "b" / "named.jpg", ramp(), SeriesInstanceUID="1.9")
     nibabel.save(marked_head(), tmp_path / "x.nii")
     (tmp_path / "x.nii").rename(tmp_path / 'a volume\'s "name"\n.dat')
     Image.new("L", (4, 4)).save(tmp_path / "c é.dcm", format="PNG")
-    (tmp_path / "notes.txt").write_text("not a scan", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("BMW, BMI and other words", encoding="utf-8")
     (tmp_path / "LICENSE").write_text("not a scan", encoding="utf-8")
     (tmp_path / ".hidden.png").write_bytes(b"")
     slices = opened(tmp_path)
@@ -502,17 +367,6 @@ def test_what_lies_in_a_folder_is_found_by_content_and_in_a_stable_order(tmp_pat
     assert slices[0].series == 'a volume\'s "name"\n.dat' and slices[-1].series == "c é.dcm"
     key = [(str(found.file), found.number) for found in opened(tmp_path)]
     assert key == [(str(found.file), found.number) for found in slices]
-
-
-def test_links_in_circles_pipes_and_broken_links_do_not_hang(tmp_path):
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    (tmp_path / "circle").symlink_to(tmp_path)
-    (tmp_path / "gone.dcm").symlink_to(tmp_path / "nowhere")
-    os.mkfifo(tmp_path / "pipe.dcm")
-    os.mkfifo(tmp_path / "pipe")
-    found = opened(tmp_path)
-    assert [slices.file.name for slices in found] == ["a.png", "gone.dcm", "pipe.dcm"]
-    assert [bool(slices.error) for slices in found] == [False, True, True]
 
 
 def test_files_are_named_as_they_were_given(tmp_path, monkeypatch):
@@ -524,54 +378,32 @@ def test_files_are_named_as_they_were_given(tmp_path, monkeypatch):
     assert opened("a.png")[0].file.as_posix() == "a.png"
 
 
-def test_no_result_names_the_patient(tmp_path):
-    write_series(tmp_path, [0, 1])
-    write_dicom(tmp_path / "bad.dcm", ramp(), PixelData=None)
-    write_dicom(tmp_path / "worse.dcm", ramp(), Rows=None, PixelData=None)
-    text = repr(opened(tmp_path) + opened(tmp_path, "coronal"))
-    for identifier in ("Doe", "Jane", "ID-4711", "1.2.3"):
-        assert identifier not in text.replace(str(tmp_path), "")
-
-
 def test_a_plane_that_does_not_exist_is_refused_at_once(tmp_path):
     with pytest.raises(imaging.ImageError, match=r"'transverse'.*axial, coronal, sagittal"):
         imaging.open_scans(tmp_path, "transverse")
 
 
-@pytest.mark.parametrize("content", [None, "notes.txt"])
-def test_a_folder_without_scans_is_refused_at_once(tmp_path, content):
-    if content:
-        (tmp_path / content).write_text("not a scan", encoding="utf-8")
-    with pytest.raises(imaging.ImageError, match="could be a scan") as refused:
-        imaging.open_scans(tmp_path)
-    assert str(tmp_path) in str(refused.value)
+def test_a_folder_without_scans_is_refused_at_once(tmp_path):
+    for _ in range(2):
+        with pytest.raises(imaging.ImageError, match="could be a scan") as refused:
+            imaging.open_scans(tmp_path)
+        assert str(tmp_path) in str(refused.value)
+        (tmp_path / "notes.txt").write_text("not a scan", encoding="utf-8")
     with pytest.raises(imaging.ImageError, match="nothing at"):
         imaging.open_scans(tmp_path / "absent")
 
 
-def test_a_file_that_is_no_scan_has_its_reason(tmp_path):
-    (tmp_path / "notes.txt").write_text("not a scan", encoding="utf-8")
-    (found,) = opened(tmp_path / "notes.txt")
-    assert "no image, no DICOM and no NIfTI" in found.error
-
-
-def peak_memory(folder):
-    tracemalloc.start()
-    for found in imaging.open_scans(folder):
-        assert found.pixels is not None
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
-
-
 def test_memory_does_not_grow_with_the_number_of_slices(tmp_path):
-    for folder, count in (("few", 35), ("many", 140)):
+    peaks = []
+    for count in (5, 35, 140):  # the first imports and caches what the others use
         for number in range(count):
             tags = {"InstanceNumber": number, "WindowCenter": 500, "WindowWidth": 1000}
-            write_dicom(tmp_path / folder / f"{number}.dcm", ramp((256, 256)), **tags)
-    peak_memory(tmp_path / "few")  # what is imported and cached on the first use
-    few, many = peak_memory(tmp_path / "few"), peak_memory(tmp_path / "many")
-    assert many < 1.2 * few
+            write_dicom(tmp_path / str(count) / f"{number}.dcm", ramp((256, 256)), **tags)
+        tracemalloc.start()
+        assert all(found.pixels is not None for found in imaging.open_scans(tmp_path / str(count)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])

@@ -67,8 +67,8 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     }
     wrong = set(table.loc[table["mislabelled"], "path"])
     if wrong:
-        found = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
-        numbers |= {"mislabelled_files": len(wrong), "mislabelled_files_found": len(found)}
+        revealed = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
+        numbers |= {"mislabelled_files": len(wrong), "mislabelled_files_found": len(revealed)}
     repeated = table["source_image"].duplicated().to_numpy()
     if repeated.any():
         numbers |= _compare_with_provenance(table, pairs)

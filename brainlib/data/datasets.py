@@ -53,7 +53,7 @@ class Collection:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the images are phantoms, wherever they are stored."""
+        """True if the images are phantoms, wherever they are stored."""
         return bool((self.table["source"] == "phantom").any())
 
     @property
@@ -163,7 +163,7 @@ def list_images(folder: Path) -> pd.DataFrame:
 
 
 def complete_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return an image table with all its columns, those that are unknown filled in."""
+    """Return an image table with all its columns, unknown values filled in."""
     table = table.reindex(columns=[*COLUMNS, *EXTRA_COLUMNS], fill_value="")
     for column, default in (
         ("source", "folder"),
@@ -237,7 +237,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _check_folders(folder: Path) -> None:
-    """Refuse folders of images that are neither class nor split: a class would be lost."""
+    """Refuse image folders that are neither class nor split: a class would be lost."""
     if not folder.is_dir():
         raise BrainlibError(
             f"{folder} is not a folder: name one laid out <class>/… or <split>/<class>/…"

@@ -144,7 +144,9 @@ def read_slice(content: bytes, name: str) -> FigshareSlice:
             f"{name} is not a slice of the figshare collection ({type(error).__name__}: {error}). "
             f"Fetch its archive again from {FIGSHARE_ADDRESS}."
         ) from error
-    return FigshareSlice(label, patient, _to_8_bits(image), mask)
+    values = image.astype(np.float64) - image.min()
+    pixels = (values * (255.0 / max(values.max(), 1.0))).round().astype(np.uint8)
+    return FigshareSlice(label, patient, pixels, mask)
 
 
 def merge_patient(published: str) -> str:
@@ -158,12 +160,6 @@ def merge_patient(published: str) -> str:
     return re.sub(r"(?<=\d)[A-Za-z]$", "", published.strip("\0 "))
 
 
-def _to_8_bits(image: np.ndarray) -> np.ndarray:
-    values = image.astype(np.float64)
-    low, high = values.min(), values.max()
-    return ((values - low) * (255.0 / max(high - low, 1.0))).round().astype(np.uint8)
-
-
 def _convert(archives: list[Path], target: Path) -> None:
     from PIL import Image
     from tqdm.auto import tqdm
@@ -175,13 +171,13 @@ def _convert(archives: list[Path], target: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             files = [name for name in opened.namelist() if re.fullmatch(r"(.*/)?\d+\.mat", name)]
             for file in tqdm(files, archive.stem, delay=2, leave=False):
-                content, number = read_slice(opened.read(file), file), int(Path(file).stem)
+                content, index = read_slice(opened.read(file), file), int(Path(file).stem)
                 row = {
-                    "path": f"{content.label}/{number}.png",
+                    "path": f"{content.label}/{index}.png",
                     "patient": content.patient,
                     "group": f"fig_{content.patient}",
                     "source": "figshare",
-                    "source_image": f"figshare:{number}.jpg",  # as in Kaggle's provenance
+                    "source_image": f"figshare:{index}.jpg",  # as in Kaggle's provenance
                     "outline": trace_outline(content.mask),
                 }
                 Image.fromarray(content.pixels).save(target / row["path"])

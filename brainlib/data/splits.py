@@ -1,4 +1,4 @@
-"""Train, validation and test rows of an image table under three protocols, with proof.
+"""Train, validation and test rows of an image table under three protocols.
 
 Protocols: `patient` (five folds that cut no group; the default everywhere), `official` (train on
 Training, test on Testing, as everyone does) and `deduplicated` (official, without the test images
@@ -147,7 +147,7 @@ def read_published_folds() -> pd.Series:
 
 
 def benchmark() -> pd.DataFrame:
-    """Return the reference that prediction tables on the published patient folds are scored with.
+    """Return the reference for prediction tables on the published patient folds.
 
     Returns
     -------
@@ -210,7 +210,7 @@ def subset(table: pd.DataFrame, split: Split, name: str) -> pd.DataFrame:
 
 
 def compare_protocols(table: pd.DataFrame) -> pd.DataFrame:
-    """Return, for each protocol, how many test images are tied to the images trained on.
+    """Count, for each protocol, the test images that are tied to training images.
 
     Returns
     -------

@@ -115,7 +115,7 @@ def break_down(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return the accuracy for each value of some columns, those that the table has and knows.
+    """Return the accuracy of each subgroup: each value of each column that the table has.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def break_down(
 
 
 def resampled_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw groups with replacement, and give how often each image's group was drawn.
+    """Draw groups with replacement; yield how often each image's group was drawn.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def _limits(
 
 
 def _denominator(table: pd.DataFrame, metric: str) -> np.ndarray | None:
-    """Return the images that a metric is a share of, bool array (n,); None where it is no share."""
+    """Return the images in the denominator of a metric, bool array (n,); None if it is no share."""
     if metric == "accuracy":
         return np.ones(len(table), bool)
     kind, _, name = metric.rpartition("_")

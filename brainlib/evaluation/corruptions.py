@@ -25,17 +25,17 @@ from tqdm.auto import tqdm
 from brainlib.evaluation.tables import EvaluationError
 
 STRENGTHS = (1, 2, 3, 4, 5)
-"""From barely visible to clearly degraded."""
+"""Strengths, from barely visible to clearly degraded."""
 
 MINIMUM_SIZE = 16
 """The least height and width of an image, pixels."""
 
 Predict = Callable[[list[np.ndarray]], np.ndarray]
-"""From n uint8 images of shape (height, width) to their probabilities, shape (n, 4)."""
+"""Takes n uint8 images of shape (height, width); gives probabilities of shape (n, 4)."""
 
 
 def motion(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Move the head four times while the scan goes on, by degrees and by per cent of the side.
+    """Simulate four head movements during the scan, in degrees and per cent of the side.
 
     Each segment of k-space lines shows the head as it lay at that time; the middle segment, which
     holds most of the image, shows it where it belongs (Shaw et al., 2019). The stronger the
@@ -56,7 +56,7 @@ def motion(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.nd
 
 
 def ghosting(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Add two ghosts, as blood that pulses does, each some per cent as bright as the image.
+    """Add two ghosts, as pulsating blood does, each a few per cent as bright as the image.
 
     The k-space lines swing periodically, which shifts faint copies along the direction of phase
     encoding by the frequency of the swing (Wood and Henkelman, 1985).
@@ -104,7 +104,7 @@ def blur(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndar
 
 
 def low_resolution(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Record a share of k-space and fill the rest with zeros, as a scan in a hurry does.
+    """Record a share of k-space and fill the rest with zeros, as a fast scan does.
 
     Fine detail is gone, and edges ring (truncation artefact; Czervionke et al., 1988).
     """
@@ -122,7 +122,7 @@ def jpeg(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndar
 
 
 def contrast(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Brighten or darken the middle greys, as another console would: a gamma (TorchIO, 2021).
+    """Brighten or darken the mid-greys by a gamma, as consoles differ (TorchIO, 2021).
 
     The strength is the logarithm of gamma, positive or negative by chance.
     """
@@ -131,7 +131,7 @@ def contrast(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.
 
 
 def rotation(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
-    """Turn the image about its middle, in degrees, to either side: a head that lay askew.
+    """Rotate the image about its centre, in degrees, to either side, as a tilted head appears.
 
     What comes in from beyond the field of view is black (TorchIO, 2021).
     """
@@ -159,7 +159,7 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarr
 
 
 def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarray:
-    """Corrupt an image; the same seed corrupts it in the same way.
+    """Corrupt an image; the same seed gives the same result.
 
     Parameters
     ----------

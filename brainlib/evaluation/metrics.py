@@ -1,4 +1,4 @@
-"""Metrics by name, each for one or for many weightings of the images.
+"""Registry of metrics, each computed for one or many weightings of the images.
 
 `METRICS` is the only list: a function `(labels, probabilities) -> float` that is added to it has
 its value, interval and paired difference wherever metrics are shown. A resample of the bootstrap
@@ -98,7 +98,7 @@ def macro_auroc(labels: Array, probabilities: Array, weights: Array) -> Array:
 def tumor_sensitivity_at_99_specificity(
     labels: Array, probabilities: Array, weights: Array
 ) -> Array:
-    """Return the sensitivity for any tumour where at most 1 % of `notumor` images are called one.
+    """Return the sensitivity for any tumour at a specificity of 99 %.
 
     The threshold on the probability of `notumor` is chosen on these very images: this is a point
     of the ROC curve, not the performance of a threshold fixed beforehand.
@@ -181,7 +181,7 @@ def equal_mass_bins(confidence: Array, weights: Array, bins: int) -> Array:
 
 
 def metric_names(names: Iterable[str] | None = None) -> list[str]:
-    """Return the metrics asked for, all of `METRICS` for None.
+    """Check names of metrics; None stands for all of `METRICS`.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def _mean(values: Array, weights: Array) -> Array:
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Divide, with NaN where there is nothing to divide by."""
+    """Divide, with NaN where the denominator is 0."""
     undefined = np.full(np.shape(numerator), np.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 

@@ -42,7 +42,7 @@ def score_tables(
 
 
 def headline(scores: Scores, metrics: tuple[str, ...] = HEADLINE) -> pd.DataFrame:
-    """Return the most read metrics as text, `value (low to high)`, a row for each protocol."""
+    """Return the headline metrics as text, `value (low to high)`, a row for each protocol."""
     text = "{value:.3f} ({low:.3f} to {high:.3f})"
     rows = {}
     for model, by_protocol in scores.items():
@@ -54,7 +54,7 @@ def headline(scores: Scores, metrics: tuple[str, ...] = HEADLINE) -> pd.DataFram
 
 
 def preferred_protocol(by_protocol: dict[str, Any]) -> str:
-    """Return `patient`, or the next best protocol that there is a table of."""
+    """Return the most honest protocol that there is a table of."""
     return next(name for name in splits.PROTOCOLS if name in by_protocol)
 
 
@@ -83,7 +83,7 @@ def patient_tables(tables: Tables) -> Tables:
 
 
 def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.DataFrame:
-    """Leave out images that look like one in another fold: `look_alikes.csv`, where there is one.
+    """Leave out images that look like one in another fold, as listed in `look_alikes.csv`.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.Data
 def score_maps(
     scored: pd.DataFrame, resamples: int = 1000, seed: int = 0
 ) -> dict[str, int | dict[str, float | int]]:
-    """Average how well heat maps and outlines hit the tumour, with intervals over groups.
+    """Summarise the scores of heat maps and outlines, with intervals over groups.
 
     Parameters
     ----------

@@ -119,7 +119,7 @@ def _read_single(file: Path, models: Sequence[str]) -> Tables:
 
 
 def _join_benchmark(table: pd.DataFrame, benchmark: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Give predictions labels, patients, groups and folds of the same images."""
+    """Add labels, patients, groups and folds of the same images to predictions."""
     check_predictions(table, name, ["path", *CLASSES])
     require_same_images(table, benchmark, (name, "the published reference"))
     own = table.drop(columns=benchmark.columns.drop("path"), errors="ignore")
@@ -287,7 +287,7 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def restrict_to_tumors(table: pd.DataFrame, source: str = "figshare") -> pd.DataFrame:
-    """Keep the tumour images of one source, and ask only which tumour it is.
+    """Keep the tumour images of one source, and the question of tumour type alone.
 
     Images with and without tumour come from different scanners; within one source the scanner
     gives nothing away. The probability of `notumor` is set to 0 and the other three are divided by
@@ -368,7 +368,7 @@ def check_predictions(
 
 
 def _problems(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[np.ndarray, str, str]]:
-    """Give for each rule the rows that break it, what is wrong with them, and what to do."""
+    """Yield for each rule the rows that break it, the problem, and the advice."""
     if "path" in columns:
         yield _is_empty(table["path"]), "no path", "give each row the path of its image"
         yield table["path"].duplicated(), "more than one row", "keep one prediction of each image"

@@ -11,11 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
 from brainlib.imaging.errors import ImageError
@@ -330,7 +332,7 @@ def _open_volume(file: Path, folder: Path) -> Volume:
                     plain.write(block)
     (volume,) = map_volumes(data, header, offset)
     sidecar = file.with_name(file.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    with suppress(OSError, ValueError):  # it is optional
+    with suppress(OSError, ValueError, AttributeError):  # it is optional
         if sidecar.stat().st_size < MAX_SIDE:
             told = json.loads(sidecar.read_text(encoding="utf-8"))
             return replace(volume, **header_facts(told.get))
@@ -367,11 +369,12 @@ def _affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
     """Return the first affine that is usable, sform before qform, and whether the file gives it."""
     told = []
     if isinstance(header, MGHHeader):
-        told.append((header.get_affine(), header["goodRASFlag"] > 0))
+        told = [lambda: (header.get_affine(), header["goodRASFlag"])]
     elif isinstance(header, _KINDS):  # Analyze leaves open which side is left
-        told += [header.get_sform(coded=True), header.get_qform(coded=True)]
-    for affine, code in [*told, (header.get_base_affine(), 0)]:
-        usable = affine is not None and np.isfinite(affine).all()
-        if usable and np.linalg.matrix_rank(affine[:3, :3]) == 3:
-            return affine, bool(code > 0)
+        told = [partial(header.get_sform, coded=True), partial(header.get_qform, coded=True)]
+    for read in [*told, lambda: (header.get_base_affine(), 0)]:
+        with suppress(TypeError, np.linalg.LinAlgError, HeaderDataError):  # None, infinite, damaged
+            affine, code = read()
+            if np.linalg.matrix_rank(affine[:3, :3]) == 3:
+                return affine, bool(code > 0)
     raise ImageError("its affine is not usable: it does not say how the voxels lie; write it again")

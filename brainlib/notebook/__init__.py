@@ -1,1 +1,1 @@
-"""What frames a notebook: parameters, run folder and record, and executing notebooks in order."""
+"""Notebook support: parameters, run folder and record, and execution of notebooks in order."""

@@ -127,7 +127,7 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]], **common: Any) 
 
 
 def summarise_sweep(steps: list[Step], output: str) -> pd.DataFrame:
-    """Return what each training of a sweep reached on its validation images.
+    """Return the validation results of each training of a sweep.
 
     Returns
     -------
@@ -211,7 +211,7 @@ def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> 
 
 
 def summary(output: str) -> str:
-    """Return, as text, the accuracy of a run and where its results are."""
+    """Return the accuracy of a run and the location of its results as text."""
     folder = paths.resolve(output)
     metrics = evaluation.read_metrics(folder)
     lines = [f"Source: {metrics['source']}"]
@@ -272,14 +272,20 @@ def _on_cluster(steps: list[Step], target: Target, scheduler: str) -> Iterator[O
 
 def _attempt(step: Step, target: Target) -> Path:
     """Execute a step; an error in a cell becomes one line."""
+    from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
+    copy = target[-1] / f"{step.name}.ipynb"
     try:
-        return execute(step, *target)
+        with paths.write_errors(copy.parent):
+            return execute(step, *target)
     except PapermillExecutionError as error:
-        copy = target[-1] / f"{step.name}.ipynb"
         raise NotebookError(
             f"cell {error.exec_count} of {copy} raised {error.ename}: {error.evalue}"
+        ) from None
+    except DeadKernelError:
+        raise NotebookError(
+            f"the process of {copy} was killed: free some memory, and run it again"
         ) from None
 
 

@@ -46,7 +46,7 @@ _WRITTEN = (".png", ".csv", ".json", ".keras", ".html")
 
 
 class NotebookError(BrainlibError):
-    """Parameters, plugins or notebooks that do not run."""
+    """Raised for parameters, plugins or notebooks that do not run."""
 
 
 def _number(default: float, least: float, most: float) -> Any:
@@ -110,7 +110,7 @@ SETTINGS: dict[str, type[Settings]] = {
 
 @dataclass
 class Run:
-    """A notebook that has started.
+    """A started notebook: its checked parameters and its output folder.
 
     Attributes
     ----------
@@ -171,7 +171,7 @@ class Run:
         return pd.DataFrame({"version": rows})
 
     def open_collection(self) -> Collection:
-        """Open the source of this run; its title is stamped on what the run writes."""
+        """Open the source of this run and keep it for figures and records."""
         self.collection = open_collection(self.settings.source, self.settings.seed)
         return self.collection
 
@@ -189,14 +189,14 @@ class Run:
         return replace(loaded, table=loaded.table.assign(group=group))
 
     def score(self, tables: evaluation.Tables) -> evaluation.Scores:
-        """Score prediction tables: all metrics of the first model and networks, few of others."""
+        """Score prediction tables: all metrics of first model and networks, headlines of others."""
         detailed = {*list(tables)[:1], *self.networks}
         return evaluation.score_tables(
             tables, self.settings.resamples, self.settings.seed, detailed
         )
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
-        """Write a figure to `figures/<name>.png`, stamped where its images are synthetic."""
+        """Write a figure to `figures/<name>.png`, stamped if its images are synthetic."""
         if self.collection is not None and self.collection.is_synthetic:
             figure.text(0.995, 0.005, "phantom", ha="right", va="bottom", color="0.5", fontsize=8)
         with paths.atomic_write(self.figures / f"{name}.png") as temporary:
@@ -305,8 +305,9 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     if smoke:
         settings = _smoke_settings(settings)
     run = Run(notebook, settings, paths.resolve(settings.output), smoke)
-    name = run.model_name if notebook == "02_train" else notebook
-    run.lock.enter_context(paths.locked(run.output, f".{name}.lock"))
+    # 04_infer shares the lock of `brainlib classify`, which writes the same tables
+    names = {"02_train": f".{run.model_name}.lock", "04_infer": ".lock"}
+    run.lock.enter_context(paths.locked(run.output, names.get(notebook, f".{notebook}.lock")))
     pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
     return run
 

@@ -306,11 +306,8 @@ class Model:
 
         table = inference.classify(self.classifier, reading())
         if hidden is not None:
-            folder = rf"{re.escape(str(hidden))}/(\d{{5}}/)?"
             names = ["path", "series", "error"]
-            table[names] = table[names].replace(rf"{folder}|^\d{{5}}/", "", regex=True)
-            keys = pd.Series([one.series or str(one.file) for one in read], dtype=object)
-            table["series"] = _distinct(table["series"], keys)
+            table[names] = table[names].replace(f"{re.escape(str(hidden))}/?", "", regex=True)
         studies = inference.summarise(self.classifier, table).to_dict("records")
         for study in studies:
             rows = table[table["series"].where(table["series"] != "", table["path"]) == (
@@ -388,13 +385,3 @@ def _content_of(scan: Any) -> bytes:
     stream = io.BytesIO()
     scan.save(stream, "TIFF")  # which takes every mode
     return stream.getvalue()
-
-
-def _distinct(names: pd.Series, keys: pd.Series) -> list[str]:
-    """Return names with a number where they are the same for another key."""
-    shown: dict[str, str] = {}
-    for name, key in zip(names, keys, strict=True):
-        if key not in shown:
-            same = sum(one == name or one.startswith(f"{name} (") for one in shown.values())
-            shown[key] = f"{name} ({same + 1})" if same else name
-    return [shown[key] for key in keys]

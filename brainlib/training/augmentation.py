@@ -13,7 +13,7 @@ from brainlib import models
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far images are changed.
+    """Limits and probabilities of the augmentation.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class Augmenter:
 
 
 def _build_mover() -> keras.Model:
-    """Build what resamples channels (n, height, width, 2) by projective transforms (n, 8)."""
+    """Build what applies projective transforms (n, 8) to images (n, height, width, 2)."""
     channels, matrices = keras.Input((None, None, 2)), keras.Input((8,))
     moved = keras.ops.image.affine_transform(
         channels, matrices, interpolation="bilinear", fill_mode="constant", fill_value=0.0
@@ -148,7 +148,7 @@ def _build_mover() -> keras.Model:
 
 
 def _matrices(random: np.random.Generator, how: Augmentation, count: int, size: int) -> np.ndarray:
-    """Return projective transforms (n, 8) from places of the result to places of the image."""
+    """Return projective transforms (n, 8) from pixels of the result to pixels of the image."""
     angle = np.deg2rad(random.uniform(-how.rotation, how.rotation, count))
     side = np.where(random.random(count) < how.mirror, -1.0, 1.0)
     stretch = np.exp(random.uniform(-how.stretch, how.stretch, count) / 2)
@@ -167,7 +167,7 @@ def _matrices(random: np.random.Generator, how: Augmentation, count: int, size: 
 def _match_histograms(
     pixels: np.ndarray, others: np.ndarray, share: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Give some images the distribution of grey values of another one, air left out."""
+    """Match the histograms of some images to those of others, air left out."""
     pixels = pixels.copy()
     for row in np.flatnonzero(random.random(len(pixels)) < share):
         other = others[random.integers(len(others))]
@@ -191,7 +191,7 @@ def _cumulative(image: np.ndarray) -> np.ndarray | None:
 
 
 def _overlay(grey: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """Draw a frame, or blocks like lines of text, into some images."""
+    """Draw frames, or blocks like lines of text, into some images."""
     grey = grey.copy()
     height, width = grey.shape[1:]
     for row in np.flatnonzero(random.random(len(grey)) < share):

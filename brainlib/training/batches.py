@@ -1,4 +1,4 @@
-"""What a fit sees: examples, and batches of them in an order that the seed and the epoch decide."""
+"""Examples for training, and batches of them in an order set by seed and epoch."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Targets = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Examples:
-    """Images with what is known about each.
+    """Images with class and outline.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ def class_indices(labels: pd.Series) -> np.ndarray:
 
 
 def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -> Examples:
-    """Return some rows of a collection as `fit` takes them.
+    """Return rows of a collection as examples for `fit`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -
 
 
 class ShuffledBatches(keras.utils.PyDataset):
-    """Endless batches of images and classes: the epochs follow one another in one stream.
+    """Batches of images and classes, all epochs in one endless stream.
 
     The seed and the number of the epoch decide its order. One stream, because TensorFlow often
     stands still for up to a minute when one ends: its tuning thread sleeps, and is waited for.
@@ -120,7 +120,7 @@ _ERASED_WEIGHT = 0.5
 
 
 class AugmentedBatches(ShuffledBatches):
-    """The same with augmented images, and the tissue of each place as a second target.
+    """Batches of augmented images, with the tissue of each pixel as a second target.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def as_targets(
 
 
 def tissue_shares(inside: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the share of each tissue in each place of the tumour's map.
+    """Return the share of each tissue in each pixel of the tissue map.
 
     Parameters
     ----------

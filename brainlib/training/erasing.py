@@ -8,14 +8,14 @@ import numpy as np
 from scipy import ndimage
 
 _RIM = 0.02
-"""How far beyond its outline a lesion is erased, share of the image's width."""
+"""Margin around the outline that is erased too, share of the image's width."""
 
 _TRIES = 12
 _FULL_HEAD = 0.9
 
 
 def erase(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
-    """Replace what a mask covers by tissue from elsewhere in the image.
+    """Replace the tissue under a mask by tissue from elsewhere in the image.
 
     The tissue is the mirrored side or the image shifted, moved to the grey level around the mask so
     that no seam shows: both images are interpolated smoothly across the mask, and the difference of
@@ -48,7 +48,7 @@ def erase(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> n
 
 
 def _interpolate(grey: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the Gaussian mean of the known places around each place (normalised convolution)."""
+    """Return the Gaussian mean of the known pixels around each pixel (normalised convolution)."""
     total, weight = 0.0, 1e-6
     for width in (sigma, 3 * sigma):  # the wider one counts where the narrow one sees nothing
         scale = 1.0 if width == sigma else 1e-3

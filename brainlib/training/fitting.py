@@ -1,4 +1,4 @@
-"""Fitting: a model and examples in, a fitted model and its history out, undone by no kill."""
+"""Fitting: interrupted runs resume at the last epoch and end as uninterrupted ones."""
 
 import hashlib
 import json
@@ -149,9 +149,9 @@ def _optimizer(schedule: Schedule, steps: int) -> keras.optimizers.Optimizer:
 
 
 def tissue_loss(shares: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
-    """Return how far the drawn tissue is from the outlined one, for each image.
+    """Return the loss of the tissue map for each image.
 
-    Four times the mean cross-entropy of the places, so that the few places of the tumour count;
+    Four times the mean cross-entropy of the pixels, so that the few pixels of the tumour count;
     half the soft Dice loss of tumour against background (Milletari et al., 2016); and a
     quarter of the cross-entropy of "no tumour" for the strongest evidence outside the outline,
     because that is healthy tissue of the same scanner.
@@ -214,12 +214,13 @@ class State(keras.callbacks.Callback):
             try:
                 with self.file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                     identity, rows, *values = (stored[name] for name in stored.files)
+                pairs = list(zip(_variables(learner), values, strict=identity == self.identity))
             except Exception as error:  # a damaged archive fails in a dozen ways
                 logger.warning("%s is damaged: the fit begins anew (%s)", self.file, error)
             else:
                 if identity == self.identity:
                     self.rows = [tuple(row) for row in rows]
-                    for variable, value in zip(_variables(learner), values, strict=True):
+                    for variable, value in pairs:
                         variable.assign(value)
         return len(self.rows)
 
@@ -239,7 +240,7 @@ def _variables(learner: keras.Model) -> list[keras.Variable]:
 
 
 class Progress(keras.callbacks.Callback):
-    """One bar of text on standard error, for terminals and for papermill's log alike."""
+    """Progress bar on standard error, readable in terminals and in papermill's log."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__()

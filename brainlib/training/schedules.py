@@ -1,11 +1,11 @@
-"""The recipe that each model is trained with."""
+"""Training recipes by model."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a model is trained.
+    """Hyperparameters of a training.
 
     Attributes
     ----------
@@ -54,13 +54,13 @@ RECIPES: dict[str, Schedule] = {
     ),
     "seed_cnn": Schedule(),
 }
-"""What each model is trained with unless something else is asked for; others: `Schedule()`."""
+"""Default recipe of each model; a model that is not listed has `Schedule()`."""
 
 
 def recipe(
     model: str, seed: int = 0, epochs: int = 0, batch_size: int = 0, learning_rate: float = 0.0
 ) -> Schedule:
-    """Return the recipe of a model with what is not 0 in place of its own.
+    """Return the recipe of a model, with values other than 0 replacing its own.
 
     Examples
     --------

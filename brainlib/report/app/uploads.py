@@ -1,12 +1,13 @@
 """Uploads to answers; nothing of an upload stays on disk.
 
-Each file gets a folder of its own, and only the last part of its name, made harmless.
+Of its name each file keeps the last part, made harmless.
 """
 
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -58,36 +59,41 @@ def read_uploads(
     ReportError
         Where nothing of it is a scan, or it is too large for a page.
     """
-    count = pixels = 0
+    slices = pixels = 0
 
     def watch(one: imaging.ScanSlice) -> None:
-        nonlocal count, pixels
-        count += 1
+        nonlocal slices, pixels
+        slices += 1
         pixels += 0 if one.pixels is None else one.pixels.size
-        if count > MOST_SLICES or pixels > MOST_PIXELS:
+        if slices > MOST_SLICES or pixels > MOST_PIXELS:
             raise ReportError(
-                f"the upload holds more than {count - 1:,} slices of this size, as many as fit on "
+                f"the upload holds more than {slices - 1:,} slices of this size, as many as fit on "
                 "a page: choose fewer files, or use `brainlib classify` with their folder"
             )
-        if count % 16 == 0:
-            progress(count)
+        if slices % 16 == 0:
+            progress(slices)
 
     with tempfile.TemporaryDirectory(prefix="brainlib-upload-") as place:
         folder = Path(place).resolve()
-        save_uploads(uploads, folder)
+        names = save_uploads(uploads, folder)
         try:
             scans = imaging.list_scans(folder, model.plane)
         except imaging.ImageError as error:
             raise ReportError(" ".join(_passed_over(folder, []))) from error
-        return list(model.answers(scans, watch, folder)), [*_passed_over(folder, scans)]
+        answers = list(model.answers(scans, watch, folder))
+        answers.sort(key=lambda answer: names.index(answer.slices["path"].iloc[0]))
+        return answers, [*_passed_over(folder, scans)]
 
 
-def save_uploads(uploads: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    """Write uploads into an empty folder, each into a folder of its own."""
-    for number, upload in enumerate(uploads):
-        place = folder / f"{number:05d}"
-        place.mkdir()
-        (place / _safe(upload["name"])).write_bytes(upload["content"])
+def save_uploads(uploads: Iterable[Mapping[str, Any]], folder: Path) -> list[str]:
+    """Write uploads into an empty folder, and return their names: a second one gets a number."""
+    saved = []
+    for upload in uploads:
+        name = _safe(upload["name"])
+        names = chain([name], (f"{number} {name}" for number in count(2)))
+        saved.append(next(name for name in names if not (folder / name).exists()))
+        (folder / saved[-1]).write_bytes(upload["content"])
+    return saved
 
 
 def _safe(name: str) -> str:

@@ -3,7 +3,6 @@
 import base64
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -125,7 +124,6 @@ class StudyView:
         self.numbers = sorted(answer.images)
         self.volume = volumes.stack(answer.images, answer.pixels)
         self.own_plane = nearest_plane(self.volume.affine) if self.volume else ""
-        self.cut = lru_cache(maxsize=2 * len(PLANES))(self._cut)
         self.links = ipywidgets.HTML()
         verdict = _html("verdict", html.describe(answer))
         side = ipywidgets.VBox([ipywidgets.HTML(verdict), self.links])
@@ -205,34 +203,28 @@ class StudyView:
         """Show the slices of another plane, the middle one first."""
         count = len(self.numbers)
         if self._is_turned:
-            count = self.cut(self.planes.value, "image").values.shape[2]
+            count = self.volume.cut(self.planes.value).values.shape[2]
         self.ribbon.layout.visibility = "hidden" if self._is_turned else "visible"
         self.slider.max, self.slider.value = count - 1, count // 2
         self._refresh()
 
-    def _cut(self, plane: str, layer: str) -> volumes.Stack | None:
-        whole = self.volume if layer == "image" else self.answer.outline
-        return whole and whole.cut(plane)
-
     def _refresh(self) -> None:
-        place, layer = self.slider.value, self.layers.value
+        place, layer, maps = self.slider.value, self.layers.value, (None, None)
         self.pan.layout.visibility = "visible" if self.zoom.value > 1 else "hidden"
         if self._is_turned:
             plane = self.planes.value
-            volume, drawn = self.cut(plane, "image"), None
-            pixels, affine, maps = volume.slice(place), volume.affine, (None, None)
-            if layer == "outline" and (drawn := self.cut(plane, "outline")) is not None:
-                maps = (drawn.slice(place) / np.float32(255), None)
-            total = volume.values.shape[2]
+            volume = self.volume.cut(plane)
+            pixels, affine, total = volume.slice(place), volume.affine, volume.values.shape[2]
+            if layer == "outline" and self.answer.outline:
+                maps = self.answer.outline.cut(plane).slice(place) / np.float32(255), None
             self.line.value = _html("turned_line", plane, place + 1, total, self.own_plane)
         else:
             number = self.numbers[place]
             image = self.answer.images[number]
-            pixels, affine, maps = image.pixels, image.affine, (None, None)
-            if layer != LAYERS[0]:
-                chosen = LAYERS.index(layer) - 1
-                maps = tuple(one if i == chosen else None
-                             for i, one in enumerate(self.answer.maps(number)))  # fmt: skip
+            pixels, affine = image.pixels, image.affine
+            if layer != "image":
+                outline, heat_map = self.answer.maps(number)
+                maps = (outline, None) if layer == "outline" else (None, heat_map)
             self.line.value = _html("slice_line", self.answer, number)
         where = (self.zoom.value, self.across.value, self.down.value)
         shown = [None if one is None else _zoomed(one, *where) for one in (pixels, *maps)]

@@ -1,0 +1,174 @@
+"""Growth of time and memory with the number of images, on this machine.
+
+Each way is measured at several sizes, in a process of its own that starts from nothing; the
+exponent of growth is fitted to what each size takes beyond the smallest one, which is mostly
+start-up. `python -m scripts.scaling` writes `figures/scaling.csv` and `scaling` in `metrics.json`.
+"""
+
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainlib import CLASS_NAMES, audit, evaluation, paths
+from brainlib.data import splits
+from brainlib.notebook import runs
+from scripts import benchmark, command
+
+COLLECTION = 7_023
+"""Images of the Kaggle collection, the unit of the estimates."""
+
+FACTORS = (10, 1_000, 100_000)
+IMAGES_A_GROUP = 6
+
+
+def audited(count: int, source: str) -> Callable[[], Any]:
+    """Search for duplicates among images of noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 1), np.uint8)
+    table = pd.DataFrame({"path": [f"{row}.png" for row in range(count)]})
+    return lambda: audit.find_duplicates(table, pixels)
+
+
+def trained(count: int, source: str) -> Callable[[], Any]:
+    """Train the released network for one epoch."""
+    from brainlib import models, training  # here, because they load TensorFlow
+
+    name = next(iter(models.MODELS))
+    run = runs.Run("scaling", runs.Settings(source), Path(), smoke=False)
+    loaded = run.load_images(models.TRAINING_SIZES[name])
+    rows = np.resize(np.random.default_rng(0).permutation(len(loaded.table)), count)
+    seen = training.examples(loaded, rows, run.collection.root)
+    model, recipe = models.build_model(name, 0), training.recipe(name, epochs=1)
+    checkpoint = Path(tempfile.mkdtemp()) / "state"
+    return lambda: training.fit(model, seen, None, recipe, checkpoint)
+
+
+def folds(count: int, source: str) -> Callable[[], Any]:
+    """Draw five folds that cut no group."""
+    return lambda: splits.assign_folds(_labels(count))
+
+
+def scored(count: int, source: str) -> Callable[[], Any]:
+    """Compute all metrics with intervals from a prediction table."""
+    random = np.random.default_rng(0)
+    table = _labels(count)
+    table[list(CLASS_NAMES)] = random.dirichlet(np.ones(4), count)
+    return lambda: evaluation.metrics_with_intervals(table)
+
+
+def classified(count: int, source: str) -> Callable[[], Any]:
+    """Classify a folder of images into tables."""
+    collection = runs.open_collection(source)
+    folder = benchmark.link_images(collection, Path(tempfile.mkdtemp()) / "scans", count)
+    return lambda: benchmark.classify(folder)
+
+
+def _labels(count: int) -> pd.DataFrame:
+    group = np.arange(count) // IMAGES_A_GROUP
+    names = group.astype(str)
+    label = np.take(CLASS_NAMES, group % len(CLASS_NAMES))
+    return pd.DataFrame({"path": np.arange(count).astype(str), "label": label, "group": names,
+                         "patient": names, "source": "any"})  # fmt: skip
+
+
+WAYS = {
+    "audit": (audited, (200, 7_000, 20_000, 60_000)),
+    "training, one epoch": (trained, (32, 160, 320, 640)),
+    "cross-validation, folds": (folds, (600, 6_000, 20_000, 60_000)),
+    "cross-validation, metrics": (scored, (600, 6_000, 20_000, 60_000)),
+    "inference": (classified, (20, 500, 2_000, 8_000)),
+}
+"""What is measured, and at which numbers of images."""
+
+
+def measure(source: str = "kaggle", output: str = ".", share: float = 1.0) -> pd.DataFrame:
+    """Measure every way at every size, and estimate what more images take.
+
+    Parameters
+    ----------
+    source, output : str
+    share : float
+        Of the sizes, to try the script.
+
+    Returns
+    -------
+    DataFrame
+        `way`, `images`, `seconds`, `cores` (processor time by wall time), `megabytes` at most.
+    """
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    for way, (_, sizes) in WAYS.items():
+        for count in (max(24, int(size * share)) for size in sizes):
+            with ProcessPoolExecutor(1, context) as pool:
+                rows.append(pool.submit(_measured, way, count, source).result())
+    table = pd.DataFrame(rows)
+    run = runs.Run("scaling", runs.Settings(source), paths.resolve(output), smoke=False)
+    run.open_collection()
+    run.write_table(table, "figures/scaling")
+    growth = {way: estimate(rows) for way, rows in table.groupby("way", sort=False)}
+    run.update_metrics(scaling={"cores": os.cpu_count(), "ways": growth})
+    return table
+
+
+def _measured(way: str, count: int, source: str) -> dict[str, Any]:
+    call = WAYS[way][0](count, source)
+    before, began = os.times(), time.perf_counter()
+    call()
+    seconds, after = time.perf_counter() - began, os.times()
+    used = sum(after[:4]) - sum(before[:4])
+    peaks = [resource.getrusage(who).ru_maxrss
+             for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # fmt: skip
+    return {"way": way, "images": count, "seconds": round(seconds, 2),
+            "cores": round(used / seconds, 2), "megabytes": round(max(peaks) / 1000)}  # fmt: skip
+
+
+def estimate(rows: pd.DataFrame) -> dict[str, Any]:
+    """Fit the growth of one way and extrapolate it.
+
+    Returns
+    -------
+    dict
+        `images`, the largest size, and its `seconds`, `cores` and `megabytes`; `exponent` of the
+        time beyond the smallest size; `hours`, by factor of the collection.
+
+    Examples
+    --------
+    >>> sizes = np.array([1, 100, 1000])
+    >>> rows = pd.DataFrame({"images": sizes, "seconds": 5 + sizes**2 / 1e6, "cores": 2.0,
+    ...                      "megabytes": 500})
+    >>> estimate(rows)["exponent"]
+    2.0
+    """
+    first, last = rows.iloc[0], rows.iloc[-1]
+    grown = rows.iloc[1:]
+    beyond = (grown["seconds"] - first["seconds"]).clip(lower=1e-3)
+    exponent, intercept = np.polyfit(np.log(grown["images"]), np.log(beyond), 1)
+    hours = {
+        str(factor): float(
+            (first["seconds"] + np.exp(intercept) * (factor * COLLECTION) ** exponent) / 3600
+        )
+        for factor in FACTORS
+    }
+    known = {name: last[name].item() for name in ("images", "seconds", "cores", "megabytes")}
+    return known | {"exponent": round(float(exponent), 2), "hours": hours}
+
+
+def main() -> None:
+    """Measure growth and print the table."""
+    parser = command.parser(__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the sizes, to try it")
+    chosen = parser.parse_args()
+    print(measure(chosen.source, chosen.output, chosen.share).to_string())
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
