@@ -30,7 +30,7 @@ SHARE = {"value": 0.9, "low": 0.8, "high": 0.95}
 RULES = {
     "source": "kaggle version 1",
     "synthetic": False,
-    "held_out": {"pictures": 4855, "groups": 798},
+    "held_out": {"images": 4855, "groups": 798},
     "conformal": {"coverage": 0.9, "thresholds": dict.fromkeys(CLASSES, 0.4)},
     "study": {
         "thresholds": dict.fromkeys(CLASSES, 0.4),
@@ -46,8 +46,8 @@ RULES = {
         name: {
             "sensitivity": SHARE,
             "positive_predictive_value": SHARE,
-            "taken_for": {"class": "meningioma", "share": 0.03, "pictures": 4},
-            "really_was": {"class": "notumor", "share": 0.02, "pictures": 4},
+            "taken_for": {"class": "meningioma", "share": 0.03, "images": 4},
+            "really_was": {"class": "notumor", "share": 0.02, "images": 4},
             "missed": {"glioma": SHARE},
         }
         for name in CLASSES
