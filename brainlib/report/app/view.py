@@ -122,7 +122,7 @@ class StudyView:
     def __init__(self, answer: Answer, answers: list[Answer]) -> None:
         self.answer, self.answers = answer, answers
         self.numbers = sorted(answer.images)
-        self.volume = volumes.stack(answer.images, answer.pixels)
+        self.volume = volumes.stack(answer.images, answer.pixels) if self.numbers[1:] else None
         self.own_plane = nearest_plane(self.volume.affine) if self.volume else ""
         self.links = ipywidgets.HTML()
         verdict = _html("verdict", html.describe(answer))
@@ -142,7 +142,7 @@ class StudyView:
             _link("Save predictions.csv", "predictions.csv", inference.to_csv(table, header=True)),
         ]
         self.links.value = _html("downloads", links)
-        if self.volume and self.answer.study["tumor_slices"]:
+        if self.answer.study["tumor_slices"]:
             _DRAWER.submit(self._add_outline, links, f"{stem}.outline.nii.gz")
 
     def _add_outline(self, links: list[tuple[str, str, str]], name: str) -> None:
