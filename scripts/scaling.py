@@ -1,8 +1,8 @@
 """Growth of time and memory with the number of images, on this machine.
 
-Each way is measured at several sizes, in a process of its own that starts from nothing; the
-exponent of growth is fitted to what each size takes beyond the smallest one, which is mostly
-start-up. `python -m scripts.scaling` writes `figures/scaling.csv` and `scaling` in `metrics.json`.
+Each way is measured at several sizes, in a process of its own. Time is that of the processors, which
+other load on the machine hardly changes; the exponent of growth is fitted to what each size takes
+beyond the smallest one, which is mostly start-up. `python -m scripts.scaling` writes `figures/scaling.csv` and `scaling` in `metrics.json`.
 """
 
 import multiprocessing
@@ -21,6 +21,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, audit, evaluation, paths
 from brainlib.data import splits
+from brainlib.data.datasets import complete_table
 from brainlib.notebook import runs
 from scripts import benchmark, command
 
@@ -74,18 +75,19 @@ def classified(count: int, source: str) -> Callable[[], Any]:
 
 def _labels(count: int) -> pd.DataFrame:
     group = np.arange(count) // IMAGES_A_GROUP
-    names = group.astype(str)
-    label = np.take(CLASS_NAMES, group % len(CLASS_NAMES))
-    return pd.DataFrame({"path": np.arange(count).astype(str), "label": label, "group": names,
-                         "patient": names, "source": "any"})  # fmt: skip
+    return complete_table(pd.DataFrame({
+        "path": np.arange(count).astype(str), "source": "any", "split": "",
+        "label": np.take(CLASS_NAMES, group % len(CLASS_NAMES)),
+        "group": group.astype(str), "patient": group.astype(str),
+    }))  # fmt: skip
 
 
 WAYS = {
-    "audit": (audited, (200, 7_000, 20_000, 60_000)),
+    "audit": (audited, (200, 2_000, 7_000, 20_000)),
     "training, one epoch": (trained, (32, 160, 320, 640)),
     "cross-validation, folds": (folds, (600, 6_000, 20_000, 60_000)),
-    "cross-validation, metrics": (scored, (600, 6_000, 20_000, 60_000)),
-    "inference": (classified, (20, 500, 2_000, 8_000)),
+    "cross-validation, metrics": (scored, (600, 2_000, 6_000, 20_000)),
+    "inference": (classified, (20, 500, 2_000)),
 }
 """What is measured, and at which numbers of images."""
 
@@ -102,7 +104,7 @@ def measure(source: str = "kaggle", output: str = ".", share: float = 1.0) -> pd
     Returns
     -------
     DataFrame
-        `way`, `images`, `seconds`, `cores` (processor time by wall time), `megabytes` at most.
+        `way`, `images`, `seconds` of processor time, `cores` (that by wall time), `megabytes`.
     """
     rows = []
     context = multiprocessing.get_context("spawn")
@@ -123,12 +125,12 @@ def _measured(way: str, count: int, source: str) -> dict[str, Any]:
     call = WAYS[way][0](count, source)
     before, began = os.times(), time.perf_counter()
     call()
-    seconds, after = time.perf_counter() - began, os.times()
-    used = sum(after[:4]) - sum(before[:4])
+    elapsed = time.perf_counter() - began
+    used = sum(os.times()[:4]) - sum(before[:4])
     peaks = [resource.getrusage(who).ru_maxrss
              for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # fmt: skip
-    return {"way": way, "images": count, "seconds": round(seconds, 2),
-            "cores": round(used / seconds, 2), "megabytes": round(max(peaks) / 1000)}  # fmt: skip
+    return {"way": way, "images": count, "seconds": round(used, 2),
+            "cores": round(used / elapsed, 2), "megabytes": round(max(peaks) / 1000)}  # fmt: skip
 
 
 def estimate(rows: pd.DataFrame) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def estimate(rows: pd.DataFrame) -> dict[str, Any]:
     -------
     dict
         `images`, the largest size, and its `seconds`, `cores` and `megabytes`; `exponent` of the
-        time beyond the smallest size; `hours`, by factor of the collection.
+        time beyond the smallest size; `core_hours`, by factor of the collection.
 
     Examples
     --------
@@ -152,14 +154,14 @@ def estimate(rows: pd.DataFrame) -> dict[str, Any]:
     grown = rows.iloc[1:]
     beyond = (grown["seconds"] - first["seconds"]).clip(lower=1e-3)
     exponent, intercept = np.polyfit(np.log(grown["images"]), np.log(beyond), 1)
-    hours = {
+    core_hours = {
         str(factor): float(
             (first["seconds"] + np.exp(intercept) * (factor * COLLECTION) ** exponent) / 3600
         )
         for factor in FACTORS
     }
     known = {name: last[name].item() for name in ("images", "seconds", "cores", "megabytes")}
-    return known | {"exponent": round(float(exponent), 2), "hours": hours}
+    return known | {"exponent": round(float(exponent), 2), "core_hours": core_hours}
 
 
 def main() -> None:
