@@ -203,10 +203,13 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
         import pandas as pd
 
         from brainlib import inference
+        from brainlib.imaging.errors import one_line
 
-        return inference.to_csv(pd.DataFrame([answer.study]), header=is_first).decode(
-            "utf-8", "surrogateescape"
-        )
+        rows = inference.to_csv(pd.DataFrame([answer.study]), header=is_first)
+        text = rows.decode("utf-8", "surrogateescape")
+        if sys.stdout.isatty():  # which would obey the control characters of a name
+            text = "".join(f"{one_line(line)}\n" for line in text.splitlines())
+        return text
     return words.line(answer, answer.study["series"]) + "\n"
 
 

@@ -48,14 +48,16 @@ def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans
     ]  # fmt: skip
 
 
-def test_json_and_csv_are_for_programs(call, scans):
+def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scans, monkeypatch):
     _, out, _ = call("classify", "--json", "scans/blank.png")
     answer = json.loads(out)
     assert answer["label"] is None and answer["decision"] == "refused: it is blank"
     _, out, _ = call("classify", "--csv", "scans")
     header, *rows = out.splitlines()
     assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2
-    assert rows[0].startswith("'=a")
+    assert rows[0].startswith("'=a\x1b[31m.png,")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert r"'=a\x1b[31m.png," in call("classify", "--csv", "scans")[1]
 
 
 def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
