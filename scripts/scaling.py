@@ -1,8 +1,9 @@
 """Growth of time and memory with the number of images, on this machine.
 
-Each way is measured at several sizes, in a process of its own. Time is that of the processors, which
-other load on the machine hardly changes; the exponent of growth is fitted to what each size takes
-beyond the smallest one, which is mostly start-up. `python -m scripts.scaling` writes `figures/scaling.csv` and `scaling` in `metrics.json`.
+Each way is measured at several sizes, in a process of its own. Time is that of the processors,
+which other load on the machine hardly changes; the exponent of growth is fitted to what each size
+takes beyond the smallest one, which is mostly start-up. `python -m scripts.scaling` writes
+`figures/scaling.csv` and `scaling` in `metrics.json`.
 """
 
 import multiprocessing
