@@ -10,6 +10,7 @@ import pytest
 
 from brainlib import imaging, inference
 from brainlib.inference import classifier
+from brainlib.models import engines
 from scripts import external, release
 
 BRIGHT = slice(8, 23)  # 15 by 15 pixels: 225
@@ -21,9 +22,11 @@ def network():
 
     def predict(images):
         is_bright = (images > 230).mean(axis=(1, 2, 3)) > 0.05
-        return np.where(is_bright[:, None], [0.9, 0.0, 0.1, 0.0], [0.1, 0.0, 0.9, 0.0])
+        answers = np.where(is_bright[:, None], [0.9, 0.0, 0.1, 0.0], [0.1, 0.0, 0.9, 0.0])
+        return {"probabilities": answers, "features": is_bright}
 
-    return inference.Classifier(predict, Path("net.onnx"), "onnx")
+    engine = engines.Engine(predict, ("probabilities", "features"))
+    return inference.Classifier(engine, Path("net.onnx"), "onnx")
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_slices_are_compared_with_their_own_masks(network, scans):
     assert found["with_tumor"] == counts
     assert found["without_tumor"] == {"slices": 7, "called_tumor": 0, "accepted": 7}
     assert (found["patients"], found["volumes"], found["between"], found["auroc"]) == (1, 1, 1, 1.0)
-    assert found["study"] == {"glioma": 0, "meningioma": 0, "notumor": 1, "pituitary": 0}
+    assert found["study"] == {"glioma": 1, "meningioma": 0, "notumor": 0, "pituitary": 0}
 
 
 def test_mask_pixels_are_those_of_the_file_in_the_order_of_the_reader(scans):
@@ -66,12 +69,13 @@ def test_mask_pixels_are_those_of_the_file_in_the_order_of_the_reader(scans):
 
 
 def test_what_the_gate_refuses_is_counted_and_missing_in_the_study(network, scans, monkeypatch):
-    monkeypatch.setattr(classifier.gate, "refuse", lambda gate, pixels: (
-        "too bright" if (pixels > 230).mean() > 0.05 else ""))  # fmt: skip
+    monkeypatch.setattr(classifier.gate, "refuse_plainly", lambda pixels: "")
+    monkeypatch.setattr(classifier.gate, "refuse", lambda gate, features: [
+        "too bright" if is_bright else "" for is_bright in features])  # fmt: skip
     gated = replace(network, gate=object())
     found = external.measure_glioblastoma(gated, scans / "external" / "glioblastoma")
     assert found["with_tumor"]["called_tumor"] == 2 and found["with_tumor"]["accepted"] == 0
-    assert found["study"]["notumor (incomplete)"] == 1 == found["study_without_gate"]["notumor"]
+    assert found["study"]["notumor (incomplete)"] == 1 == found["study_without_gate"]["glioma"]
 
 
 def test_healthy_heads_have_a_count_and_an_answer_each(network, scans, monkeypatch):

@@ -31,9 +31,10 @@ def write_manifest(model: Path, files: Iterable[Path]) -> Path:
         They lie beside the model.
     """
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    path = model.with_suffix(SUFFIX)
-    with paths.atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({"files": hashes}, indent=1) + "\n", encoding="utf-8")
+    path, text = model.with_suffix(SUFFIX), json.dumps({"files": hashes}, indent=1) + "\n"
+    if not path.is_file() or path.read_text("utf-8") != text:
+        with paths.atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return path
 
 

@@ -62,13 +62,14 @@ def write_files(folder: Path) -> keras.Model:
         Where the model of fold 0 is missing or damaged.
     """
     files, trained = list_files(folder), fold_file(folder)
-    (folder / f"{RELEASED}{manifest.SUFFIX}").unlink(missing_ok=True)  # of the last release
     released = models.load_model(trained)
     if not _are_equal(trained, files[RELEASED]):
+        (folder / f"{RELEASED}{manifest.SUFFIX}").unlink(missing_ok=True)  # of the last release
         with paths.atomic_write(files[RELEASED]) as temporary:
             shutil.copyfile(trained, temporary)
     if not is_current(files["onnx"], files[RELEASED]):
         logger.info("writing %s", files["onnx"].name)
+        (folder / f"{RELEASED}{manifest.SUFFIX}").unlink(missing_ok=True)
         export.export_onnx(released, files["onnx"])
     return released
 
