@@ -4,7 +4,6 @@ What takes long has the marker `faults`: `make faults` runs it, and CI once a da
 """
 
 import io
-import json
 import os
 import random
 import re
@@ -17,8 +16,11 @@ import sys
 import time
 import zlib
 from functools import partial
+from html.parser import HTMLParser
 
+import keras
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from test_folder import classify, draw, write_model
@@ -80,10 +82,10 @@ def contents(folder):
 
 @slow
 def test_a_killed_classification_ends_with_the_tables_of_an_undisturbed_one(model, tmp_path):
-    scans, output = draw(tmp_path / "scans", 4000), tmp_path / "out"
+    scans, output = draw(tmp_path / "scans", 2500), tmp_path / "out"
     kill_at_random([*BRAINLIB, "classify", scans, "--model", model, "--output", output], 1, 12)
     assert contents(output) == contents(tmp_path / "out.whole")
-    assert set(os.listdir(output)) == {"predictions.csv", "studies.csv"}
+    assert {file.name for file in output.iterdir()} == {"predictions.csv", "studies.csv"}
 
 
 TRAINING = """
@@ -172,8 +174,9 @@ def test_a_training_and_a_phantom_survive_a_disk_that_is_full_at_any_write(
     for found, wanted in zip(fitted.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(found, wanted)
     training.forget(disk / "state")
-    _, failures = with_more_and_more_room(disk, lambda: models.save_model(fitted, disk / "a.keras"))
-    assert failures and models.load_model(disk / "a.keras")
+    saved = keras.Model(fitted.inputs, fitted.outputs)
+    _, failures = with_more_and_more_room(disk, lambda: models.save_model(saved, disk / "a.keras"))
+    assert failures and keras.models.load_model(disk / "a.keras")
     monkeypatch.setenv("BRAINLIB_CACHE", str(disk / "cache"))
     write = partial(phantom.write_phantom, patients=4, slices=4, size=64)
     monkeypatch.setattr(phantom.collection, "write_phantom", write)
@@ -227,6 +230,127 @@ def test_two_trainings_into_one_folder_are_refused_and_a_killed_one_is_not_in_th
     first.kill()
     first.communicate()
     assert runs.start("02_train", parameters).output == tmp_path
+
+
+# --- hostile files and names, and too little memory
+
+
+def many_scans():
+    """Return a JPEG of 3,000 scans that says to be an MPO."""
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000), 90).save(file, "JPEG", progressive=True)
+    start, end = file.getvalue()[:-2].rsplit(b"\xff\xda", 1)
+    content = start + 3000 * (b"\xff\xda" + end) + b"\xff\xd9"
+    entries = ((0xB000, 7, 4, 0x30303130), (0xB001, 4, 1, 2), (0xB002, 7, 32, 50))
+    index = b"MPF\0II*\0\x08\0\0\0\x03\0"
+    index += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    index += struct.pack("<3I2H3I2H", 0x030000, len(content), 0, 0, 0, 0, len(content), 0, 0, 0)
+    return content[:2] + b"\xff\xe2" + struct.pack(">H", len(index) + 2) + index + content[2:]
+
+
+def tiff(values, data, more=b""):
+    """Return a TIFF of these 32-bit tags, its data last."""
+    start = 8 + 2 + 12 * len(values) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, start if value is None else value)
+                       for tag, value in sorted(values.items()))  # fmt: skip
+    return (b"II*\0" + struct.pack("<IH", 8, len(values)) + entries
+            + struct.pack("<I", start if more else 0) + more + data)  # fmt: skip
+
+
+def large_tile():
+    """Return a TIFF of 100 by 100 pixels in a tile of two gigabytes."""
+    data = zlib.compress(bytes(10**7))
+    tags = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: 46_000, 323: 46_000,
+            324: None, 325: len(data)}  # fmt: skip
+    return tiff(tags, data)
+
+
+def many_pages():
+    """Return a TIFF of 100,000 pages."""
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: 64}
+    size = 2 + 12 * len(tags) + 4
+    page = tiff(tags, b"")[8:-4]
+    pages = (page + struct.pack("<I", 8 + size * number) for number in range(1, 100_001))
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(pages) + page + bytes(4)
+
+
+@pytest.mark.parametrize("make", [many_scans, large_tile, many_pages])
+def test_a_file_made_to_last_or_to_fill_the_memory_is_refused_in_seconds(tmp_path, make):
+    file = tmp_path / "hostile.jpg"
+    file.write_bytes(make())
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (slice_,) = imaging.open_scans(file)
+    assert re.search("scans|pixels|pages", slice_.error)
+    assert time.monotonic() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+NAMES = (
+    "=cmd|x.png", "+1.png", "-1.png", "@a.png", "'=a.png", "a$\\frac{_$.png", "\x1b[31mred.png",
+    "<img src=x onerror=alert(1)>.png", "[a](b) *c* `d`.png", 'quo"te,.png', "new\nline.png",
+    "re\rturn.png", "grün 脳.png", os.fsdecode(b"latin-\xfc.png"),
+)  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """List the tags of a page with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        """Note a tag."""
+        self.tags.append((tag, dict(attributes)))
+
+
+def test_names_are_data_on_the_terminal_in_tables_and_in_reports(model, tmp_path):
+    scans, output = draw(tmp_path / "scans", 0), tmp_path / "out"
+    for name in NAMES:
+        Image.new("L", (8, 8), 90).save(scans / name)
+    command = [*BRAINLIB, "classify", scans, "--model", model, "--output", output, "--reports"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) == len(NAMES) and all(line.isprintable() for line in lines)
+    cells = pd.read_csv(output / "studies.csv", encoding_errors="surrogateescape")["series"]
+    assert not cells.str.startswith(("=", "+", "-", "@")).any()
+    assert set(inference.read_studies(output / "studies.csv")["series"]) > set(NAMES[:-1])
+    slices = inference.read_predictions(output / "predictions.csv")["path"]
+    assert set(slices) == {str(scans / name) for name in NAMES}
+    pages = list((output / "reports").glob("*.html"))
+    assert len(pages) == len(NAMES) + 1
+    for page in pages:
+        for tag, attributes in Tags(page.read_text("utf-8", "surrogateescape")).tags:
+            assert not [name for name in attributes if name.startswith("on")], page
+            assert tag != "img" or attributes["src"].startswith("data:image/"), page
+
+
+@slow
+def test_too_little_memory_ends_with_one_line_or_the_right_tables(tmp_path):
+    scans = phantom.write_phantom(tmp_path / "phantom", patients=8, slices=4) / "Training"
+    Image.new("L", (9000, 9000), 90).save(scans / "large.png")
+
+    def run(megabytes):
+        output = tmp_path / f"out{megabytes}"
+        limited = ["/bin/sh", "-c", f'ulimit -v {megabytes * 1024}; exec "$@"', "sh", *BRAINLIB]
+        command = [*limited, "classify", scans, "--output", output]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        return done, contents(output) if output.exists() else {}
+
+    done, whole = run(10_000)
+    assert done.returncode == 0 and len(whole) == 2
+    for megabytes in (300, 450, 600, 750, 900, 1200, 1800):
+        done, tables = run(megabytes)
+        assert "Traceback" not in done.stderr
+        if done.returncode == 2:
+            assert "predictions.csv" not in map(str, tables)
+            assert re.search("memory|alloc", done.stderr.splitlines()[-1])
+        elif done.returncode == 3:
+            assert "large.png: unreadable" in done.stdout
+        else:
+            assert tables == whole
 
 
 # --- bits flipped in caches
