@@ -27,6 +27,7 @@ from pydicom.uid import generate_uid
 
 import brainlib
 from brainlib import explain, imaging, inference, paths, report
+from brainlib.models import engines
 from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
 from brainlib.report.app import server, uploads, view
@@ -43,8 +44,14 @@ def brightness(pixels):
     return np.stack([bright, rest, rest, rest], axis=1).astype(np.float32)
 
 
-def stand_in(predict=brightness, **parts):
-    return Model(inference.Classifier(predict, Path("model.keras"), "onnx", **parts))
+def stand_in(predict=brightness, maps=(), **parts):
+    def run(pixels):
+        blank = dict.fromkeys(engines.MAPS, np.zeros((len(pixels), 112, 112), np.float32))
+        square = np.ones((len(pixels), 3), np.float32)
+        return {**blank, "probabilities": predict(pixels), "field_of_view": square}
+
+    engine = engines.Engine(run, ("probabilities", *maps))
+    return Model(inference.Classifier(engine, Path("model.keras"), "onnx", **parts))
 
 
 def upload(name, content):
@@ -155,7 +162,7 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
     text = all_text(page.box)
     assert str(temporary) not in text and "Traceback" not in text
     assert "<i>" not in "".join(part.value for part in widgets_of(page.box, ipywidgets.HTML))
-    assert "cut &lt;i&gt;.jpg" in text and "No outline can be drawn" in text
+    assert "cut &lt;i&gt;.jpg" in text
 
 
 def test_an_upload_leaves_no_file_behind_and_is_refused_before_it_is_cut(temporary, monkeypatch):
@@ -268,8 +275,7 @@ def reported(tmp_path, monkeypatch):
     monkeypatch.setattr(explain, "draw_maps", Bright)
 
     def write(*files):
-        model = stand_in(lambda pixels: brightness(255 - pixels))
-        model.drawer = "a drawer"
+        model = stand_in(lambda pixels: brightness(255 - pixels), engines.MAPS)
         scans = [scan for file in files for scan in imaging.list_scans(file)]
         tables = [inference.classify(model.classifier, inference.read_slices(scan))
                   for scan in scans]  # fmt: skip
@@ -331,7 +337,7 @@ def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
 
 
 def test_a_refused_slice_has_its_reason_and_no_class(temporary, monkeypatch):
-    monkeypatch.setattr(inference.classifier.gate, "refuse", lambda gate, one: "it is <blank>")
+    monkeypatch.setattr(inference.classifier.gate, "refuse_plainly", lambda one: "it is <blank>")
     page = view.Page(stand_in(gate=object()))
     give(page, upload("a.png", png(0)))
     text = all_text(page.box)

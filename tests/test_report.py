@@ -16,6 +16,7 @@ from PIL import Image
 
 from brainlib import CLASS_NAMES, imaging, inference, report
 from brainlib.explain import OUTLINE_THRESHOLD
+from brainlib.models import engines
 from brainlib.report import drawing, words
 from brainlib.report.answers import Answer, Model
 
@@ -91,8 +92,8 @@ def answer(probabilities=GLIOMA, table=None, rules=RULES, shown=(2, 1), **others
         "accepted": len(table), "refused": 0, "unreadable": 0, "class": max(found, key=found.get),
         **found, "tumor_slices": 2, "deciding": "2 1", "gaps": 0, "decision": "accepted", **others,
     }  # fmt: skip
-    model = Model(inference.Classifier(None, Path("brain.keras"), "onnx", "a gate", rules))
-    model.drawer = "a drawer"
+    engine = engines.Engine(None, ("probabilities", *engines.MAPS))
+    model = Model(inference.Classifier(engine, Path("brain.keras"), "onnx", "a gate", rules))
     affine = AXIAL if table["plane"].iloc[0] else None
     images = {number: imaging.ScanSlice(Path("x"), pixels=image(), affine=affine, facts=FACTS)
               for number in shown}  # fmt: skip

@@ -32,7 +32,8 @@ _COUNTED = {
 _IN_TEMPLATES = {
     "CLASS_COLORS": CLASS_COLORS, "model_sha256": inference.model_sha256, "version": __version__,
     "file_name": words.file_name, "slice_reliability": words.slice_reliability,
-    "NAMES": words.NAMES, "PLURALS": words.PLURALS, "count_gaps": inference.count_gaps,
+    "NAMES": words.NAMES, "TITLES": words.TITLES, "PLURALS": words.PLURALS,
+    "count_gaps": inference.count_gaps,
     "decision_of": words.decision_of, "how_often": words.how_often, "level": words.level,
     "sequence_doubt": words.sequence_doubt,
     "heat_colors": drawing.HEAT_COLORS, "outline_color": drawing.OUTLINE_COLOR,
@@ -81,7 +82,6 @@ def describe(answer: Answer, made: datetime | None = None) -> dict[str, Any]:
     return {
         "answer": answer,
         "head": words.headline(answer),
-        "bars": words.probability_bars(answer),
         "counts": [(int(answer.study[key]), what) for key, what in _COUNTED.items()],
         "refused": words.list_refusals(answer.slices),
         "unreadable": words.list_unreadable(answer.slices),

@@ -91,26 +91,12 @@ def line(answer: "Answer", name: str = "") -> str:
     return one_line(text.replace(NO_BREAK, " "))
 
 
-def probability_bars(answer: "Answer") -> list[dict[str, Any]]:
-    """Return a bar for each class: `class`, `name`, `text`, `width` in per cent, `is_answer`."""
-    return [
-        {
-            "class": name,
-            "name": "None of the three" if name == "notumor" else TITLES[name],
-            "text": percent(probability),
-            "width": round(100 * probability, 1),
-            "is_answer": name == answer.label,
-        }
-        for name, probability in answer.probabilities.items()
-    ]
-
-
 def list_refusals(slices: pd.DataFrame) -> list[tuple[str, str]]:
     """Return pairs of a reason and the slices that were refused for it."""
     refused = slices[slices["decision"].str.startswith(REFUSED)]
     reasons = refused["decision"].str.removeprefix(REFUSED)
     listed = [
-        (_clipped(str(reason)), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
+        (str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
         for reason, numbers in refused["slice"].groupby(reasons, sort=False)
     ]
     return _shortened(listed, "other reasons")
@@ -120,7 +106,7 @@ def list_unreadable(slices: pd.DataFrame) -> list[tuple[str, str]]:
     """Return pairs of a file's name and what was wrong with it."""
     bad = slices[slices["error"] != ""]
     listed = [
-        (_clipped(file_name(path)), _clipped(one_line(str(error).removeprefix(f"{path}: "))))
+        (file_name(path), one_line(str(error).removeprefix(f"{path}: ")))
         for path, error in zip(bad["path"], bad["error"], strict=True)
     ]
     return _shortened(listed, "other files")
@@ -233,7 +219,3 @@ def _shortened(listed: list[tuple[str, str]], others: str) -> list[tuple[str, st
         return listed
     count = len(listed) - MOST_LINES + 1
     return [*listed[: MOST_LINES - 1], (f"{count} {others}", "see predictions.csv")]
-
-
-def _clipped(text: str, most: int = 90) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
