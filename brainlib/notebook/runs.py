@@ -306,8 +306,10 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
         settings = _smoke_settings(settings)
     run = Run(notebook, settings, paths.resolve(settings.output), smoke)
     # 04_infer shares the lock of `brainlib classify`, which writes the same tables
-    names = {"02_train": f".{run.model_name}.lock", "04_infer": ".lock"}
-    run.lock.enter_context(paths.locked(run.output, names.get(notebook, f".{notebook}.lock")))
+    lock = "" if notebook == "04_infer" else f".{notebook}"
+    if notebook == "02_train":
+        lock = f".{run.model_name}"
+    run.lock.enter_context(paths.locked(run.output, f"{lock}.lock"))
     pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
     return run
 
