@@ -108,7 +108,8 @@ def test_reading_and_asking_a_gate_loads_nothing_heavy(fitted, tmp_path):
 
 def test_no_wrong_input_serves_to_fit_and_to_try(monkeypatch):
     # these take long, and are all drawn anew or only tried
-    monkeypatch.setattr(wrong_inputs, "_heads", lambda random: iter(()))
+    monkeypatch.setattr(wrong_inputs, "_beyond_brain", lambda random: iter(()))
+    monkeypatch.setattr(wrong_inputs, "_template", lambda random: iter(()))
     monkeypatch.setattr(wrong_inputs, "_SCANS", {"CT": ("CT_small.dcm",)})
     inputs = wrong_inputs.make_wrong_inputs()
     to_fit, tried = ({(example.kind, example.origin) for example in inputs

@@ -25,7 +25,7 @@ BLANK = "it is blank"
 STRANGE = "it does not look like a slice of a head MRI"
 LEAST_IMAGES = 40
 LEAST_CONTRAST, LEAST_SIDE, LONGEST_SHAPE = 12, 32, 3.0
-_REGULARIZATION, _CLIP, _FOLDS = 3e-4, 8.0, 5
+_REGULARIZATION, _CLIP, _FOLDS = 1e-3, 8.0, 5
 
 
 class GateError(BrainlibError):

@@ -64,13 +64,13 @@ def write_files(folder: Path) -> keras.Model:
     files, trained = list_files(folder), fold_file(folder)
     released = models.load_model(trained)
     if not _are_equal(trained, files[RELEASED]):
-        (folder / f"{RELEASED}{manifest.SUFFIX}").unlink(missing_ok=True)  # of the last release
         with paths.atomic_write(files[RELEASED]) as temporary:
             shutil.copyfile(trained, temporary)
     if not is_current(files["onnx"], files[RELEASED]):
         logger.info("writing %s", files["onnx"].name)
-        (folder / f"{RELEASED}{manifest.SUFFIX}").unlink(missing_ok=True)
         export.export_onnx(released, files["onnx"])
+    # until the release is complete nobody answers with these files and the last one's gate or rules
+    manifest.write_manifest(files[RELEASED], files.values())
     return released
 
 
