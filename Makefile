@@ -70,8 +70,8 @@ verify: setup ## evaluate the released files again and compare with model/metric
 	$(BIN)/python -m scripts.verify
 
 audit: setup ## known vulnerabilities and licences of the dependencies
-	$(PYTHON) -m venv runs/pip-audit && runs/pip-audit/bin/pip install --quiet pip-audit
-	$(BIN)/python -m scripts.licences
+	$(PYTHON) -m venv runs/pip-audit && runs/pip-audit/bin/pip install --quiet pip-audit pip-licenses
+	runs/pip-audit/bin/pip-licenses --python=$(BIN)/python --order=license
 	runs/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)

@@ -1,15 +1,14 @@
 """Scans from elsewhere, slice by slice: treated glioblastomas with masks, and healthy heads.
 
 They are few, and treated tumours are outside the intended use: the counts show a direction only.
-`python -m scripts.external --scans DIR` puts them into the `metrics.json` beside the model; with
-several models it prints them side by side. The network is never trained on these scans.
+`python -m scripts.external --scans DIR` puts those of the released network into `metrics.json`. It
+is never trained on these scans.
 """
 
 import argparse
 import dataclasses
 import hashlib
 import json
-import logging
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from brainlib import CLASS_NAMES, imaging, inference, paths
 from brainlib.imaging import volumes
+from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
 from scripts import command
 
@@ -41,9 +41,6 @@ HEAD_GREY, HEAD_SHARE = 25, 0.05
 
 STEP = 3
 """Of the template every third slice with a head is classified."""
-
-
-logger = logging.getLogger(__name__)
 
 
 class ExternalError(BrainlibError):
@@ -193,35 +190,21 @@ def _tally(studies: Iterable[str]) -> dict[str, int]:
     return {name: counts[name] for name in (*CLASS_NAMES, *sorted({*counts} - {*CLASS_NAMES}))}
 
 
-def write_section(section: dict[str, Any], model: Path) -> bool:
-    """Put the section into the `metrics.json` beside a model, if that is of this release."""
-    from brainlib.notebook import runs
-
-    file = model.with_name("metrics.json")
-    document = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if model.stem not in document.get("release", {}):
-        logger.warning("%s holds no release of %s: the counts are not kept", file, model.stem)
-        return False
-    with paths.atomic_write(file) as temporary:
-        text = runs.to_json(document | {"external": section})
-        temporary.write_text(f"{text}\n", encoding="utf-8")
-    return True
-
-
 def main() -> None:
-    """Classify the scans with each model, write the sections, and print them side by side."""
+    """Classify the scans with a model, print the counts, and keep those of the released network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scans", required=True, help="folder of the scans")
-    parser.add_argument("--model", nargs="+", default=[""], help="the released one, unless named")
+    parser.add_argument("--model", default="", help="the released one, unless named")
     chosen = parser.parse_args()
-    columns = []
-    for model in chosen.model:
-        classifier = inference.open_classifier(model)
-        section = measure(classifier, paths.resolve(chosen.scans))
-        write_section(section, classifier.model)
-        hidden = ["model_sha256", "gate_sha256", "note"]
-        columns.append(pd.json_normalize(section, sep=": ").T.drop(hidden))
-    print(pd.concat(columns, axis=1).fillna("").to_string(header=False), NOTE, sep="\n")
+    classifier = inference.open_classifier(chosen.model)
+    section = measure(classifier, paths.resolve(chosen.scans))
+    print(pd.json_normalize(section, sep=": ").T.to_string(header=False))
+    if classifier.model == paths.released_model():
+        file = classifier.model.with_name("metrics.json")
+        document = json.loads(file.read_text(encoding="utf-8"))
+        with paths.atomic_write(file) as temporary:
+            text = runs.to_json(document | {"external": section})
+            temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Scans from elsewhere: slices meet their masks, counts, what is kept of an earlier measurement."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,14 +104,6 @@ def test_scans_that_do_not_fit_together_are_refused(network, scans, wrong):
         next(scans.rglob("*_Scan_T1.nii.gz")).unlink()
     with pytest.raises(external.ExternalError):
         external.measure_glioblastoma(network, scans / "external")
-
-
-def test_only_the_released_model_writes_into_metrics_json(tmp_path):
-    file = tmp_path / "metrics.json"
-    file.write_text('{"results": {"net": {}, "old": {}}, "release": {"net": {}}}', encoding="utf-8")
-    assert external.write_section({"note": "few"}, tmp_path / "net.keras")
-    assert not external.write_section({"note": "other"}, tmp_path / "old.keras")
-    assert json.loads(file.read_text(encoding="utf-8"))["external"] == {"note": "few"}
 
 
 @pytest.mark.parametrize(("model", "gate"), [("same", "same"), ("other", "same"), ("same", "")])
