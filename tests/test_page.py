@@ -26,7 +26,7 @@ from PIL import Image
 from pydicom.uid import generate_uid
 
 import brainlib
-from brainlib import explain, imaging, inference, paths, report
+from brainlib import explain, imaging, inference, report
 from brainlib.models import engines
 from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
@@ -369,17 +369,7 @@ def test_folders_of_killed_servers_are_cleaned_and_others_are_left(temporary):
 
 
 @pytest.fixture(scope="module")
-def plain_model(tmp_path_factory):
-    """Return the released network without its gate, which would refuse what is made up here."""
-    folder = tmp_path_factory.mktemp("model")
-    for file in paths.resolve("model").glob("lesion_net*"):
-        if file.name.endswith((".keras", ".onnx")):
-            shutil.copy(file, folder)
-    return folder / "lesion_net.keras"
-
-
-@pytest.fixture(scope="module")
-def served(plain_model, tmp_path_factory):
+def served(tmp_path_factory):
     """Give the address of a served page, and its temporary folder."""
     pytest.importorskip("voila")
     folder = tmp_path_factory.mktemp("served")
@@ -387,10 +377,10 @@ def served(plain_model, tmp_path_factory):
         "import logging, sys, tempfile\nfrom brainlib.report import app\n"
         "logging.basicConfig(format='%(message)s', level=logging.INFO)\n"
         "tempfile.tempdir = sys.argv[1]\n"
-        "app.serve(sys.argv[3], port=0, open_browser=False, token=sys.argv[2])\n"
+        "app.serve(port=0, open_browser=False, token=sys.argv[2])\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder), TOKEN, str(plain_model)],
+        [sys.executable, "-c", program, str(folder), TOKEN],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -445,7 +435,7 @@ def test_a_foreign_page_cannot_talk_to_the_kernel_even_with_the_token(served, fo
             assert answer.status == status
 
 
-def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_model, tmp_path):
+def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path):
     url, temporary = served
     series = dicom_series(np.moveaxis(VOXELS, 2, 0))
     archived = {"series.zip": archive(series)}
@@ -456,13 +446,14 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, plain_mo
     drop(browser, {"slice.png": png(99)})
     wait_for(browser, lambda: shown_name(browser) == "slice.png")
     (tmp_path / "slice.png").write_bytes(png(99))
-    title = words.headline(brainlib.load(plain_model)(tmp_path / "slice.png"))["title"]
+    title = words.headline(brainlib.load()(tmp_path / "slice.png"))["title"]
     assert browser.find_element("css selector", ".brainlib-study h2").text.startswith(title)
     drop(browser, series)
     wait_for(browser, lambda: len(browser.find_elements("css selector", ".brainlib-ribbon i")) == 8)
-    before = image_of(browser)
+    shown = browser.find_element("css selector", ".brainlib-image").get_attribute
+    before = shown("src")
     browser.find_element("css selector", ".noUi-handle").send_keys("\ue012")  # arrow to the left
-    wait_for(browser, lambda: image_of(browser) != before)
+    wait_for(browser, lambda: shown("src") != before)
     drop(browser, {"damaged.png": png(99)[:60]})
     wait_for(browser, lambda: shown_name(browser) == "damaged.png")
     study = browser.find_element("css selector", ".brainlib-study").text
@@ -497,10 +488,6 @@ def drop(browser, files):
 
 def shown_name(browser):
     return " ".join(one.text for one in browser.find_elements("css selector", ".brainlib-name")[:1])
-
-
-def image_of(browser):
-    return browser.find_element("css selector", ".brainlib-image").get_attribute("src")
 
 
 def wait(browser, selector):

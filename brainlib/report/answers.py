@@ -142,10 +142,12 @@ class Answer:
     def outline(self) -> "Stack | None":
         """The outline of every classified slice as one volume, 0 to 255.
 
-        None where there is none, or the slices do not lie on one grid.
+        None where no slice was called tumour, or the slices do not lie on one grid.
         """
         from brainlib.report.volumes import stack
 
+        if not self.study["tumor_slices"]:
+            return None
         numbers = [number for number in self.images if self.row(number)["class"]]
         drawn = zip(numbers, self._drawn(numbers), strict=False)
         outlines = {number: (255 * maps[0]).astype(np.uint8) for number, maps in drawn}

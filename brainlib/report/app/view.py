@@ -142,7 +142,7 @@ class StudyView:
             _link("Save predictions.csv", "predictions.csv", inference.to_csv(table, header=True)),
         ]
         self.links.value = _html("downloads", links)
-        if self.answer.study["tumor_slices"]:
+        if self.numbers:
             _DRAWER.submit(self._add_outline, links, f"{stem}.outline.nii.gz")
 
     def _add_outline(self, links: list[tuple[str, str, str]], name: str) -> None:
