@@ -86,7 +86,8 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
     -------
     dict
         `patients`, `volumes`; counts of the slices `with_tumor` and `without_tumor`, and the number
-        `between` these; `auroc` of P(tumour) = 1 - P(notumor) between the two; `study` and
+        `between` these (`called_tumor`: alone; `called_in_study`: with the evidence that a tumour
+        study needs); `auroc` of P(tumour) = 1 - P(notumor) between the two; `study` and
         `study_without_gate`, the number of volumes by answer.
     """
     scans = sorted(folder.rglob("*_Scan_T1.nii.gz"))
@@ -95,7 +96,10 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
     tables, studies = [], []
     for scan in scans:
         table, answers = classify(classifier, imaging.open_scans(scan))
-        tables.append(table.assign(mask=count_mask_pixels(scan)[table["slice"] - 1]))
+        rule = (classifier.rules or {}).get("study", inference.studies.UNFITTED)
+        in_study = inference.studies.is_tumor(table, np.zeros(len(table), int), rule)
+        mask = count_mask_pixels(scan)[table["slice"] - 1]
+        tables.append(table.assign(mask=mask, in_study=in_study))
         studies.append(answers)
     slices = pd.concat(tables)
     ill, well = slices[slices["mask"] >= LEAST_PIXELS], slices[slices["mask"] == 0]
@@ -105,8 +109,12 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
         "patients": len({scan.parent for scan in scans}),
         "volumes": len(scans),
         "least_pixels": LEAST_PIXELS,
-        "with_tumor": _count(ill) | {"called_glioma": int((ill["class"] == "glioma").sum())},
-        "without_tumor": _count(well),
+        "with_tumor": _count(ill)
+        | {
+            "called_glioma": int((ill["class"] == "glioma").sum()),
+            "called_in_study": int(ill["in_study"].sum()),
+        },
+        "without_tumor": _count(well) | {"called_in_study": int(well["in_study"].sum())},
         "between": len(slices) - len(compared),
         "auroc": round(float(area), 6),
         **{key: _tally(answers[key] for answers in studies) for key in studies[0]},

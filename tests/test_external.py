@@ -52,9 +52,12 @@ def save(file, values, spacing=5):
 
 def test_slices_are_compared_with_their_own_masks(network, scans):
     found = external.measure_glioblastoma(network, scans / "external" / "glioblastoma")
-    counts = {"slices": 2, "called_tumor": 2, "accepted": 2, "called_glioma": 2}
+    counts = {"slices": 2, "called_tumor": 2, "accepted": 2, "called_glioma": 2,
+              "called_in_study": 2}  # fmt: skip
     assert found["with_tumor"] == counts
-    assert found["without_tumor"] == {"slices": 7, "called_tumor": 0, "accepted": 7}
+    assert found["without_tumor"] == {
+        "slices": 7, "called_tumor": 0, "accepted": 7, "called_in_study": 0,
+    }  # fmt: skip
     assert (found["patients"], found["volumes"], found["between"], found["auroc"]) == (1, 1, 1, 1.0)
     assert found["study"] == {"glioma": 1, "meningioma": 0, "notumor": 0, "pituitary": 0}
 

@@ -81,18 +81,15 @@ def study_probabilities(
     >>> answers.round(2).tolist()
     [[0.9, 0.05, 0.05, 0.0]]
     """
-    values = np.maximum(slices[list(CLASS_NAMES)].to_numpy(np.float64), _FLOOR)
-    values /= values.sum(axis=1, keepdims=True)
-    evidence = np.log1p(-values[:, NOTUMOR]) - np.log(values[:, NOTUMOR])
-    sizes = np.bincount(codes)
+    values, evidence, sizes = _probabilities(slices), _evidence(slices), np.bincount(codes)
     if {"lesion_x", "lesion_y"} <= set(slices) and slices["lesion_x"].notna().all():
         persistent = _persistent(slices, codes, evidence)
     else:
         persistent = np.minimum(evidence, _second_highest(evidence, codes)[codes])
     is_small = sizes < LEAST_SLICES
     persistent = np.where(is_small[codes], evidence, persistent)
-    offset = np.where(is_small, UNFITTED["offset"], rule["offset"])
-    temperature = np.where(is_small, UNFITTED["temperature"], rule["temperature"])
+    offset, temperature = (np.where(is_small, UNFITTED[key], rule[key])
+                           for key in ("offset", "temperature"))  # fmt: skip
     tumor = _sigmoid((_highest(persistent, codes) - offset) / temperature)
     weights = _sigmoid((persistent - offset[codes]) / temperature[codes]) + _FLOOR
     kinds = np.delete(np.log(values), NOTUMOR, axis=1)
@@ -103,6 +100,21 @@ def study_probabilities(
     is_single = sizes[codes] == 1
     answers[codes[is_single]] = values[is_single]
     return answers, persistent
+
+
+def is_tumor(slices: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, float]) -> np.ndarray:
+    """Return which slices of some studies have as much evidence as a tumour study needs.
+
+    Parameters
+    ----------
+    slices, codes, rule : as for `study_probabilities`
+
+    Returns
+    -------
+    bool array of shape (n,)
+    """
+    is_small = np.bincount(codes)[codes] < LEAST_SLICES
+    return _evidence(slices) > np.where(is_small, UNFITTED["offset"], rule["offset"])
 
 
 def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> pd.DataFrame:
@@ -122,9 +134,10 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
     -------
     DataFrame
         The `COLUMNS`, a row a study, in order of first appearance. `path` is the file, or the
-        folder that holds the files. `tumor_slices` counts the accepted slices whose own class is a
-        tumour. `deciding` names at most 4 slices by number, with blanks between: those of the most
-        persistent evidence. A study without an accepted slice has no class and no probabilities.
+        folder that holds the files. `tumor_slices` counts the accepted slices with as much evidence
+        as a tumour study needs. `deciding` names at most 4 slices by number, with blanks between:
+        those of the most persistent evidence. A study without an accepted slice has no class and no
+        probabilities.
 
     Raises
     ------
@@ -149,6 +162,17 @@ def study_keys(slices: pd.DataFrame) -> pd.Series:
     series, path = (slices[name].astype(object).where(slices[name].notna(), "").astype(str)
                     for name in ("series", "path"))  # fmt: skip
     return series.where(series != "", path)
+
+
+def _probabilities(slices: pd.DataFrame) -> np.ndarray:
+    values = np.maximum(slices[list(CLASS_NAMES)].to_numpy(np.float64), _FLOOR)
+    return values / values.sum(axis=1, keepdims=True)
+
+
+def _evidence(slices: pd.DataFrame) -> np.ndarray:
+    """Return the log odds of a tumour in each slice."""
+    none = _probabilities(slices)[:, NOTUMOR]
+    return np.log1p(-none) - np.log(none)
 
 
 def _persistent(slices: pd.DataFrame, codes: np.ndarray, evidence: np.ndarray) -> np.ndarray:
@@ -196,8 +220,8 @@ def _answers(table: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, Any]) ->
     answers, persistent = study_probabilities(table, dense, rule)
     frame = pd.DataFrame(answers, index=present, columns=list(CLASS_NAMES))
     frame["class"] = np.take(CLASS_NAMES, answers.argmax(axis=1)).astype(object)
-    is_tumor = values.argmax(axis=1) != NOTUMOR
-    frame["tumor_slices"] = np.bincount(dense[is_tumor], minlength=len(present))
+    strong = dense[is_tumor(table, dense, rule)]
+    frame["tumor_slices"] = np.bincount(strong, minlength=len(present))
     ranked = pd.DataFrame({"code": codes, "persistent": persistent,
                            "evidence": -values[:, NOTUMOR],
                            "text": table["slice"].astype(int).astype(str)})  # fmt: skip
