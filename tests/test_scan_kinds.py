@@ -302,6 +302,9 @@ def test_a_damaged_qform_or_sidecar_costs_nothing(tmp_path, truth):
     for sidecar in ("[]", "{", '{"Modality": 3, "SeriesDescription": [1]}'):
         file.with_suffix(".json").write_text(sidecar, encoding="utf-8")
         np.testing.assert_array_equal(shown(file), truth)
+    image.header["sform_code"] = 0  # then nothing says how it lies
+    file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
+    assert shown(file).shape == truth.shape and {one.plane for one in opened(file)} == {""}
 
 
 def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):

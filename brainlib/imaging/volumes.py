@@ -373,7 +373,7 @@ def _affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
     elif isinstance(header, _KINDS):  # Analyze leaves open which side is left
         told = [partial(header.get_sform, coded=True), partial(header.get_qform, coded=True)]
     for read in [*told, lambda: (header.get_base_affine(), 0)]:
-        with suppress(TypeError, np.linalg.LinAlgError, HeaderDataError):  # None, infinite, damaged
+        with suppress(TypeError, ValueError, HeaderDataError):  # none, infinite or damaged
             affine, code = read()
             if np.linalg.matrix_rank(affine[:3, :3]) == 3:
                 return affine, bool(code > 0)
