@@ -317,7 +317,9 @@ def test_the_outline_of_a_series_is_a_dicom_segmentation_without_a_name(reported
     assert places.min(axis=0) == pytest.approx([10, 5, 10])
     assert places.max(axis=0) == pytest.approx([13, 8, 20])
     for file in files.values():
-        assert not [word for word in (b"Doe", b"secret-7", b"1970") if word in file.read_bytes()]
+        assert not [
+            word for word in (b"Doe", b"secret-7", b"19700101") if word in file.read_bytes()
+        ]
 
 
 def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
