@@ -29,7 +29,7 @@ from test_training import small_fit, small_model
 from brainlib import CLASS_NAMES, imaging, inference, models, paths, training
 from brainlib.data import datasets, phantom
 from brainlib.inference import classifier
-from brainlib.models import manifest
+from brainlib.models import engines, manifest
 from brainlib.notebook import runs
 from brainlib.training import fitting
 
@@ -60,8 +60,11 @@ def flips(file, count, seed=0):
 # --- kills
 
 
-def kill_at_random(command, seed, kills):
-    """Kill a command at seeded random moments, and let it end in the last run."""
+def kill_at_random(command, seed, kills, check=lambda: None):
+    """Kill a command at seeded random moments, check what it left, and let it end in the last run.
+
+    Its last argument is a folder; one of that name with the ending `.whole` has an undisturbed run.
+    """
     dice, start = random.Random(seed), time.monotonic()
     subprocess.run([*command[:-1], f"{command[-1]}.whole"], check=True, capture_output=True)
     lasts = time.monotonic() - start
@@ -72,6 +75,7 @@ def kill_at_random(command, seed, kills):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        check()
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -118,6 +122,48 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path)
         assert killed.read_bytes() == whole.read_bytes(), name
 
 
+RELEASE = """
+import sys
+from pathlib import Path
+from brainlib import paths
+from scripts.release import files
+folder = Path(sys.argv[1])
+files.write_files(folder)
+for suffix in files.JUDGED_BY:
+    with paths.atomic_write(folder / f"{files.RELEASED}{suffix}") as temporary:
+        temporary.write_bytes(b"new")
+files.write_manifest(folder)
+"""
+
+
+@slow
+def test_a_killed_release_mixes_no_old_file_with_a_new_one(build_small, tmp_path):
+    models.save_model(build_small(), tmp_path / "out" / "lesion_net_patient0.keras")
+    suffixes = (".keras", ".onnx", ".gate.npz", ".rules.json")
+    files = [tmp_path / "out" / f"lesion_net{suffix}" for suffix in suffixes]
+    for file in files:
+        file.write_bytes(b"old")
+        os.utime(file, (1, 1))
+    manifest.write_manifest(files[0], files)
+    shutil.copytree(tmp_path / "out", tmp_path / "out.whole")
+    refused = []
+
+    def check():
+        try:
+            read = [manifest.read_file(file) for file in files[1:]]
+        except manifest.ManifestError:
+            refused.append(True)
+        else:
+            assert len({content == b"old" for content in read}) == 1
+
+    kill_at_random([sys.executable, "-c", RELEASE, tmp_path / "out"], 3, 8, check)
+    assert [manifest.read_file(file) for file in files[2:]] == [b"new"] * 2
+    images = np.random.default_rng(0).integers(0, 256, (4, 70, 60, 1), np.uint8)
+    answers = [engines.open_onnx(tmp_path / name / "lesion_net.onnx")(images)
+               for name in ("out", "out.whole")]  # fmt: skip
+    np.testing.assert_array_equal(*answers)
+
+
 # --- full disks
 
 
@@ -126,9 +172,12 @@ def disk(tmp_path):
     """Mount a small disk, and give it with a function that fills all of it but some pages."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = shutil.which("mount") and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True
-    ).returncode
+    mounted = (
+        shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True
+        ).returncode
+    )
     if not mounted:
         pytest.skip("to mount a disk needs root")
     yield disk
@@ -312,7 +361,8 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(model, tmp_path
     command = [*BRAINLIB, "classify", scans, "--model", model, "--output", output, "--reports"]
     done = subprocess.run(command, capture_output=True, check=True)
     lines = done.stdout.decode().splitlines()
-    assert len(lines) == len(NAMES) and all(line.isprintable() for line in lines)
+    assert len(lines) == len(NAMES)
+    assert all(line.isprintable() and "unjudged" in line for line in lines)
     cells = pd.read_csv(output / "studies.csv", encoding_errors="surrogateescape")["series"]
     assert not cells.str.startswith(("=", "+", "-", "@")).any()
     assert set(inference.read_studies(output / "studies.csv")["series"]) > set(NAMES[:-1])
@@ -321,6 +371,7 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(model, tmp_path
     pages = list((output / "reports").glob("*.html"))
     assert len(pages) == len(NAMES) + 1
     for page in pages:
+        assert "unjudged" in page.read_text("utf-8").lower()
         for tag, attributes in Tags(page.read_text("utf-8", "surrogateescape")).tags:
             assert not [name for name in attributes if name.startswith("on")], page
             assert tag != "img" or attributes["src"].startswith("data:image/"), page
@@ -396,6 +447,24 @@ def test_a_flipped_bit_in_the_state_of_a_fit_has_it_begin_anew(tmp_path, caplog)
 
 
 # --- released files
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".keras", ".gate.npz", ".rules.json"])
+def test_a_released_file_that_is_changed_or_missing_ends_every_command(tmp_path, suffix):
+    for file in (paths.project_root() / "model").glob("lesion_net.*"):
+        shutil.copy(file, tmp_path)
+    file, engine = tmp_path / f"lesion_net{suffix}", suffix[1:] if suffix == ".keras" else "onnx"
+    for _ in flips(file, 3):
+        with pytest.raises(paths.BrainlibError, match=r"lesion_net\..*fetch the released files"):
+            inference.open_classifier(tmp_path / "lesion_net.keras", engine)
+    if suffix == ".onnx":
+        return  # where it is missing, Keras runs the model
+    file.unlink()
+    scans = draw(tmp_path / "scans", 1)
+    command = [*BRAINLIB, "classify", scans, "--model", tmp_path / "lesion_net.keras"]
+    done = subprocess.run([*command, "--engine", engine], capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stdout
+    assert f"lesion_net{suffix} is missing" in done.stderr.splitlines()[-1]
 
 
 @pytest.fixture
