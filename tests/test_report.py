@@ -133,6 +133,7 @@ def test_names_and_reasons_are_escaped_and_folders_are_not_shown():
     assert text.count(EVIL.split("/")[-1]) > 3 and f"damaged {EVIL}" in text
     line = words.line(answer(table=slices(GLIOMA, series="a\x1b[31m\n$x$.png")))
     assert line.startswith("a\\x1b[31m $x$.png: glioma, 92 %")
+    assert "mathjax_ignore" in answer(table=slices(GLIOMA, series="$x$.png"))._repr_html_()
 
 
 def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():

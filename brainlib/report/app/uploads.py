@@ -75,13 +75,13 @@ def read_uploads(
 
     with tempfile.TemporaryDirectory(prefix="brainlib-upload-") as place:
         folder = Path(place).resolve()
-        names = save_uploads(uploads, folder)
+        order = {name: place for place, name in enumerate(save_uploads(uploads, folder))}
         try:
             scans = imaging.list_scans(folder, model.plane)
         except imaging.ImageError as error:
             raise ReportError(" ".join(_passed_over(folder, []))) from error
         answers = list(model.answers(scans, watch, folder))
-        answers.sort(key=lambda answer: names.index(answer.slices["path"].iloc[0]))
+        answers.sort(key=lambda answer: order.get(answer.slices["path"].iloc[0], 0))
         return answers, [*_passed_over(folder, scans)]
 
 
