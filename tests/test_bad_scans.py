@@ -110,13 +110,13 @@ def valid_files():
 VALID = valid_files()
 
 
-def sound(found):
+def sound(image):
     """Assert that a slice is one that can be used, or says what is wrong; return whether it can."""
-    if found.error:
-        assert found.pixels is None and str(found.file) != "" and len(found.error) < 700
-        assert found.error.isprintable()  # so it is one line, too
+    if image.error:
+        assert image.pixels is None and str(image.file) != "" and len(image.error) < 700
+        assert image.error.isprintable()  # so it is one line, too
         return False
-    assert found.pixels.dtype == np.uint8 and found.pixels.ndim == 2 and found.pixels.size
+    assert image.pixels.dtype == np.uint8 and image.pixels.ndim == 2 and image.pixels.size
     return True
 
 
@@ -156,9 +156,9 @@ def damaged_files(name, place, data):
     file.write_bytes(content)
     tracemalloc.start()
     try:
-        for found in imaging.open_scans(file, data.draw(st.sampled_from(["acquired", "sagittal"]))):
-            sound(found)
-            assert not any(part in repr(found) for part in IDENTIFIERS[:4])
+        for image in imaging.open_scans(file, data.draw(st.sampled_from(["acquired", "sagittal"]))):
+            sound(image)
+            assert not any(part in repr(image) for part in IDENTIFIERS[:4])
         assert tracemalloc.get_traced_memory()[1] < 300 * MEGABYTE
     finally:
         tracemalloc.stop()
@@ -178,11 +178,11 @@ def test_a_file_cut_short_anywhere_gives_no_slice_that_it_does_not_hold(tmp_path
         (tmp_path / name).write_bytes(whole[:part])
         slices = opened(tmp_path / name)
         assert slices
-        for found, expected in zip(slices, right, strict=False):
+        for image, expected in zip(slices, right, strict=False):
             # a JPEG cut after its last row, and a TIFF before its last tag, are still whole
-            assert not sound(found) or np.array_equal(found.pixels, expected.pixels)
+            assert not sound(image) or np.array_equal(image.pixels, expected.pixels)
         if part < len(whole) // 2:
-            assert not any(sound(found) for found in slices)
+            assert not any(sound(image) for image in slices)
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -192,8 +192,8 @@ def test_a_wrong_ending_changes_nothing(tmp_path, name, ending):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / f"renamed{ending}").write_bytes(VALID[name])
     right, renamed = opened(tmp_path / name), opened(tmp_path / "other")
-    for one, other in zip(right, renamed, strict=True):
-        np.testing.assert_array_equal(one.pixels, other.pixels)
+    for image, other in zip(right, renamed, strict=True):
+        np.testing.assert_array_equal(image.pixels, other.pixels)
 
 
 DAMAGES = {
@@ -311,6 +311,9 @@ def refused_files():
     huge = image_bytes(Image.new("L", (900, 900)), "JPEG2000", no_jp2=True)
     yield "huge.dcm", compressed_bytes(noise((8, 8)), JPEG2000Lossless, huge), "and not (8, 8)"
     yield "cut.dcm", VALID["jpeg.dcm"][:-60], ""
+    length = bytearray(VALID["implicit.dcm"])
+    length[length.index(b"\x28\0\x10\0") + 7] = 127  # of two gigabytes
+    yield "length.dcm", length, ""
     before, _, after = VALID["plain.dcm"].rpartition(b"UI\x1a\0")
     yield "tag.dcm", before + b"UI\x7f\0" + after, ""
 
@@ -322,10 +325,10 @@ REFUSED = [(f"{number} {name}", *others) for number, (name, *others) in enumerat
 def test_what_is_wrong_is_one_reason_in_little_memory(tmp_path, name, content, reason):
     file = tmp_path / name.split()[1]
     file.write_bytes(content)
-    (found,), memory = peak(file)
-    assert not sound(found) and reason in found.error and memory < 20 * MEGABYTE
-    assert found.error.count(str(file)) == 1
-    assert not any(part in found.error for part in IDENTIFIERS)
+    (image,), memory = peak(file)
+    assert not sound(image) and reason in image.error and memory < 20 * MEGABYTE
+    assert image.error.count(str(file)) == 1
+    assert not any(part in image.error for part in IDENTIFIERS)
 
 
 def test_a_volume_that_unpacks_without_end_takes_no_memory(tmp_path):
@@ -338,7 +341,7 @@ def test_a_volume_that_unpacks_without_end_takes_no_memory(tmp_path):
         file.write_bytes(gzip.compress(header.binaryblock + zeros, 1))
     del zeros
     slices, memory = peak(tmp_path)
-    assert memory < 20 * MEGABYTE and len([found for found in slices if found.error]) >= 2
+    assert memory < 20 * MEGABYTE and len([image for image in slices if image.error]) >= 2
 
 
 def test_a_deflated_bomb_takes_no_memory(tmp_path, monkeypatch):
@@ -357,7 +360,7 @@ def test_a_long_file_of_zeros_is_refused_at_once(tmp_path):
             file.write(start)
             file.truncate(2**31)  # nothing is stored
     slices, memory = peak(tmp_path)
-    assert [sound(found) for found in slices] == [False] * 3 and memory < 20 * MEGABYTE
+    assert [sound(image) for image in slices] == [False] * 3 and memory < 20 * MEGABYTE
 
 
 def test_not_every_file_of_a_damaged_series_is_tried(tmp_path, monkeypatch):
@@ -368,14 +371,14 @@ def test_not_every_file_of_a_damaged_series_is_tried(tmp_path, monkeypatch):
         content = compressed_bytes(noise((8, 8)), RLELossless, b"no run lengths")
         (tmp_path / f"{number}.dcm").write_bytes(content)
     slices = opened(tmp_path)
-    assert len(slices) == 60 and not any(sound(found) for found in slices) and len(tries) < 20
+    assert len(slices) == 60 and not any(sound(image) for image in slices) and len(tries) < 20
 
 
 @pytest.mark.parametrize("spacing", [(1e-30, 1, 1), (1, 1, 1e9), (1e30, 1e-30, 1), (1, 1, 120)])
 def test_a_spacing_that_no_scanner_has_is_refused(tmp_path, spacing):
     content = nifti_bytes(noise((4, 5, 6), np.int16), affine=np.diag([*spacing, 1]))
     (tmp_path / "a.nii").write_bytes(content)
-    reasons = [found.error for plane in imaging.PLANES for found in opened(tmp_path, plane)]
+    reasons = [image.error for plane in imaging.PLANES for image in opened(tmp_path, plane)]
     assert any("spacing" in reason or "affine" in reason for reason in reasons)
 
 
@@ -383,7 +386,7 @@ def test_slices_that_are_missing_are_said_and_the_others_read(tmp_path):
     write_series(tmp_path / "whole", range(8), SeriesInstanceUID="1.1")
     write_series(tmp_path / "gap", [0, 3, 6, 9, 18, 21, 24], SeriesInstanceUID="1.2")
     slices = opened(tmp_path)
-    (said,) = [found for found in slices if not sound(found)]
+    (said,) = [image for image in slices if not sound(image)]
     assert "2 slices are missing in its series: most are 3 mm apart, some 9 mm" in said.error
     assert said.file == tmp_path / "gap" / "00_0" and len(slices) == 8 + 7 + 1
     assert said.series == slices[0].series and said.number == 7
@@ -393,15 +396,15 @@ def test_slices_that_are_missing_are_said_and_the_others_read(tmp_path):
 def test_what_is_only_irregular_is_not_called_missing(tmp_path, heights):
     write_series(tmp_path, heights)
     slices = opened(tmp_path)
-    assert all(sound(found) for found in slices) and len(slices) == len(heights)
-    assert [found.number for found in slices] == list(range(len(heights)))
+    assert all(sound(image) for image in slices) and len(slices) == len(heights)
+    assert [image.number for image in slices] == list(range(len(heights)))
 
 
 def test_the_same_instance_number_twice_is_said_where_nothing_else_gives_the_order(tmp_path):
     write_series(tmp_path / "placed", [0, 1, 2], InstanceNumber=4, SeriesInstanceUID="1.1")
     write_series(tmp_path / "not", [0, 1, 2], InstanceNumber=4, ImagePositionPatient=None)
     slices = opened(tmp_path)
-    (said,) = [found for found in slices if not sound(found)]
+    (said,) = [image for image in slices if not sound(image)]
     assert "same instance number" in said.error and len(slices) == 7
     assert said.file.parent.name == "not"
 
@@ -415,7 +418,7 @@ def test_mixed_series_in_a_folder_are_each_read_in_their_order(tmp_path):
         (tmp_path / f"{number}.dcm").write_bytes(content)
     (tmp_path / "bad.dcm").write_bytes(VALID["plain.dcm"][:300])
     slices = opened(tmp_path)
-    assert [int(found.pixels[0, 0]) for found in slices[:-1]] == [40, 20, 0, 50, 30, 10]
+    assert [int(image.pixels[0, 0]) for image in slices[:-1]] == [40, 20, 0, 50, 30, 10]
     assert slices[-1].file.name == "bad.dcm" and not sound(slices[-1])
 
 
@@ -438,7 +441,7 @@ def test_what_may_not_be_opened_is_said_and_the_rest_is_read(tmp_path, monkeypat
     monkeypatch.setattr(Path, "open", denied(Path.open, "secret.dcm"))
     monkeypatch.setattr(Path, "is_file", denied(Path.is_file, "unknown.nii"))
     slices = opened(tmp_path)
-    assert [sound(found) for found in slices] == [False, True, False, False]
+    assert [sound(image) for image in slices] == [False, True, False, False]
     assert "the folder cannot be opened (Permission denied)" in slices[0].error
     assert all("look at who may" in slices[place].error for place in (0, 2, 3))
 
@@ -449,8 +452,8 @@ def test_a_file_that_goes_away_while_others_are_read_is_said(tmp_path):
     listed = imaging.list_scans(tmp_path)
     for file in tmp_path.iterdir():
         file.unlink()
-    slices = [found for scan in listed for found in imaging.read_scan(scan)]
-    assert len(slices) == 3 and all("No such file" in found.error for found in slices)
+    slices = [image for scan in listed for image in imaging.read_scan(scan)]
+    assert len(slices) == 3 and all("No such file" in image.error for image in slices)
 
 
 def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
@@ -462,8 +465,8 @@ def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii.gz")
     os.mkfifo(tmp_path / "pipe")
     slices = opened(tmp_path)
-    assert [found.file.name for found in slices] == ["a.png", "pipe.nii.gz", "self.dcm"]
-    assert [sound(found) for found in slices] == [True, False, False]
+    assert [image.file.name for image in slices] == ["a.png", "pipe.nii.gz", "self.dcm"]
+    assert [sound(image) for image in slices] == [True, False, False]
     for name in ("self.dcm", "one", "pipe"):
         try:
             assert not sound(opened(tmp_path / name)[0])
@@ -480,7 +483,7 @@ def test_folders_may_be_nested_deeper_than_python_calls_itself(tmp_path):
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack()) + 100)  # a deeper tree would stop its removal
     try:
-        assert [found.file.name for found in opened(tmp_path)] == ["a.png", "deep.png"]
+        assert [image.file.name for image in opened(tmp_path)] == ["a.png", "deep.png"]
     finally:
         sys.setrecursionlimit(limit)
 
@@ -499,11 +502,11 @@ def test_any_name_is_read_and_told_on_one_line_that_can_be_stored(tmp_path, name
     file.write_bytes(VALID.get(content, b"\x89PNG and no more"))
     for path in (tmp_path, file):
         slices = opened(path)
-        assert slices and {found.file for found in slices} == {file}
-        for found in slices:
-            assert sound(found) == (content != "bad")
-            found.series.encode("utf-8")
-            found.error.encode("utf-8")
+        assert slices and {image.file for image in slices} == {file}
+        for image in slices:
+            assert sound(image) == (content != "bad")
+            image.series.encode("utf-8")
+            image.error.encode("utf-8")
 
 
 @pytest.mark.parametrize("path", ["", "nothing\0here", "a" * 5000, "\udcff", "/dev/null/x"])
@@ -534,9 +537,9 @@ def test_images_of_every_kind_show_the_same_greys(tmp_path, kind):
         image, grey = drawn.get(mode) or (Image.fromarray(GREY).convert(mode), GREY)
         options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
         (tmp_path / "a").write_bytes(image_bytes(image, kind, **options))
-        (found,) = opened(tmp_path / "a")
-        assert sound(found), (mode, found.error)
-        np.testing.assert_allclose(found.pixels, grey, atol=8 if kind == "JPEG" else 1)
+        (shown,) = opened(tmp_path / "a")
+        assert sound(shown), (mode, shown.error)
+        np.testing.assert_allclose(shown.pixels, grey, atol=8 if kind == "JPEG" else 1)
 
 
 def test_nothing_that_names_the_patient_reaches_a_slice(tmp_path):
@@ -567,10 +570,10 @@ def test_scans_can_be_sent_away_and_read_in_many_threads(tmp_path):
     listed = pickle.loads(pickle.dumps(imaging.list_scans(tmp_path)))
     with ThreadPoolExecutor(8) as threads:
         parts = list(threads.map(lambda scan: list(imaging.read_scan(scan)), listed * 3))
-    found = [one for part in parts for one in part]
-    assert len(found) == 3 * len(expected)
-    for one, other in zip(found, expected * 3, strict=True):
-        assert (one.file, one.series, one.number, one.plane, one.error) == (
+    read = [image for part in parts for image in part]
+    assert len(read) == 3 * len(expected)
+    for image, other in zip(read, expected * 3, strict=True):
+        assert (image.file, image.series, image.number, image.plane, image.error) == (
             other.file, other.series, other.number, other.plane, other.error,
         )  # fmt: skip
-        assert one.error or np.array_equal(one.pixels, other.pixels)
+        assert image.error or np.array_equal(image.pixels, other.pixels)

@@ -30,9 +30,11 @@ def folder(original, tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """List the files that are decoded from now on."""
-    read, found = imaging.read_image, []
-    monkeypatch.setattr(imaging.images, "read_image", lambda file: found.append(file) or read(file))
-    return found
+    read, decoded = imaging.read_image, []
+    monkeypatch.setattr(
+        imaging.images, "read_image", lambda file: decoded.append(file) or read(file)
+    )
+    return decoded
 
 
 def load(folder):
@@ -56,9 +58,9 @@ def gradient(low, high, dtype, shape=(16, 16)):
 @pytest.mark.parametrize("name", ["image.jpg", "image.bmp", "image"])
 def test_a_image_is_recognised_by_its_content(tmp_path, kind, name):
     grey = gradient(0, 255, np.uint8)
-    found = read_saved(Image.fromarray(grey), tmp_path, name, format=kind)
-    assert found.dtype == np.uint8 and found.shape == grey.shape
-    np.testing.assert_allclose(found, grey, atol=0 if kind != "JPEG" else 8)
+    pixels = read_saved(Image.fromarray(grey), tmp_path, name, format=kind)
+    assert pixels.dtype == np.uint8 and pixels.shape == grey.shape
+    np.testing.assert_allclose(pixels, grey, atol=0 if kind != "JPEG" else 8)
 
 
 def test_the_odd_files_of_the_phantom_are_read_and_counted(folder):
@@ -79,10 +81,10 @@ def test_what_is_transparent_is_black(tmp_path):
     alpha[8] = 128
     for mode in ("RGBA", "LA"):
         channels = [grey] * (len(mode) - 1) + [alpha]
-        found = read_saved(Image.fromarray(np.stack(channels, axis=-1), mode), tmp_path)
-        assert not found[:8].any()
-        np.testing.assert_allclose(found[8], grey[8] / 2, atol=2)
-        np.testing.assert_array_equal(found[9:], grey[9:])
+        pixels = read_saved(Image.fromarray(np.stack(channels, axis=-1), mode), tmp_path)
+        assert not pixels[:8].any()
+        np.testing.assert_allclose(pixels[8], grey[8] / 2, atol=2)
+        np.testing.assert_array_equal(pixels[9:], grey[9:])
 
 
 def test_a_palette_is_looked_up_with_its_transparent_colour(tmp_path):
@@ -111,8 +113,8 @@ def test_grey_as_rgb_is_the_same_image(tmp_path):
     ],
 )
 def test_greys_of_more_than_8_bits_keep_their_contrast(tmp_path, values, name):
-    found = read_saved(Image.fromarray(values), tmp_path, name)
-    np.testing.assert_allclose(found.ravel(), np.linspace(0, 255, 256), atol=1)
+    pixels = read_saved(Image.fromarray(values), tmp_path, name)
+    np.testing.assert_allclose(pixels.ravel(), np.linspace(0, 255, 256), atol=1)
 
 
 def test_8_bit_greys_in_a_wider_file_stay_as_they_are(tmp_path):
@@ -124,8 +126,8 @@ def test_the_orientation_that_a_camera_noted_is_applied(tmp_path):
     grey = gradient(0, 255, np.uint8, (4, 8))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
-    found = read_saved(Image.fromarray(grey), tmp_path, exif=exif)
-    np.testing.assert_array_equal(found, np.rot90(grey, -1))
+    pixels = read_saved(Image.fromarray(grey), tmp_path, exif=exif)
+    np.testing.assert_array_equal(pixels, np.rot90(grey, -1))
 
 
 def test_an_upload_is_read_as_a_file_is(original):

@@ -61,8 +61,8 @@ def truth(tmp_path_factory):
 
 def shown(path, plane="acquired"):
     slices = opened(path, plane)
-    assert slices and not any(one.error for one in slices), [one.error for one in slices]
-    return np.stack([one.pixels for one in slices]).astype(int)
+    assert slices and not any(image.error for image in slices), [image.error for image in slices]
+    return np.stack([image.pixels for image in slices]).astype(int)
 
 
 def rewritten(syntax):
@@ -140,12 +140,12 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_of_dicom_shows_the_same_head(tmp_path, truth, variant):
-    found = shown(write_head(tmp_path, **VARIANTS[variant]))
+    images = shown(write_head(tmp_path, **VARIANTS[variant]))
     if "with window" in variant:
-        correlation = np.corrcoef(found.ravel(), truth.ravel())[0, 1]
+        correlation = np.corrcoef(images.ravel(), truth.ravel())[0, 1]
         assert correlation > 0.995
     else:
-        assert np.abs(found - truth).max() <= 1
+        assert np.abs(images - truth).max() <= 1
 
 
 @pytest.mark.parametrize("order", [range(12), [5, 3, 0, 1, 2, 4, 11, 10, 9, 8, 7, 6]])
@@ -175,18 +175,19 @@ def test_padding_is_black_and_outside_the_grey_range(tmp_path, truth, value, wra
     if wrapped and value < 0:  # written as if it had no sign
         for file in tmp_path.iterdir():
             file.write_bytes(file.read_bytes().replace(b"\x28\0\x20\x01SS", b"\x28\0\x20\x01US"))
-    found = shown(tmp_path)
-    assert not found[:, :, :4].any()
+    images = shown(tmp_path)
+    assert not images[:, :, :4].any()
     inside = np.s_[:, :, 4:-4]
-    assert np.corrcoef(found[inside].ravel(), truth[inside].ravel())[0, 1] > 0.99
-    assert np.abs(found[inside] - truth[inside]).mean() < 8
+    assert np.corrcoef(images[inside].ravel(), truth[inside].ravel())[0, 1] > 0.99
+    assert np.abs(images[inside] - truth[inside]).mean() < 8
 
 
 def test_a_range_of_padding_is_black(tmp_path):
     values = head()
     values[:, :3], values[:, -3:] = 9000, 9010
-    found = shown(write_head(tmp_path, values, PixelPaddingValue=9000, PixelPaddingRangeLimit=9020))
-    assert not found[:, :3].any() and not found[:, -3:].any() and found.max() == 255
+    tags = {"PixelPaddingValue": 9000, "PixelPaddingRangeLimit": 9020}
+    images = shown(write_head(tmp_path, values, **tags))
+    assert not images[:, :3].any() and not images[:, -3:].any() and images.max() == 255
 
 
 @pytest.mark.parametrize("air", [(-1000,), (-2000, -1000), (-1,)])
@@ -195,11 +196,11 @@ def test_air_far_below_all_signal_is_left_out_of_the_grey_range(tmp_path, truth,
     voxels[voxels == 0] = air[-1]
     voxels[:1] = air[0]
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 2.5, 1])), tmp_path / "a.nii")
-    found = shown(tmp_path)
+    images = shown(tmp_path)
     inside = truth > 20
-    assert np.corrcoef(found[inside], truth[inside])[0, 1] > 0.99
-    assert np.ptp(found[inside]) > 240 and not found[:, 0, 0].any()
-    assert {one.modality for one in opened(tmp_path)} == {""}
+    assert np.corrcoef(images[inside], truth[inside])[0, 1] > 0.99
+    assert np.ptp(images[inside]) > 240 and not images[:, 0, 0].any()
+    assert {image.modality for image in opened(tmp_path)} == {""}
 
 
 def test_a_ct_given_as_nifti_is_refused_by_its_values(tmp_path):
@@ -217,16 +218,16 @@ def test_two_patients_with_one_series_uid_are_kept_apart_and_said(tmp_path):
     for patient in ("one", "two"):
         write_head(tmp_path / patient, PatientID=patient)
     slices = opened(tmp_path)
-    names = {one.series for one in slices}
-    assert len(names) == 2 and sum(one.pixels is not None for one in slices) == 24
-    said = [one.error for one in slices if one.error]
+    names = {image.series for image in slices}
+    assert len(names) == 2 and sum(image.pixels is not None for image in slices) == 24
+    said = [image.error for image in slices if image.error]
     assert len(said) == 2 and all("2 patients or studies share the UID" in text for text in said)
 
 
 def test_a_series_uid_for_each_slice_is_said(tmp_path):
     for number, pixels in enumerate(head()):
         write_dicom(tmp_path / f"{number}.dcm", pixels, SeriesInstanceUID=f"1.2.{number}")
-    said = [one.error for one in opened(tmp_path) if one.error]
+    said = [image.error for image in opened(tmp_path) if image.error]
     assert len(said) == 1 and "12 slices that look like one series each name" in said[0]
 
 
@@ -242,7 +243,7 @@ def test_a_label_map_is_refused_by_what_it_looks_like(tmp_path, count, kind):
         nibabel.save(nibabel.Nifti1Image(labels(count), np.eye(4)), tmp_path / "aseg.nii.gz")
     else:
         write_head(tmp_path, labels(count))
-    said = [one.error for one in opened(tmp_path)]
+    said = [image.error for image in opened(tmp_path)]
     assert len(said) == 1 and "looks like a label map" in said[0]
 
 
@@ -266,7 +267,7 @@ def test_phase_and_imaginary_images_are_refused_by_what_they_look_like(tmp_path)
     for name, values in zip(("phase", "imaginary"), noise, strict=True):
         volume = nibabel.Nifti1Image(values.astype(np.float32), np.eye(4))
         nibabel.save(volume, tmp_path / f"{name}.nii")
-    assert all("phase or imaginary" in one.error for one in opened(tmp_path))
+    assert all("phase or imaginary" in image.error for image in opened(tmp_path))
     normalized = (head() - head().mean()) / head().std()
     nibabel.save(nibabel.Nifti1Image(normalized, np.eye(4)), tmp_path / "scores.nii")
     assert shown(tmp_path / "scores.nii").max() == 255
@@ -287,7 +288,7 @@ def test_an_sform_of_zeros_gives_way_to_the_qform(tmp_path, truth):
         image.header[row] = 0
     content = image.header.binaryblock + file.read_bytes()[348:]
     file.write_bytes(content)
-    assert {one.plane for one in opened(file)} == {"axial"}
+    assert {image.plane for image in opened(file)} == {"axial"}
     np.testing.assert_array_equal(shown(file), truth)
 
 
@@ -304,7 +305,7 @@ def test_a_damaged_qform_or_sidecar_costs_nothing(tmp_path, truth):
         np.testing.assert_array_equal(shown(file), truth)
     image.header["sform_code"] = 0  # then nothing says how it lies
     file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
-    assert shown(file).shape == truth.shape and {one.plane for one in opened(file)} == {""}
+    assert shown(file).shape == truth.shape and {image.plane for image in opened(file)} == {""}
 
 
 def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):
@@ -312,12 +313,13 @@ def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):
     for name in ("c.mgz", "c.mgh"):
         np.testing.assert_array_equal(shown(nifti(tmp_path, name, nibabel.MGHImage)), truth)
     analyze = nifti(tmp_path, "d.hdr", nibabel.AnalyzeImage)
-    assert shown(analyze).shape == truth.shape and {one.plane for one in opened(analyze)} == {""}
+    assert shown(analyze).shape == truth.shape
+    assert {image.plane for image in opened(analyze)} == {""}
     flat = nibabel.Nifti1Image(head()[5].T[::-1, ::-1], np.eye(4))
     nibabel.save(flat, tmp_path / "flat.nii")
     np.testing.assert_allclose(only(tmp_path / "flat.nii"), truth[5], atol=25)
     # a folder names each volume once: an .img goes with its .hdr
-    assert {one.series for one in opened(tmp_path)} == {"b.hdr", "c.mgh", "c.mgz", "d.hdr",
+    assert {image.series for image in opened(tmp_path)} == {"b.hdr", "c.mgh", "c.mgz", "d.hdr",
                                                         "flat.nii"}  # fmt: skip
 
 
@@ -328,9 +330,9 @@ def test_an_archive_is_read_like_its_folder(tmp_path, truth):
         for file in sorted((tmp_path / "in").rglob("*.*")):
             archive.write(file, file.relative_to(tmp_path / "in"))
     slices = opened(tmp_path / "all.zip")
-    assert len(slices) == 13 and {one.file for one in slices} == {tmp_path / "all.zip"}
+    assert len(slices) == 13 and {image.file for image in slices} == {tmp_path / "all.zip"}
     assert slices[0].series == "all.zip/a.png" and slices[1].series.startswith("all.zip/7-")
-    np.testing.assert_array_equal(np.stack([one.pixels for one in slices[1:]]), truth)
+    np.testing.assert_array_equal(np.stack([image.pixels for image in slices[1:]]), truth)
     (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes()[:900])
     assert opened(tmp_path / "bad.zip")[0].error
 
@@ -338,7 +340,7 @@ def test_an_archive_is_read_like_its_folder(tmp_path, truth):
 def test_a_dicomdir_stands_for_its_folder(tmp_path):
     write_head(tmp_path)
     (tmp_path / "DICOMDIR").write_bytes((tmp_path / "00.dcm").read_bytes())
-    assert sum(one.pixels is not None for one in opened(tmp_path / "DICOMDIR")) == 12
+    assert sum(image.pixels is not None for image in opened(tmp_path / "DICOMDIR")) == 12
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "b.mha", "c.tar.gz", "d.rar", "e.mnc"])
@@ -417,8 +419,8 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(tmp_path):
     last = content.rindex(b"\xff\xda")
     (tmp_path / "a.jpg").write_bytes(content[:last] + content[last:-2] * 3000 + content[-2:])
     start = time.monotonic()
-    (found,) = opened(tmp_path)
-    assert "scans are too slow to decode" in found.error and time.monotonic() - start < 5
+    (image,) = opened(tmp_path)
+    assert "scans are too slow to decode" in image.error and time.monotonic() - start < 5
     (tmp_path / "a.jpg").write_bytes(content)
     assert only(tmp_path).shape == (2000, 2000)
 
@@ -433,8 +435,8 @@ def test_dcm2niix_ends_at_its_limit_of_time(tmp_path, monkeypatch):
     monkeypatch.setattr(imaging.dicom, "SECONDS", 1)
     write_head(tmp_path / "scan", head()[:1])
     start = time.monotonic()
-    (found,) = opened(tmp_path / "scan")
-    assert found.error and time.monotonic() - start < 5
+    (image,) = opened(tmp_path / "scan")
+    assert image.error and time.monotonic() - start < 5
 
 
 def test_slices_know_their_total_and_what_their_series_is(tmp_path):
@@ -443,7 +445,8 @@ def test_slices_know_their_total_and_what_their_series_is(tmp_path):
         ScanningSequence=["SE", "IR"], MagneticFieldStrength=1.5,
     )  # fmt: skip
     slices = opened(tmp_path / "a")
-    assert {one.total for one in slices} == {12} and {one.modality for one in slices} == {"MR"}
+    assert {image.total for image in slices} == {12}
+    assert {image.modality for image in slices} == {"MR"}
     assert slices[0].facts == {
         "description": "Ax T1 SE post Gd", "contrast": "given", "sequence": "SE IR",
         "field strength": "1.5 T",
@@ -453,7 +456,8 @@ def test_slices_know_their_total_and_what_their_series_is(tmp_path):
     file.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
     (first, *_), text = opened(file), repr(opened(file))
     assert first.facts == {"description": "FLAIR"} and first.modality == "MR"
-    assert "Smith" not in text and {one.total for one in opened(tmp_path / "a", "coronal")} == {24}
+    assert "Smith" not in text
+    assert {image.total for image in opened(tmp_path / "a", "coronal")} == {24}
 
 
 def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path):
@@ -463,8 +467,8 @@ def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path):
     dataset.PixelData = encapsulate([b"\2\0\0\0" + bytes(600)])
     dataset.save_as(file)
     slices = opened(tmp_path)
-    assert [one.number for one in slices] == list(range(12))
-    assert [bool(one.error) for one in slices] == [number == 4 for number in range(12)]
+    assert [image.number for image in slices] == list(range(12))
+    assert [bool(image.error) for image in slices] == [number == 4 for number in range(12)]
     assert slices[4].file == file and slices[5].file == tmp_path / "05.dcm"
 
 
@@ -472,10 +476,10 @@ def test_echoes_and_directions_in_one_series_are_each_a_volume(tmp_path, truth):
     for echo in (1, 2):
         write_head(tmp_path / str(echo), head() // echo, EchoTime=10.0 * echo, EchoNumbers=echo)
     slices = opened(tmp_path)
-    assert [one.number for one in slices] == list(range(24))
-    assert {one.file for one in slices} == {tmp_path / "1" / "00.dcm"}
+    assert [image.number for image in slices] == list(range(24))
+    assert {image.file for image in slices} == {tmp_path / "1" / "00.dcm"}
     np.testing.assert_allclose(
-        np.stack([one.pixels for one in slices[:12]]).astype(int), truth, atol=8
+        np.stack([image.pixels for image in slices[:12]]).astype(int), truth, atol=8
     )
     (refused,) = opened(tmp_path, "coronal")
     assert "several of its slices lie at the same place" in refused.error

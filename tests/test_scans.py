@@ -103,9 +103,9 @@ def opened(path, plane="acquired"):
 
 
 def only(path, plane="acquired"):
-    (found,) = opened(path, plane)
-    assert not found.error, found.error
-    return found.pixels.astype(int)
+    (image,) = opened(path, plane)
+    assert not image.error, image.error
+    return image.pixels.astype(int)
 
 
 def marked_head(codes="RAS", spacing=(1, 1, 1)):
@@ -138,8 +138,8 @@ def test_a_volume_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_p
     nibabel.save(marked_head(codes), tmp_path / "head.nii.gz")
     axial, coronal, sagittal = (opened(tmp_path, plane) for plane in imaging.PLANES)
     assert [len(slices) for slices in (axial, coronal, sagittal)] == [12, 10, 8]
-    assert {found.plane for found in coronal} == {"coronal"}
-    assert [found.pixels.shape for found in (axial[0], coronal[0], sagittal[0])] == [
+    assert {image.plane for image in coronal} == {"coronal"}
+    assert [image.pixels.shape for image in (axial[0], coronal[0], sagittal[0])] == [
         (10, 8), (12, 8), (12, 10),
     ]  # fmt: skip
     # the right and the front are bright: right on the left, front on top
@@ -160,27 +160,27 @@ def test_a_volume_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_p
 def test_the_acquired_plane_is_across_the_largest_spacing(tmp_path, spacing, plane, shape):
     nibabel.save(marked_head("SLP", spacing), tmp_path / "head.nii")
     slices = opened(tmp_path / "head.nii")
-    assert {(found.plane, found.pixels.shape) for found in slices} == {(plane, shape)}
-    assert [found.number for found in slices] == list(range(len(slices)))
+    assert {(image.plane, image.pixels.shape) for image in slices} == {(plane, shape)}
+    assert [image.number for image in slices] == list(range(len(slices)))
 
 
 def test_voxels_that_are_not_finite_do_not_spoil_the_others(tmp_path):
     volume = np.linspace(0, 1000, 1000, dtype=np.float32).reshape(10, 10, 10)
     volume[0, 0, :3] = np.nan, np.inf, -np.inf
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "odd.nii")
-    shown = np.stack([found.pixels for found in opened(tmp_path / "odd.nii")])
+    shown = np.stack([image.pixels for image in opened(tmp_path / "odd.nii")])
     assert shown[0].min() == 0 and shown.max() == 255
     assert 120 < np.median(shown) < 135
     volume[0, 0, :3] = 1e6  # nor do a few that are far brighter
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "odd.nii")
-    assert 120 < np.median([found.pixels for found in opened(tmp_path / "odd.nii")]) < 135
+    assert 120 < np.median([image.pixels for image in opened(tmp_path / "odd.nii")]) < 135
 
 
 def test_a_volume_that_does_not_say_how_it_lies_names_no_plane(tmp_path):
     image = nibabel.Nifti1Image(np.asarray(marked_head().dataobj), None)
     image.set_qform(None, 0)
     nibabel.save(image, tmp_path / "unknown.nii")
-    assert {found.plane for found in opened(tmp_path)} == {""}
+    assert {image.plane for image in opened(tmp_path)} == {""}
 
 
 @pytest.mark.parametrize(
@@ -194,18 +194,18 @@ def test_a_series_is_sorted_by_position_whatever_its_files_are_called(
     heights = [4, 1, 3, 0, 2, 5]
     write_series(tmp_path, heights, orientation, normal, WindowCenter=100, WindowWidth=200)
     slices = opened(tmp_path)
-    means = [found.pixels.mean() for found in slices]
+    means = [image.pixels.mean() for image in slices]
     assert means == sorted(means) and len(set(means)) == 6
-    assert [found.number for found in slices] == list(range(6))
-    assert {(found.plane, found.series[:2]) for found in slices} == {(plane, "7-")}
+    assert [image.number for image in slices] == list(range(6))
+    assert {(image.plane, image.series[:2]) for image in slices} == {(plane, "7-")}
 
 
 def test_without_positions_the_instance_numbers_give_the_order(tmp_path):
     for number in (3, 10, 2, 1):
         pixels = np.full((4, 4), number, np.uint8)
         write_dicom(tmp_path / f"{number}.dcm", pixels, InstanceNumber=number)
-    assert [found.pixels[0, 0] for found in opened(tmp_path)] == [1, 2, 3, 10]
-    assert {found.plane for found in opened(tmp_path)} == {""}
+    assert [image.pixels[0, 0] for image in opened(tmp_path)] == [1, 2, 3, 10]
+    assert {image.plane for image in opened(tmp_path)} == {""}
 
 
 def test_a_slice_stored_upside_down_is_turned(tmp_path):
@@ -233,7 +233,7 @@ def test_a_series_is_cut_in_the_plane_asked_for(tmp_path):
     for plane in ("acquired", *imaging.PLANES):
         from_dicom = opened(tmp_path / "dicom", plane)
         from_nifti = opened(tmp_path / "head.nii", plane)
-        assert [found.plane for found in from_dicom] == [found.plane for found in from_nifti]
+        assert [image.plane for image in from_dicom] == [image.plane for image in from_nifti]
         for ours, theirs in zip(from_dicom, from_nifti, strict=True):
             np.testing.assert_allclose(ours.pixels.astype(int), theirs.pixels, atol=1)
 
@@ -252,9 +252,9 @@ def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, s
     (refused,) = opened(tmp_path, "coronal")
     assert reason in refused.error and "plane='acquired'" in refused.error
     acquired = opened(tmp_path)
-    assert all(found.pixels is not None for found in acquired[: len(spoil["heights"])])
+    assert all(image.pixels is not None for image in acquired[: len(spoil["heights"])])
     # what is missing is said as well, after the slices that are there
-    said = [found.error for found in acquired if found.error]
+    said = [image.error for image in acquired if image.error]
     assert len(said) == (reason == "slices are missing") and all(reason in text for text in said)
 
 
@@ -275,7 +275,7 @@ def test_the_window_of_the_file_is_used(tmp_path, pixels, tags, greys):
 
 def test_without_a_window_the_series_is_scaled_as_one(tmp_path):
     write_series(tmp_path, [0, 20, 40, 80])
-    means = [found.pixels.mean() for found in opened(tmp_path)]
+    means = [image.pixels.mean() for image in opened(tmp_path)]
     assert means[0] < 20 and means[1] > means[0] + 35 and means[3] > 220
 
 
@@ -308,8 +308,8 @@ def test_each_frame_of_a_file_is_a_slice(tmp_path):
     tags = {"NumberOfFrames": 3, "Rows": 4, "Columns": 5}
     write_dicom(tmp_path / "many.dcm", frames, **tags)
     slices = opened(tmp_path)
-    assert [found.pixels.shape for found in slices] == [(4, 5)] * 3
-    assert [int(found.pixels[0, 0]) for found in slices] == [10, 20, 30]
+    assert [image.pixels.shape for image in slices] == [(4, 5)] * 3
+    assert [int(image.pixels[0, 0]) for image in slices] == [10, 20, 30]
 
 
 def functional_groups(**groups):
@@ -343,14 +343,14 @@ def test_a_slice_without_pixels_stops_neither_its_series_nor_its_copy(tmp_path):
     assert first.pixels is not None and last.pixels is not None
     uid = pydicom.dcmread(tmp_path / "1.dcm").SOPInstanceUID
     write_dicom(tmp_path / "whole.dcm", ramp(), InstanceNumber=1, SOPInstanceUID=uid)
-    assert [bool(found.error) for found in opened(tmp_path)][:4] == [False, True, False, False]
+    assert [bool(image.error) for image in opened(tmp_path)][:4] == [False, True, False, False]
 
 
 def test_a_copy_of_a_slice_is_said_and_not_shown_twice(tmp_path):
     write_series(tmp_path, [0, 1])
     shutil.copy(next(tmp_path.iterdir()), tmp_path / "copy")
-    found = opened(tmp_path)
-    assert ["second copy" in slices.error for slices in found].count(True) == 1
+    slices = opened(tmp_path)
+    assert ["second copy" in image.error for image in slices].count(True) == 1
 
 
 def test_what_lies_in_a_folder_is_found_by_content_and_in_a_stable_order(tmp_path):
@@ -363,10 +363,10 @@ def test_what_lies_in_a_folder_is_found_by_content_and_in_a_stable_order(tmp_pat
     (tmp_path / "LICENSE").write_text("not a scan", encoding="utf-8")
     (tmp_path / ".hidden.png").write_bytes(b"")
     slices = opened(tmp_path)
-    assert len(slices) == 12 + 1 + 1 + 1 and not any(found.error for found in slices)
+    assert len(slices) == 12 + 1 + 1 + 1 and not any(image.error for image in slices)
     assert slices[0].series == 'a volume\'s "name"\n.dat' and slices[-1].series == "c é.dcm"
-    key = [(str(found.file), found.number) for found in opened(tmp_path)]
-    assert key == [(str(found.file), found.number) for found in slices]
+    key = [(str(image.file), image.number) for image in opened(tmp_path)]
+    assert key == [(str(image.file), image.number) for image in slices]
 
 
 def test_files_are_named_as_they_were_given(tmp_path, monkeypatch):
@@ -400,7 +400,7 @@ def test_memory_does_not_grow_with_the_number_of_slices(tmp_path):
             tags = {"InstanceNumber": number, "WindowCenter": 500, "WindowWidth": 1000}
             write_dicom(tmp_path / str(count) / f"{number}.dcm", ramp((256, 256)), **tags)
         tracemalloc.start()
-        assert all(found.pixels is not None for found in imaging.open_scans(tmp_path / str(count)))
+        assert all(image.pixels is not None for image in imaging.open_scans(tmp_path / str(count)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.2 * peaks[1]

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -60,6 +60,7 @@ _TAGS = [
 _DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
 _BITS_STORED = re.compile(rb"(\x28\0\x01\x01(?:US\x02\0|\x02\0\0\0))..", re.DOTALL)
 _NUMBER = re.compile(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[A-Z]?[\s\0]*")
+_HEADER_BYTES = 16_000_000  # an enhanced file of a thousand slices has some five million
 _GZIP_RATIO = 1032  # deflate packs no tighter
 _FAILURES = 8  # after which the other files of a damaged series are not tried one by one
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
@@ -128,16 +129,19 @@ def index_file(file: Path) -> Frame:
         Where the file is damaged, holds no image, or none to be shown (a localizer).
     """
     content = _unpack(file)
-    with file.open("rb") if content is None else io.BytesIO(content) as stream:
-        if not any(stream.read(200)[132:]):
-            raise ImageError("nothing follows the start of its header; copy it again")
-        stream.seek(0)
-        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-        frame = _frame(file, header)
-        try:
-            _require_pixels(stream, header, frame.count)
-        except ImageError as error:
-            return replace(frame, error=str(error))
+    size = file.stat().st_size if content is None else len(content)
+    if content is None:
+        with file.open("rb") as whole:  # of which a damaged length may ask for gigabytes
+            content = whole.read(_HEADER_BYTES)
+    if not any(content[132:200]):
+        raise ImageError("nothing follows the start of its header; copy it again")
+    stream = io.BytesIO(content)
+    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+    frame = _frame(file, header)
+    try:
+        _require_pixels(stream, size, header, frame.count)
+    except ImageError as error:
+        return replace(frame, error=str(error))
     return frame
 
 
@@ -317,12 +321,12 @@ def _unpack(file: Path) -> bytes | None:
 
 
 @reading()
-def _require_pixels(stream: BinaryIO, header: Dataset, frames: int) -> None:
+def _require_pixels(stream: io.BytesIO, size: int, header: Dataset, frames: int) -> None:
     """Refuse pixel data that are absent, or contradict the header: dcm2niix may show them wrong."""
     implicit, little_endian = header.original_encoding
     head = stream.read(8 if implicit else 12)
     length, start = int.from_bytes(head[-4:], "little" if little_endian else "big"), stream.tell()
-    held = min(length, stream.seek(0, os.SEEK_END) - start)
+    held = min(length, size - start)
     if head[:2] not in (b"\xe0\x7f", b"\x7f\xe0"):
         raise ImageError("it holds no pixel data; it has been cut short, or never had any")
     syntax = header.file_meta.get("TransferSyntaxUID")
@@ -339,18 +343,17 @@ def _require_pixels(stream: BinaryIO, header: Dataset, frames: int) -> None:
         return
     if 8 * frames > held:  # each has at least a header of its own
         raise ImageError(f"its {held:,} bytes cannot hold the {frames:,} slices of its header")
-    stream.seek(start)
     _, data = islice(generate_fragments(stream), 2)  # a table of offsets comes first
-    said, size = (header.Columns, header.Rows), None
+    said, shown = (header.Columns, header.Rows), None
     if syntax == RLELossless:
         parts = [int.from_bytes(data[at : at + 4], "little") for at in range(0, 64, 4)]
         whole = parts[1] == 64 and parts[: parts[0] + 1] == sorted(parts[: parts[0] + 1])
         # runs pack no tighter than 64 times
-        size = said if whole and math.prod(said) <= 64 * len(data) else "smaller"
+        shown = said if whole and math.prod(said) <= 64 * len(data) else "smaller"
     with suppress(Exception):  # Pillow does not know all that dcm2niix decodes
-        size = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
-    if size not in (said, None):
-        raise ImageError(f"its compressed slice is {size} and not {said}; copy it again")
+        shown = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
+    if shown not in (said, None):
+        raise ImageError(f"its compressed slice is {shown} and not {said}; copy it again")
 
 
 def _frame(file: Path, header: Dataset) -> Frame:
