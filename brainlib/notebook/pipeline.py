@@ -221,7 +221,7 @@ def summary(output: str) -> str:
             "{} test images)".format(protocol, values["images"], **values["accuracy"])
         )
     if metrics["synthetic"]:
-        lines.append("Phantoms are easy: the run works; it says nothing about real patients.")
+        lines.append("A short run on phantoms: the number says nothing about real patients.")
     names = {"Figures": "figures", "Model and metrics": "model", "Predictions": "predictions.csv",
              "Executed notebooks": "notebooks",
              "Open next, in JupyterLab": "notebooks/01_explore.ipynb"}  # fmt: skip
