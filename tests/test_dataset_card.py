@@ -86,6 +86,7 @@ def test_what_is_said_of_folds_mirror_images_and_patients_is_true(table):
     assert (used.groupby("group")["fold"].nunique() == 1).all()
     mirrored = table.loc[table["mirrored"] == "1", "figshare_slice"].dropna()
     assert mirrored.is_unique and len(mirrored) == 3064
+    assert (table.groupby("patient")["figshare_label"].nunique() == 1).all()
     sides = table.dropna(subset="patient").groupby("split")["patient"].agg(set)
     assert sides["Testing"] <= sides["Training"]
 

@@ -132,19 +132,6 @@ def test_without_network_alternatives_and_a_missing_marker_are_named(
     assert (f"marker {dataset / '1.complete'} is missing" in str(error.value)) != has_marker
 
 
-def test_every_figshare_slice_has_one_patient_and_one_label():
-    provenance = kaggle.read_provenance()
-    assert provenance["source"].value_counts().to_dict() == {
-        "figshare": 4750, "br35h_no": 1751, "sartaj": 522,
-    }  # fmt: skip
-    figshare = provenance[provenance["source"] == "figshare"]
-    slices = figshare[figshare["figshare_slice"] != ""].drop_duplicates("figshare_slice")
-    # 233 ids are published; ids that differ in a trailing letter only are one patient
-    assert len(slices) == 3064 and slices["patient"].nunique() == 209
-    assert (slices.groupby("patient")["figshare_label"].nunique() == 1).all()
-    assert (figshare["group"] == "fig_" + figshare["patient"]).all()
-
-
 def test_a_folder_of_classes_in_splits(folder):
     collection = datasets.open_folder(folder)
     assert collection.title == "mine" and collection.groups_from == "nothing"
