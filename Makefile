@@ -3,7 +3,6 @@ PYTHON ?= python3
 SOURCE ?= phantom
 OUTPUT ?= runs/demo
 EPOCHS ?= 5
-HEALTHY_SCAN ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -47,8 +46,8 @@ reproduce: setup ## every released result from the data, into figures/ and model
 	$(BIN)/python -m scripts.reproduce --resume
 	$(BIN)/python -m scripts.pages
 
-release: setup ## released files of the trainings in model/, measured; HEALTHY_SCAN=path
-	$(BIN)/python -m scripts.release --healthy-scan "$(HEALTHY_SCAN)"
+release: setup ## released files of the trainings in model/, measured
+	$(BIN)/python -m scripts.release
 	$(BIN)/python -m scripts.pages
 
 external: setup ## slices of scans from elsewhere: SCANS=folder, MODEL=file

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, explain, imaging, inference, models, paths
+from brainlib import CLASS_NAMES, explain, inference, models, paths
 from brainlib.data import phantom
 from brainlib.evaluation import corruptions
 from brainlib.models import engines
@@ -60,7 +60,6 @@ def run(collection, tmp_path_factory):
     output = tmp_path_factory.mktemp("release")
     settings = release.ReleaseSettings(
         source=str(collection), output=str(output), images=IMAGES, resamples=100,
-        healthy_scan=str(collection / "Testing" / "notumor"),
     )  # fmt: skip
     run = runs.Run("release", settings, output, smoke=False)
     tested = scores.tested_images(run)
@@ -132,23 +131,12 @@ def test_sides_make_a_square_a_16_to_9_image():
     assert margins.sides(np.zeros((100, 100), np.uint8)).shape == (100, 180)
 
 
-def test_another_scanner_is_counted(run, document, collection):
-    images = [imaging.read_image(file)
-              for file in sorted((collection / "Testing" / "notumor").iterdir())]  # fmt: skip
-    network = models.load_model(files.list_files(run.model)[RELEASED])
-    answers = inference.predict_images(network, images)
-    found = document["other_scanners"]
-    share = (answers.argmax(axis=1) == CLASS_NAMES.index("notumor")).mean()
-    assert found["slices"] == len(images) and found["unreadable"] == 0
-    assert found["called_notumor"] == pytest.approx(share, abs=1e-6)
-
-
 def test_a_second_run_keeps_files_and_what_still_holds(run, document):
     kept = [*run.model.glob(f"{RELEASED}*"), *(run.model / "maps").iterdir()]
     stamps = {file: file.stat().st_mtime_ns for file in kept}
-    again = release.make_release(replace(run.settings, healthy_scan=""))
+    again = release.make_release(run.settings)
     assert {file: file.stat().st_mtime_ns for file in kept} == stamps
-    assert again["other_scanners"] == document["other_scanners"] and "studies" not in again
+    assert again["maps"] == document["maps"] and "studies" not in again
     written = json.loads((run.model / "metrics.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(again))
     record = runs.read_record(run.model / "release.run.json")
@@ -197,11 +185,6 @@ def test_what_is_missing_is_named(run, tmp_path):
     (tmp_path / "model" / "predictions" / name).write_bytes(source.read_bytes())
     with pytest.raises(files.ReleaseError, match="fold 0"):
         release.make_release(replace(run.settings, output=str(tmp_path)))
-    (tmp_path / "slice.png").write_bytes(b"\x89PNG cut")
-    broken = runs.Run("release", replace(run.settings, healthy_scan=str(tmp_path / "slice.png")),
-                      run.output, smoke=False)  # fmt: skip
-    with pytest.raises(files.ReleaseError, match=r"slice\.png"):
-        scores.measure_other_scanner(broken)
 
 
 def test_a_sample_has_each_class_with_its_share():

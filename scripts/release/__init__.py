@@ -46,14 +46,11 @@ class ReleaseSettings(runs.Settings):
         Test images of fold 0 that are corrupted to measure robustness.
     resamples : int
         Bootstrap resamples of the groups behind each interval.
-    healthy_scan : str
-        A scan without tumour from another scanner, a file or folder; empty where there is none.
     """
 
     output: str = "."
     images: int = 200
     resamples: int = 1000
-    healthy_scan: str = ""
 
 
 def make_release(settings: ReleaseSettings) -> dict[str, Any]:
@@ -63,9 +60,8 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
     -------
     dict
         The content of `metrics.json`, with the sections `release`, `maps`, `robustness`, `margins`,
-        `sizes`, `gate`, `studies` where there are three folds, and `other_scanners` where a scan
-        was given, now or earlier for the same model file. `external` (`scripts.external`) is kept
-        where model and gate are the same.
+        `sizes`, `gate`, and `studies` where there are three folds. `external` (`scripts.external`)
+        is kept where model and gate are the same.
 
     Raises
     ------
@@ -93,8 +89,6 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
         "gate": gating.measure_gate(run),
         **measure_studies(predictions),
     }
-    if settings.healthy_scan:
-        sections["other_scanners"] = scores.measure_other_scanner(run)
     document = _write_sections(run, sections)
     rules.make_rules(run.model, RELEASED, FOLD)
     write_manifest(run.model)
@@ -130,31 +124,27 @@ def measure_studies(predictions: pd.DataFrame) -> dict[str, Any]:
 
 
 def _write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
-    """Put sections into `metrics.json` and drop those that belong to another model file."""
+    """Put sections into `metrics.json` and drop those that belong to other files or predictions."""
     document = run.update_metrics(**sections)
-    outdated = outdated_sections(document, run.model)
-    if "studies" not in sections:
-        outdated.append("studies")
+    outdated = {"studies"} - set(sections)
+    if not is_measured_with(document, run.model):
+        outdated.add("external")
     kept = {name: section for name, section in document.items() if name not in outdated}
     run.write_json(kept, "model/metrics")
     return kept
 
 
-def outdated_sections(document: dict[str, Any], folder: Path) -> list[str]:
-    """Return which sections of `metrics.json` were measured with other files than the released."""
-    measured_with = {
-        "other_scanners": {"model_sha256": document["release"][RELEASED]["sha256"]},
-        "external": {"model_sha256": file_hash(list_files(folder)["onnx"]),
-                     "gate_sha256": document["gate"]["sha256"]},
-    }  # fmt: skip
-    return [name for name, hashes in measured_with.items()
-            if not hashes.items() <= document.get(name, {}).items()]  # fmt: skip
+def is_measured_with(document: dict[str, Any], folder: Path) -> bool:
+    """Return whether scans from elsewhere were measured with the released files."""
+    external = document.get("external", {})
+    hashes = {"model_sha256": file_hash(list_files(folder)["onnx"]),
+              "gate_sha256": document["gate"]["sha256"]}  # fmt: skip
+    return hashes.items() <= external.items()
 
 
 def main() -> None:
     """Make the release of the trainings in `model/`."""
     parser = command.parser(__doc__)
     parser.add_argument("--images", type=int, default=200, help="corrupted to measure robustness")
-    parser.add_argument("--healthy-scan", default="", help="a scan without tumour, file or folder")
     chosen: argparse.Namespace = parser.parse_args()
     make_release(ReleaseSettings(**vars(chosen)))

@@ -12,7 +12,7 @@ from brainlib.data import phantom, splits
 from brainlib.inference import gate
 from brainlib.models import engines
 from brainlib.notebook import runs
-from scripts.release.files import FOLD, RELEASED, ReleaseError, file_hash, list_files
+from scripts.release.files import FOLD, RELEASED, file_hash, list_files
 from scripts.release.scores import share
 from scripts.release.wrong_inputs import BEYOND_BRAIN, WrongInput, make_wrong_inputs
 
@@ -54,11 +54,6 @@ def measure_gate(run: runs.Run) -> dict[str, Any]:
         `caught`, by kind of wrong input, with the share `left_out` that is caught where the kind
         was not fitted on; `accepted`, heads of other origin; `method` in words; and the file's
         `sha256`.
-
-    Raises
-    ------
-    ReleaseError
-        Where no slice of the healthy scan can be read.
     """
     engine = engines.open_onnx(list_files(run.model)["onnx"])
     table, inputs = _patient_images(run), make_wrong_inputs(run.settings.seed)
@@ -159,12 +154,4 @@ def _measure_heads(run: runs.Run, engine: engines.Engine, fitted: gate.Gate) -> 
              for drawn in phantom.simulate_patient(labels[number % 4], number, 3)]  # fmt: skip
     reasons = gate.refuse(fitted, features_of(engine, (pixels for _, pixels in heads)))
     is_accepted = [reason == "" for reason in reasons]
-    accepted = {"phantom": share(run, is_accepted, [number for number, _ in heads])}
-    place = run.settings.healthy_scan
-    if place:
-        read = [scan.pixels for scan in imaging.open_scans(place) if scan.pixels is not None]
-        if not read:
-            raise ReleaseError(f"no slice of {place} can be read: name another with --healthy-scan")
-        is_accepted = [reason == "" for reason in gate.refuse(fitted, features_of(engine, read))]
-        accepted["healthy scan of another scanner"] = share(run, is_accepted, [0] * len(read))
-    return accepted
+    return {"phantom": share(run, is_accepted, [number for number, _ in heads])}

@@ -1,4 +1,4 @@
-"""Measurements of the released network: its maps, damaged images, other sizes and scanners."""
+"""Measurements of the released network: its maps, damaged images, other sizes."""
 
 import logging
 from collections.abc import Iterable
@@ -9,20 +9,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from brainlib import CLASS_NAMES, evaluation, explain, imaging, inference, models, paths
+from brainlib import CLASS_NAMES, evaluation, explain, inference, models
 from brainlib.data import splits
 from brainlib.evaluation import corruptions
 from brainlib.evaluation.bootstrap import mean_with_interval
-from brainlib.models import engines
 from brainlib.notebook import runs
 from scripts.release.files import (
     BASELINE,
     RELEASED,
-    ReleaseError,
-    file_hash,
     fold_file,
     is_current,
-    list_files,
     read_images,
 )
 from scripts.release.margins import MARGINS
@@ -154,35 +150,6 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     height, width = (round(factor * side) for side in image.shape)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized)
-
-
-def measure_other_scanner(run: runs.Run) -> dict[str, Any]:
-    """Classify a healthy scan of another scanner, slice by slice, without any rejection.
-
-    Returns
-    -------
-    dict
-        `called_notumor`, the share of the slices; `slices`, their number, `unreadable` ones not
-        counted; the name of the `scan`; and `model_sha256`, of the file that answered.
-
-    Raises
-    ------
-    ReleaseError
-        Where no slice can be read.
-    """
-    place, file = run.settings.healthy_scan, list_files(run.model)[RELEASED]
-    network = inference.Classifier(engines.open_keras(file), file, "keras")
-    answers = inference.classify(network, imaging.open_scans(place))
-    read = answers[answers["error"] == ""]
-    if read.empty:
-        raise ReleaseError(f"no slice of {place} can be read: {answers['error'].iloc[0]}")
-    return {
-        "called_notumor": round(float((read["class"] == "notumor").mean()), 6),
-        "slices": len(read),
-        "unreadable": len(answers) - len(read),
-        "scan": paths.resolve(place).name,
-        "model_sha256": file_hash(file),
-    }
 
 
 def share(run: runs.Run, values: Iterable[bool], groups: Iterable) -> dict[str, Any]:
