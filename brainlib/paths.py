@@ -134,18 +134,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    with write_errors(path.parent), ExitStack() as lock:
+    with write_errors(path.parent), ExitStack() as owned:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clean_once(path.parent)
         while True:
             scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=path.parent))
+            owned.callback(shutil.rmtree, scratch, ignore_errors=True)
             with suppress(LockedError):  # another process took it for a leftover
-                lock.enter_context(locked(scratch))
+                owned.enter_context(locked(scratch))
                 break
-        try:
-            yield scratch / path.name
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        yield scratch / path.name
 
 
 _SCRATCH, _LOCK = ".brainlib-", ".lock"
@@ -202,11 +200,11 @@ def locked(folder: Path, name: str = _LOCK) -> Iterator[None]:
     with _flocked(file) as stream:
         started = datetime.now().astimezone().isoformat(" ", "seconds")
         owner = f"process {os.getpid()} on {socket.gethostname()} since {started}"
-        with write_errors(folder):
-            stream.truncate(0)
-            stream.write(owner.encode())
-        _locked.add(file)
         try:
+            with write_errors(folder):
+                stream.truncate(0)
+                stream.write(owner.encode())
+            _locked.add(file)
             yield
         finally:
             _locked.discard(file)
