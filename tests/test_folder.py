@@ -1,12 +1,6 @@
 """A folder of scans becomes two tables: each slice once, in order, whatever happened in between."""
 
-import errno
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 import weakref
 from collections import Counter
 from dataclasses import replace
@@ -128,20 +122,6 @@ def test_each_slice_of_a_mixed_folder_is_one_row_in_order(task, tmp_path):
     assert list((tmp_path / "out").iterdir()).__len__() == 2
 
 
-def test_names_with_every_sign_come_back_from_the_table(task, tmp_path):
-    place = draw(tmp_path / "scans", 0)
-    names = ["a b.png", 'quo"te.png', "com,ma.png", "new\nline.png", "re\rturn.png", "grün 脳.png"]
-    names.append(os.fsdecode(b"latin-\xfc.png"))
-    for name in names:
-        Image.new("L", (8, 8), grey_of(2)).save(place / name)
-    slices, series = inference.classify_scans(imaging.list_scans(place), tmp_path / "out", task)
-    table = inference.read_predictions(slices)
-    assert sorted(Path(path).name for path in table["path"]) == sorted(names)
-    assert (table["class"] == CLASSES[2]).all()
-    studies = pd.read_csv(series, encoding_errors="surrogateescape")["series"]
-    assert len(studies) == len(names) and set(names[:-1]) < set(studies)
-
-
 @pytest.mark.parametrize("stops", [1, 3])
 def test_what_was_stopped_goes_on_and_reads_no_finished_part_again(
     task, tmp_path, monkeypatch, read, stops
@@ -160,37 +140,6 @@ def test_what_was_stopped_goes_on_and_reads_no_finished_part_again(
     assert classify(place, tmp_path / "out", task) == whole
     assert len(read) == len(set(read)) == 50 - len(finished) and not set(read) & set(finished)
     assert not (tmp_path / "out" / "predictions.parts").exists()
-
-
-def test_a_process_that_was_killed_goes_on(task, tmp_path, read):
-    place = draw(tmp_path / "scans", 60)
-    program = (
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from brainlib import imaging, inference\n"
-        "from brainlib.inference import folder\n"
-        "folder.classifier.CHUNK, answer = 8, folder.classify_part\n"
-        "def slowly(*arguments, **named):\n"
-        "    time.sleep(0.3)\n"
-        "    return answer(*arguments, **named)\n"
-        "folder.classify_part = slowly\n"
-        "model, place, output = map(Path, sys.argv[1:])\n"
-        "inference.classify_scans(imaging.list_scans(place), output, inference.Task(model))\n"
-    )
-    output = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, task.model, place, output], stderr=subprocess.PIPE
-    )
-    parts = output / "predictions.parts"
-    while len(list(parts.glob("[0-9]*.studies.csv"))) < 3 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (output / "predictions.csv").exists()
-    table = classify(place, output, task)
-    assert len(read) <= 60 - 3 * 8
-    assert table == classify(place, tmp_path / "whole", task)
 
 
 @pytest.mark.parametrize("change", ["a file", "a file more", "the model", "the plane"])
@@ -223,28 +172,6 @@ def test_a_part_emptied_by_a_loss_of_power_is_made_again(task, tmp_path, monkeyp
         classify(place, tmp_path / "out", task)
     next((tmp_path / "out" / "predictions.parts").glob("0*.studies.csv")).write_bytes(b"")
     assert classify(place, tmp_path / "out", task) == classify(place, tmp_path / "whole", task)
-
-
-@pytest.mark.parametrize("where", ["a part", "the tables"])
-def test_a_full_disk_is_said_and_costs_nothing_that_is_done(
-    task, tmp_path, monkeypatch, read, where
-):
-    place, output = draw(tmp_path / "scans", 30), tmp_path / "out"
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with monkeypatch.context() as patch:
-        if where == "a part":
-            stop_after(patch, 2, full)
-        else:
-            patch.setattr(folder.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(full))
-        with pytest.raises(paths.WriteError, match="No space left") as said:
-            classify(place, output, task)
-    assert str(output) in str(said.value) and "free some space" in str(said.value)
-    kept = 2 if where == "a part" else 4
-    assert len(list((output / "predictions.parts").glob("*.studies.csv"))) == kept
-    assert not list(output.glob(".predictions*")) and not list(output.glob("*.csv"))
-    read.clear()
-    classify(place, output, task)
-    assert len(read) == max(0, 30 - 8 * kept)
 
 
 def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_path, monkeypatch):
@@ -322,27 +249,6 @@ def test_the_engines_agree_on_the_released_files(name, tmp_path):
         np.testing.assert_allclose(answer, answers[0], rtol=0, atol=1e-4)
 
 
-def test_a_folder_is_written_by_one_run_at_a_time(task, tmp_path):
-    program = (
-        "import sys, time\nfrom pathlib import Path\nfrom brainlib import paths\n"
-        "with paths.locked(Path(sys.argv[1])):\n"
-        "    print('owned', flush=True)\n    time.sleep(99)\n"
-    )
-    place, output = draw(tmp_path / "scans", 9), tmp_path / "out"
-    owner = subprocess.Popen([sys.executable, "-c", program, output], stdout=subprocess.PIPE)
-    assert owner.stdout.readline() == b"owned\n"
-    with pytest.raises(paths.BrainlibError, match=f"written by process {owner.pid}"):
-        classify(place, output, task)
-    owner.kill()
-    owner.communicate()
-    leftover = output / ".predictions-abcd1234.csv"
-    leftover = output / ".brainlib-abcd1234" / ".lock"
-    leftover.parent.mkdir()
-    leftover.touch()
-    classify(place, output, task)  # the lock of a killed process stops nobody
-    assert sorted(file.name for file in output.iterdir()) == ["predictions.csv", "studies.csv"]
-
-
 def test_tables_of_scans_that_changed_meanwhile_are_not_joined(task, tmp_path, monkeypatch):
     place, write = draw(tmp_path / "scans", 20), folder.write_part
 
@@ -354,15 +260,3 @@ def test_tables_of_scans_that_changed_meanwhile_are_not_joined(task, tmp_path, m
     with pytest.raises(inference.InferenceError, match="changed while"):
         classify(place, tmp_path / "out", task)
     assert not (tmp_path / "out" / "predictions.csv").exists()
-
-
-def test_a_name_that_a_spreadsheet_would_run_is_quoted_and_comes_back(task, tmp_path):
-    names = ["=cmd|x.png", "+1.png", "-1.png", "@a.png", "'=a.png", "plain.png"]
-    for name in names:
-        Image.new("L", (8, 8), grey_of(2)).save(draw(tmp_path / "scans", 0) / name)
-    _, series = inference.classify_scans(
-        imaging.list_scans(tmp_path / "scans"), tmp_path / "out", task
-    )
-    cells = pd.read_csv(series)["series"]
-    assert not cells.str.startswith(("=", "+", "-", "@")).any()
-    assert set(inference.read_studies(series)["series"]) == set(names)
