@@ -20,6 +20,7 @@ PAGES = {
     "README.md": "readme.md.jinja",
     "docs/model_card.md": "model_card.md.jinja",
     "docs/datasheet.md": "datasheet.md.jinja",
+    "docs/scaling.md": "scaling.md.jinja",
 }
 """Each page, and its template."""
 

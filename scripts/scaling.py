@@ -141,7 +141,8 @@ def estimate(rows: pd.DataFrame) -> dict[str, Any]:
     -------
     dict
         `images`, the largest size, and its `seconds`, `cores` and `megabytes`; `exponent` of the
-        time beyond the smallest size; `core_hours`, by factor of the collection.
+        time beyond the smallest size, the steeper of all sizes' and the two largest's;
+        `core_hours`, by factor of the collection.
 
     Examples
     --------
@@ -154,15 +155,17 @@ def estimate(rows: pd.DataFrame) -> dict[str, Any]:
     first, last = rows.iloc[0], rows.iloc[-1]
     grown = rows.iloc[1:]
     beyond = (grown["seconds"] - first["seconds"]).clip(lower=1e-3)
-    exponent, intercept = np.polyfit(np.log(grown["images"]), np.log(beyond), 1)
+    sizes, times = np.log(grown["images"]), np.log(beyond)
+    # of a sum the steepest part wins in the end
+    steepest = max(np.polyfit(sizes, times, 1)[0], *np.polyfit(sizes[-2:], times[-2:], 1)[:1])
     core_hours = {
         str(factor): float(
-            (first["seconds"] + np.exp(intercept) * (factor * COLLECTION) ** exponent) / 3600
+            f"{last['seconds'] * (factor * COLLECTION / last['images']) ** steepest / 3600:.3g}"
         )
         for factor in FACTORS
     }
     known = {name: last[name].item() for name in ("images", "seconds", "cores", "megabytes")}
-    return known | {"exponent": round(float(exponent), 2), "core_hours": core_hours}
+    return known | {"exponent": round(float(steepest), 2), "core_hours": core_hours}
 
 
 def main() -> None:
