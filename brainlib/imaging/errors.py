@@ -32,6 +32,8 @@ def reading() -> Iterator[None]:
         reason = f"it cannot be decoded, cut short or damaged ({type(error).__name__})"
         if isinstance(error, OSError) and error.strerror:
             reason = f"it cannot be opened ({error.strerror})"
+        if isinstance(error, MemoryError):
+            reason = "there is not enough memory to decode it"
         raise ImageError(f"{reason}; copy it again from where it came") from error
 
 
