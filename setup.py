@@ -19,7 +19,7 @@ class BuildWithModel(build_py):
         stem = re.search(r'RELEASED_MODEL = "(.+)\.keras"', source)[1]
         target = Path(self.build_lib) / "brainlib" / "released"
         self.mkpath(str(target))
-        for suffix in (".onnx", ".gate.npz", ".rules.json"):
+        for suffix in (".onnx", ".gate.npz", ".rules.json", ".release.json"):
             file = Path("model") / f"{stem}{suffix}"
             if file.is_file():
                 self.copy_file(str(file), str(target / file.name))
