@@ -15,6 +15,9 @@ MARGIN = 1.18
 _BRIGHT, _TEXTURE, _OPENING = 0.12, 0.02, 5
 _NEIGHBOURHOOD, _DENSE = 13, 0.55
 _CLOSING, _RIM = 17, 13
+_GROUND, _GROUND_SPREAD = 0.2, (0.02, 0.015)
+"""Grey of a window's ground, as a share of the brightest; how far its border and itself vary."""
+
 _TAIL, _REACH = 0.05, 0.805
 """Share of the head beyond each quantile; where that quantile lies on an ellipse's half axis."""
 
@@ -22,6 +25,34 @@ _TAIL, _REACH = 0.05, 0.805
 def to_grey(pixels: keras.KerasTensor) -> keras.KerasTensor:
     """Return the mean over the colours (n, height, width) of images (n, height, width, colours)."""
     return ops.mean(ops.cast(pixels, "float32"), axis=-1)
+
+
+def clear_ground(grey: keras.KerasTensor) -> keras.KerasTensor:
+    """Blacken the even grey ground of a screenshot or a page around the head.
+
+    The ground is the median of the image's border, where that is bright and most of the border has
+    it; other images stay as they are.
+
+    Parameters
+    ----------
+    grey : tensor of shape (n, height, width)
+    """
+    rows, columns = ops.ones_like(grey[:, :, 0]), ops.ones_like(grey[:, 0, :])
+    height, width = (ops.sum(extent, axis=1, keepdims=True) for extent in (rows, columns))
+    down = _resampling(rows, height / 2, height, GRID)
+    across = _resampling(columns, width / 2, width, GRID)
+    grid = ops.matmul(ops.matmul(down, grey), ops.transpose(across, (0, 2, 1)))
+    smooth = layers.AveragePooling2D(3, 1, "same")(ops.expand_dims(grid, -1))
+    peak = ops.max(smooth, axis=(1, 2, 3))[:, None]
+    border = ops.concatenate([grid[:, 0], grid[:, -1], grid[:, :, 0], grid[:, :, -1]], axis=1)
+    ground = ops.top_k(border, 2 * GRID)[0][:, -1:]
+    is_even = ops.cast(ops.less(ops.abs(border - ground), _GROUND_SPREAD[0] * peak), "float32")
+    has_ground = ops.cast(ops.greater(ground, _GROUND * peak), "float32") * ops.cast(
+        ops.greater(ops.mean(is_even, axis=1, keepdims=True), 0.5), "float32"
+    )
+    distance = ops.abs(grey - ground[..., None])
+    is_ground = ops.cast(ops.less(distance, (_GROUND_SPREAD[1] * peak)[..., None]), "float32")
+    return grey * (1 - is_ground * has_ground[..., None])
 
 
 def find_head(grey: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -77,22 +108,22 @@ def crop(
     return ops.matmul(ops.matmul(down, grey), ops.transpose(across, (0, 2, 1)))
 
 
-def hide_surroundings(square: keras.KerasTensor) -> keras.KerasTensor:
+def hide_surroundings(square: keras.KerasTensor, cleared: keras.KerasTensor) -> keras.KerasTensor:
     """Blacken what lies outside the head: frames, text, the windows of a viewer.
 
     The mask of the head is closed, so that dark places inside stay, and keeps a rim of air.
 
     Parameters
     ----------
-    square : tensor of shape (n, size, size)
-        As `crop` gives it.
+    square, cleared : tensors of shape (n, size, size)
+        As `crop` gives them, of the image and of what `clear_ground` makes of it.
     """
     size = square.shape[1]
     middle, side = (
         size / 2 * ops.ones_like(square[:, 0, :2]),
         size * ops.ones_like(square[:, 0, :1]),
     )
-    head = _head_mask(crop(square, middle, side, GRID))
+    head = _head_mask(crop(cleared, middle, side, GRID))
     head = ops.expand_dims(ops.cast(ops.greater(head, 0), "float32"), -1)
     closed = layers.MaxPooling2D(_CLOSING, 1, "same")(head)
     closed = 1 - layers.MaxPooling2D(_RIM, 1, "same")(1 - closed)

@@ -13,7 +13,13 @@ from keras import layers, ops
 
 from brainlib import CLASS_NAMES
 from brainlib.models.efficientnet import add_backbone, load_imagenet
-from brainlib.models.field_of_view import crop, find_head, hide_surroundings, to_grey
+from brainlib.models.field_of_view import (
+    clear_ground,
+    crop,
+    find_head,
+    hide_surroundings,
+    to_grey,
+)
 
 IMAGE_SIZE = 224
 """Height and width of the square around the head that the network sees, pixels."""
@@ -101,12 +107,13 @@ def build_cropper(size: int = IMAGE_SIZE, finds_head: bool = True) -> keras.Mode
     pixels = keras.Input((None, None), name="pixels")
     masks = keras.Input((None, None), name="masks")
     jitter = keras.Input((3,), name="jitter")
-    centre, side = _field_of_view(pixels, finds_head)
+    cleared = clear_ground(pixels) if finds_head else pixels
+    centre, side = _field_of_view(cleared, finds_head)
     centre = centre + side * jitter[:, :2]
     side = side * jitter[:, 2:]
     squares = [crop(images, centre, side, size) for images in (pixels, masks)]
     if finds_head:
-        squares[0] = hide_surroundings(squares[0])
+        squares[0] = hide_surroundings(squares[0], crop(cleared, centre, side, size))
     return keras.Model([pixels, masks, jitter], squares, name="cropper")
 
 
@@ -133,10 +140,12 @@ def with_maps(model: keras.Model) -> keras.Model:
 def _with_preprocessing(network: keras.Model, parts: Parts) -> keras.Model:
     pixels = keras.Input((None, None, None), name="pixels")
     grey = to_grey(pixels)
-    centre, side = _field_of_view(grey, parts.find_head)
+    cleared = clear_ground(grey) if parts.find_head else grey
+    centre, side = _field_of_view(cleared, parts.find_head)
     view = layers.Concatenate(name="field_of_view")([centre, side])
     square = crop(grey, view[:, :2], view[:, 2:], parts.size)
-    square = hide_surroundings(square) if parts.find_head else square
+    if parts.find_head:
+        square = hide_surroundings(square, crop(cleared, view[:, :2], view[:, 2:], parts.size))
     square = layers.Reshape((parts.size, parts.size, 1), name="head")(square)
     logits = _calibrate(network(square)["logits"])
     probabilities = layers.Softmax(name="probabilities")(logits)
