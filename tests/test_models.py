@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from brainlib import CLASS_NAMES, models, paths
 from brainlib.models import lesion_net
+from scripts.release import margins
 
 NONE = CLASS_NAMES.index("notumor")
 
@@ -104,6 +105,7 @@ SETTINGS = {  # and where the middle of the head lies, and how large it is drawn
     ),
     "text": (text, (104, 150), 1),
     "screenshot": (screenshot, (170, 260), 1),
+    "grey window with text": (margins.screenshot, (106, 265), 1),
     "fine": (lambda head: np.kron(head, np.ones((3, 3), np.uint8)), (240, 240), 3),
 }  # fmt: skip
 
