@@ -13,9 +13,9 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 import brainlib
-from brainlib import CLASS_NAMES, evaluation, imaging, inference, report
+from brainlib import CLASS_NAMES, evaluation, imaging, inference, paths, report
 from brainlib.data import splits
-from brainlib.models import engines
+from brainlib.models import engines, manifest
 from brainlib.notebook import lessons, runs
 from brainlib.report import answers
 
@@ -181,6 +181,12 @@ def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, l
     study = inference.summarise(judge, inference.classify(judge, read)).iloc[0]
     assert (study["class"], study["decision"]) == (label, decision)
     assert study[CLASSES].isna().all() == (label == "")
+
+
+def test_the_released_model_without_its_manifest_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "released_model", lambda: tmp_path / "lesion_net.keras")
+    with pytest.raises(manifest.ManifestError, match="fetch the released files again"):
+        inference.open_classifier()
 
 
 def test_without_a_gate_an_answer_says_that_nobody_judged_it():

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, imaging, paths
 from brainlib.inference import gate, rules, studies
-from brainlib.models import engines
+from brainlib.models import engines, manifest
 
 if TYPE_CHECKING:
     import keras
@@ -103,6 +103,8 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
         Where a file of a released model is absent or not the released one.
     """
     path = paths.resolve(model) if model else paths.released_model()
+    if not model:
+        manifest.require_manifest(path)
     gate_file, rules_file = path.with_suffix(".gate.npz"), path.with_suffix(".rules.json")
     return Classifier(
         engines.open_engine(path, engine, threads),

@@ -73,6 +73,21 @@ def read_file(file: Path) -> bytes | None:
     return content
 
 
+def require_manifest(model: Path) -> None:
+    """Refuse a released model whose manifest is gone: nothing would be checked.
+
+    Raises
+    ------
+    ManifestError
+        Where no manifest lies beside the model.
+    """
+    if not model.with_suffix(SUFFIX).is_file():
+        raise ManifestError(
+            f"there is no {model.with_suffix(SUFFIX)}: fetch the released files again, all of "
+            "them, or name a model of your own"
+        )
+
+
 def _released_hash(file: Path) -> str | None:
     """Return the hash that the manifest lists: empty for other files, None without a manifest."""
     manifest = _manifest_beside(file)
