@@ -57,7 +57,7 @@ def test_the_card_changes_with_every_number_it_rests_on(document, place):
 
 
 def test_what_was_not_measured_leaves_a_page_whole(document):
-    for name in ("ablation", "unknown", "benchmark", "margins", "external"):
+    for name in ("ablation", "benchmark", "margins", "external"):
         document.pop(name, None)
     text = pages.expected_text("docs/model_card.md", document)
     assert "Contribution of each part" not in text and "{{" not in text
