@@ -72,7 +72,7 @@ def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, m
     np.testing.assert_allclose(shown, signed.clip(min=0), atol=1e-6)
     centred = (kinds - bias) - (kinds - bias).mean(axis=1, keepdims=True)
     likeliest = kinds.argmax(axis=1)[:, np.newaxis]
-    expected = np.take_along_axis(centred, likeliest, 1)[:, 0] / lesion_net.KIND_TEMPERATURE
+    expected = np.take_along_axis(centred, likeliest, 1)[:, 0] / lesion_net.CALIBRATION[2]
     np.testing.assert_allclose(signed.sum(axis=(1, 2)), expected, atol=1e-4)
     assert np.abs(expected).min() > 0.05 and (signed < 0).any()
 

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from brainlib import CLASS_NAMES, evaluation, training
+from brainlib import CLASS_NAMES, evaluation, models, training
+from brainlib.training import calibration
 from brainlib.training.erasing import erase
 
 
@@ -324,3 +325,25 @@ def test_a_lesion_that_fills_the_head_is_not_erased():
     mask = np.zeros((64, 64), bool)
     mask[4:60, 4:60] = True
     assert erase(image, mask, np.random.default_rng(0)) is None
+
+
+def test_a_calibration_moves_shifted_evidence_back():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 4, 600)
+    logits = random.normal(0, 1.5, (600, 4))
+    logits[np.arange(600), truth] += 3
+    right = calibration.fit_calibration(logits, np.eye(4)[truth])
+    shifted = logits - 5 * np.float32([1, 1, 0, 1])
+    offset, temperature, kinds = calibration.fit_calibration(shifted, np.eye(4)[truth])
+    assert offset - right[0] == pytest.approx(5, abs=0.2)
+    assert (temperature, kinds) == pytest.approx(right[1:], rel=0.1)
+
+
+def test_a_recalibrated_model_draws_maps_of_its_own_calibration(small_network, heads):
+    moved = models.recalibrate(small_network, (1.0, 2.0, 3.0))
+    pixels = heads[0].pixels[None, ..., None]
+    answers = np.asarray(moved.predict_on_batch(pixels))
+    maps = models.with_maps(moved).predict_on_batch(pixels)
+    np.testing.assert_allclose(maps["probabilities"], answers, atol=1e-5)
+    assert np.abs(answers - small_network.predict_on_batch(pixels)).max() > 1e-3
+    assert training.calibrate(small_network, None) is small_network

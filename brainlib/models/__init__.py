@@ -13,8 +13,8 @@ _HOMES = {
     "efficientnet": ("block_layers",),
     "files": ("ModelError", "load_model", "save_model"),
     "lesion_net": ("IMAGE_SIZE", "MAP_FACTOR", "NETWORK_LAYER", "Parts", "build_cropper",
-                   "build_lesion_net", "draws_maps", "network_of", "strongest_evidence",
-                   "with_maps"),
+                   "build_lesion_net", "draws_maps", "network_of", "recalibrate",
+                   "strongest_evidence", "with_maps"),
     "registry": ("MODELS", "TRAINING_SIZES", "build_model"),
     "seed_cnn": ("INPUT_SIZE", "build_seed_cnn"),
 }  # fmt: skip

@@ -36,12 +36,13 @@ KINDS = tuple(name for name in CLASS_NAMES if name != "notumor")
 TISSUES = ("background", *KINDS)
 """The channels of the tissue map."""
 
-EVIDENCE_OFFSET, EVIDENCE_TEMPERATURE, KIND_TEMPERATURE = 2.7, 1.1, 1.8
-"""Calibration of a trained network: the logit of a tumour is moved and divided, those of its kind
-are divided (temperature scaling, Guo et al., 2017).
+CALIBRATION = (2.7, 1.1, 1.8)
+"""Calibration of the released network: offset and temperature of the logit of a tumour, and the
+temperature of the logits of its kind (temperature scaling, Guo et al., 2017).
 
 Training on erased lesions makes tumours rarer than they are. Fitted by log loss on the validation
-groups of fold 0, on four networks of the recipes that were tried.
+groups of fold 0, on four networks of the recipes that were tried; `training.calibrate` fits that of
+other trainings.
 """
 
 _PYRAMID, _DRAWN, _DROPOUT = 96, 64, 0.3
@@ -89,6 +90,15 @@ def network_of(model: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.output, name=NETWORK_LAYER)
 
 
+def recalibrate(
+    model: keras.Model, calibration: tuple[float, float, float], finds_head: bool = True
+) -> keras.Model:
+    """Return a model of the same weights with another calibration, as `CALIBRATION` has it."""
+    network = network_of(model)
+    parts = Parts(size=network.input_shape[1], find_head=finds_head)
+    return _with_preprocessing(network, parts, calibration)
+
+
 def draws_maps(model: keras.Model) -> bool:
     """Return whether a model outlines the tumour, as `with_maps` needs it."""
     return NETWORK_LAYER in [layer.name for layer in model.layers]
@@ -131,13 +141,15 @@ def with_maps(model: keras.Model) -> keras.Model:
         of the backbone at a stride of 16, for out-of-distribution detection. The heat map is exact:
         the logits are sums over places (class activation mapping, Zhou et al., 2016).
     """
-    maps = _build_maps(network_of(model))
+    maps = _build_maps(network_of(model), _calibration_of(model))
     outputs = dict(maps(model.get_layer("head").output))
     outputs["field_of_view"] = model.get_layer("field_of_view").output
     return keras.Model(model.input, outputs, name=f"{model.name}_maps")
 
 
-def _with_preprocessing(network: keras.Model, parts: Parts) -> keras.Model:
+def _with_preprocessing(
+    network: keras.Model, parts: Parts, calibration: tuple[float, float, float] = CALIBRATION
+) -> keras.Model:
     pixels = keras.Input((None, None, None), name="pixels")
     grey = to_grey(pixels)
     cleared = clear_ground(grey) if parts.find_head else grey
@@ -147,7 +159,7 @@ def _with_preprocessing(network: keras.Model, parts: Parts) -> keras.Model:
     if parts.find_head:
         square = hide_surroundings(square, crop(cleared, view[:, :2], view[:, 2:], parts.size))
     square = layers.Reshape((parts.size, parts.size, 1), name="head")(square)
-    logits = _calibrate(network(square)["logits"])
+    logits = _calibrate(network(square)["logits"], calibration)
     probabilities = layers.Softmax(name="probabilities")(logits)
     return keras.Model(pixels, probabilities, name="lesion_net")
 
@@ -267,13 +279,26 @@ def _join(evidence: keras.KerasTensor, kinds: keras.KerasTensor) -> keras.KerasT
     return layers.Concatenate()(parts)
 
 
-def _calibrate(logits: keras.KerasTensor) -> keras.KerasTensor:
+def _calibrate(
+    logits: keras.KerasTensor, calibration: tuple[float, float, float]
+) -> keras.KerasTensor:
     """Return calibrated log probabilities (n, 4) of those that a network was trained to give."""
+    offset, temperature, kind_temperature = calibration
     position = CLASS_NAMES.index("notumor")
     kinds = ops.concatenate([logits[:, :position], logits[:, position + 1 :]], axis=1)
     tumor = ops.logsumexp(kinds, axis=1, keepdims=True)
-    evidence = tumor - logits[:, position : position + 1] + EVIDENCE_OFFSET
-    return _join(evidence / EVIDENCE_TEMPERATURE, kinds / KIND_TEMPERATURE)
+    evidence = layers.Rescaling(1 / temperature, offset / temperature, name="evidence")(
+        tumor - logits[:, position : position + 1]
+    )
+    return _join(evidence, layers.Rescaling(1 / kind_temperature, name="tempered")(kinds))
+
+
+def _calibration_of(model: keras.Model) -> tuple[float, float, float]:
+    """Return the calibration that a model's file holds."""
+    if "evidence" not in [layer.name for layer in model.layers]:
+        return CALIBRATION  # the file of release 8 has it as constants
+    evidence, kinds = (model.get_layer(name) for name in ("evidence", "tempered"))
+    return evidence.offset / evidence.scale, 1 / evidence.scale, 1 / kinds.scale
 
 
 def _lesion_shares(
@@ -299,7 +324,9 @@ def _pool_lesion(
     return layers.Concatenate(name="pooled")(pooled)
 
 
-def _build_maps(network: keras.Model) -> keras.Model:
+def _build_maps(
+    network: keras.Model, calibration: tuple[float, float, float] = CALIBRATION
+) -> keras.Model:
     """Build the part that draws the maps: a graph of its own, where names may repeat."""
     square = keras.Input(network.input_shape[1:], name="head")
     sources = {4: "drawn4", 16: "features16", 32: "features32"}
@@ -321,9 +348,9 @@ def _build_maps(network: keras.Model) -> keras.Model:
     total = total * _lesion_shares(tissue, (finest,))[finest]
     step = finest // MAP_FACTOR
     total = layers.UpSampling2D(step, interpolation="bilinear")(total) / step**2
-    heat_map = ops.relu(ops.sum(total * likeliest[:, None, None, :], axis=-1)) / KIND_TEMPERATURE
+    heat_map = ops.relu(ops.sum(total * likeliest[:, None, None, :], axis=-1)) / calibration[2]
     outputs = {
-        "probabilities": layers.Softmax(name="probabilities")(_calibrate(logits)),
+        "probabilities": layers.Softmax(name="probabilities")(_calibrate(logits, calibration)),
         "outline": ops.sigmoid(_lesion_logits(tissue))[..., 0],
         "heat_map": heat_map,
         "features": _summarise(features[1]),

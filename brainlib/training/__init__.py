@@ -15,6 +15,7 @@ from brainlib.training.batches import (
     examples,
     tissue_shares,
 )
+from brainlib.training.calibration import calibrate
 from brainlib.training.fitting import HISTORY_COLUMNS, fit, forget
 from brainlib.training.schedules import RECIPES, Schedule, recipe
 
@@ -27,6 +28,7 @@ __all__ = [
     "Examples",
     "Schedule",
     "ShuffledBatches",
+    "calibrate",
     "class_indices",
     "examples",
     "fit",

@@ -1,0 +1,68 @@
+"""Calibration of a trained network on validation images."""
+
+import keras
+import numpy as np
+
+from brainlib import CLASS_NAMES, models
+from brainlib.training.augmentation import Augmentation, Augmenter
+from brainlib.training.batches import Examples, cropped_examples
+
+_LIMITS = ((-8.0, 8.0), (0.5, 4.0), (0.5, 4.0))
+_PENALTY = 1e-3  # a touch, so that all stays finite where no validation image is wrong
+
+
+def calibrate(model: keras.Model, validation: Examples | None) -> keras.Model:
+    """Return a model with the offset and the temperatures of the least log loss.
+
+    Without validation examples it keeps those it was built with, which belong to the released
+    recipe; a model without a lesion map is returned as it is.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A trained `lesion_net` that finds the head.
+    validation : Examples
+        Of people whom the training has not seen.
+    """
+    if validation is None or not len(validation) or not models.draws_maps(model):
+        return model
+    network = models.network_of(model)
+    augmenter = Augmenter(Augmentation(), network.input_shape[1], True)
+    squares, targets, _ = cropped_examples(validation, augmenter)
+    logits = np.asarray(network.predict(squares, batch_size=64, verbose=0)["logits"], float)
+    return models.recalibrate(model, fit_calibration(logits, targets["logits"]))
+
+
+def fit_calibration(logits: np.ndarray, one_hot: np.ndarray) -> tuple[float, float, float]:
+    """Return offset and temperature of the evidence, and the temperature of the kinds.
+
+    Parameters
+    ----------
+    logits, one_hot : float arrays of shape (n, 4)
+
+    Examples
+    --------
+    >>> logits = np.array([[0, 0, 3.0, 0], [3.0, 0, 0, 0]] * 9)
+    >>> offset, temperature, _ = fit_calibration(logits, np.eye(4)[[0, 2] * 9])
+    >>> temperature  # always wrong: as unsure as may be
+    4.0
+    """
+    from scipy.optimize import minimize
+
+    position = CLASS_NAMES.index("notumor")
+    kinds, truth = np.delete(logits, position, axis=1), np.delete(one_hot, position, axis=1)
+    evidence = np.logaddexp.reduce(kinds, axis=1) - logits[:, position]
+
+    def loss(values: np.ndarray) -> float:
+        offset, temperature, kind_temperature = values
+        odds, scores = (evidence + offset) / temperature, kinds / kind_temperature
+        scores = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        tumor, none = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
+        right = (truth * (scores + tumor[:, np.newaxis])).sum(axis=1)
+        right += one_hot[:, position] * none
+        return -right.mean() + _PENALTY * (
+            offset**2 + np.log([*values[1:]]) @ np.log([*values[1:]])
+        )
+
+    fitted = minimize(loss, np.array([0.0, 1.0, 1.0]), method="L-BFGS-B", bounds=_LIMITS).x
+    return float(fitted[0]), float(fitted[1]), float(fitted[2])
