@@ -26,7 +26,7 @@ from PIL import Image
 from pydicom.uid import generate_uid
 
 import brainlib
-from brainlib import explain, imaging, inference, report
+from brainlib import explain, imaging, inference, paths, report
 from brainlib.models import engines
 from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
@@ -353,7 +353,8 @@ def test_the_page_opens_without_tensorflow():
 
 def test_folders_of_killed_servers_are_cleaned_and_others_are_left(temporary):
     stale, alive = temporary / "brainlib-page-stale", temporary / "brainlib-page-alive"
-    stale.mkdir()
+    with paths.locked(stale):
+        pass
     program = (
         "import sys\nfrom pathlib import Path\nfrom brainlib import paths\n"
         "with paths.locked(Path(sys.argv[1])):\n    print('owned', flush=True)\n    input()\n"
@@ -361,7 +362,7 @@ def test_folders_of_killed_servers_are_cleaned_and_others_are_left(temporary):
     with subprocess.Popen([sys.executable, "-c", program, alive], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as owner:  # fmt: skip
         assert owner.stdout.readline() == b"owned\n"
-        server._remove_leftovers()
+        paths.remove_leftovers(temporary, server._PREFIX)
         assert not stale.exists() and alive.exists()
         owner.kill()
 

@@ -5,6 +5,8 @@ size, on one machine or on a `cluster`; `gate` refuses what is out of distributi
 the pooling of slices, and `rules` says what a probability is worth.
 """
 
+# ruff: noqa: F401
+
 from brainlib.inference.classifier import (
     ACCEPTED,
     CHUNK,
@@ -33,31 +35,3 @@ from brainlib.inference.folder import (
     read_studies,
     to_csv,
 )
-
-__all__ = [
-    "ACCEPTED",
-    "CHUNK",
-    "COLUMNS",
-    "INCOMPLETE",
-    "REFUSED",
-    "STUDY_COLUMNS",
-    "UNJUDGED",
-    "UNREADABLE",
-    "Classifier",
-    "InferenceError",
-    "Task",
-    "classify",
-    "classify_scans",
-    "connect",
-    "count_gaps",
-    "cut",
-    "model_sha256",
-    "open_classifier",
-    "predict_images",
-    "predict_table",
-    "read_predictions",
-    "read_slices",
-    "read_studies",
-    "summarise",
-    "to_csv",
-]

@@ -5,7 +5,9 @@ the fit. What is random in an epoch depends only on the seed and the epoch, so a
 ends where an uninterrupted one would.
 """
 
-from brainlib.models import backend  # noqa: F401  (first, or TensorFlow prints its notices)
+# ruff: noqa: F401
+
+from brainlib.models import backend  # first, or TensorFlow prints its notices
 from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.batches import (
     AugmentedBatches,
@@ -18,21 +20,3 @@ from brainlib.training.batches import (
 from brainlib.training.calibration import calibrate
 from brainlib.training.fitting import HISTORY_COLUMNS, fit, forget
 from brainlib.training.schedules import RECIPES, Schedule, recipe
-
-__all__ = [
-    "HISTORY_COLUMNS",
-    "RECIPES",
-    "Augmentation",
-    "AugmentedBatches",
-    "Augmenter",
-    "Examples",
-    "Schedule",
-    "ShuffledBatches",
-    "calibrate",
-    "class_indices",
-    "examples",
-    "fit",
-    "forget",
-    "recipe",
-    "tissue_shares",
-]

@@ -3,7 +3,6 @@
 import logging
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 import webbrowser
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainlib import paths
-from brainlib.paths import BrainlibError
 from brainlib.report import ReportError
 from brainlib.report.app import LIMIT_VARIABLE
 
@@ -84,7 +82,7 @@ def serve(
         "title": "Brain MRI",
     }
     port = _free_port(port)
-    _remove_leftovers()
+    paths.remove_leftovers(Path(tempfile.gettempdir()), _PREFIX)
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, paths.locked(Path(folder)):
         tempfile.tempdir = os.environ["TMPDIR"] = folder  # of this server and of the kernels
         os.environ[LIMIT_VARIABLE] = str(UPLOAD_MEGABYTES)
@@ -96,16 +94,6 @@ def serve(
         url = f"http://{ADDRESS}:{port}/?token={token}"
         IOLoop.current().add_callback(_announce, url, open_browser)
         app.start()
-
-
-def _remove_leftovers() -> None:
-    """Delete the temporary folders of servers that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            with paths.locked(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-        except (BrainlibError, OSError):  # of a server that is running, or of another user
-            continue
 
 
 def _make_app(file: Path, port: int, token: str) -> "Voila":
