@@ -353,8 +353,8 @@ def test_the_page_opens_without_tensorflow():
 
 def test_folders_of_killed_servers_are_cleaned_and_others_are_left(temporary):
     stale, alive = temporary / "brainlib-page-stale", temporary / "brainlib-page-alive"
-    with paths.locked(stale):
-        pass
+    stale.mkdir()
+    (stale / paths._LOCK).touch()  # as a kill leaves it
     program = (
         "import sys\nfrom pathlib import Path\nfrom brainlib import paths\n"
         "with paths.locked(Path(sys.argv[1])):\n    print('owned', flush=True)\n    input()\n"
