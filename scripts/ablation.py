@@ -15,15 +15,13 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from brainlib import CLASS_NAMES, explain, inference, models, paths
 from brainlib.data import splits
-from brainlib.evaluation.bootstrap import resampled_weights
-from brainlib.evaluation.metrics import weighted_metrics
-from brainlib.evaluation.tables import group_codes, restrict_to_tumors
+from brainlib.evaluation.metrics import point_metrics
+from brainlib.evaluation.tables import restrict_to_tumors
 from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
 from brainlib.training import RECIPES, Examples, Schedule, examples, fit, forget
@@ -82,7 +80,7 @@ def study(
                 run.write_table(scored, f"runs/ablation/{file.stem}")
                 forget(file.with_suffix(""))
             finished.append(pd.read_csv(file, dtype={"group": str}).assign(seed=draw))
-    section = summarise(pd.concat(finished, ignore_index=True), seed=seed)
+    section = summarise(pd.concat(finished, ignore_index=True))
     section |= {"trained_on": len(train), "epochs": epochs, "size": SIZE}
     run.update_metrics(ablation=section)
     return section
@@ -142,78 +140,38 @@ def recalibrate(answers: pd.DataFrame) -> pd.DataFrame:
     return answers.assign(notumor=1 - tumor)
 
 
-def summarise(finished: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Compare each variant with the full network.
+def summarise(finished: pd.DataFrame) -> dict[str, Any]:
+    """Return the metrics of each variant over the seeds.
 
     Returns
     -------
     dict
-        `seeds`, `images`, `groups`; and `variants`, by name: `title`, each metric as `interval`
-        gives it, and under `difference` the same for the variant minus the full network, seed by
-        seed on the same groups.
+        `seeds`, `images`, `groups`; and `variants`, by name: `title`, and of each metric the mean
+        as `value`, with the lowest and the highest seed as `low` and `high`.
     """
     first = finished[(finished["variant"] == WHOLE) & (finished["seed"] == 0)]
-    draws = resampled_weights(group_codes(first), resamples, seed)
-    weights = np.concatenate([np.ones((1, len(first))), *draws])
-    measured = {
-        name: [measure(table, weights) for _, table in rows.groupby("seed")]
-        for name, rows in finished.groupby("variant")
-    }
-    variants = {}
-    for name in (name for name in TITLES if name in measured):
-        variants[name] = {"title": TITLES[name], "difference": {}}
-        for metric in measured[name][0]:
-            own, whole = (np.stack([one[metric] for one in measured[variant]], axis=1)
-                          for variant in (name, WHOLE))  # fmt: skip
-            variants[name][metric] = interval(own)
-            if name != WHOLE:
-                variants[name]["difference"][metric] = interval(own - whole)
-    return {"seeds": len(measured[WHOLE]), "images": len(first),
+    scores = pd.DataFrame(
+        {key: measure(table) for key, table in finished.groupby(["variant", "seed"])}
+    ).T
+    variants = {
+        name: {"title": title}
+        | {metric: {"value": round(values.mean(), 6), "low": values.min(), "high": values.max()}
+           for metric, values in scores.loc[name].round(6).items() if values.notna().all()}
+        for name, title in TITLES.items() if name in scores.index
+    }  # fmt: skip
+    return {"seeds": int(finished["seed"].nunique()), "images": len(first),
             "groups": int(first["group"].nunique()), "variants": variants}  # fmt: skip
 
 
-def measure(table: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each metric of a table for several weightings (r, n) of its images, arrays (r,)."""
-    is_tumor = table["label"] != "notumor"
-    main_source = table.loc[is_tumor, "source"].mode().iloc[0]
-    typed = is_tumor & (table["source"] == main_source)
+def measure(table: pd.DataFrame) -> dict[str, float]:
+    """Return each metric of a table; Dice is NaN where nothing was drawn."""
+    main_source = table.loc[table["label"] != "notumor", "source"].mode().iloc[0]
     kinds = restrict_to_tumors(table, main_source)
-    answered = weighted_metrics(table, weights, ["accuracy", "log_loss"])
-    kind = weighted_metrics(kinds, weights[:, typed], ["accuracy"])
-    measured = {"accuracy": answered[:, 0], "tumor_type_accuracy": kind[:, 0],
-                "log_loss": answered[:, 1]}  # fmt: skip
-    drawn = table["dice"].notna()
-    if drawn.any():
-        share = weights[:, drawn] / weights[:, drawn].sum(axis=1, keepdims=True)
-        measured["dice"] = share @ table["dice"][drawn].to_numpy()
-    return measured
-
-
-def interval(measured: np.ndarray) -> dict[str, float]:
-    """Return the mean over seeds, with a 95 % interval over other seeds and other patients.
-
-    The variance of the mean over resampled groups and the variance between seeds, divided by their
-    number, are added; Student's distribution has the degrees of freedom of Satterthwaite (1946).
-
-    Parameters
-    ----------
-    measured : float array of shape (1 + resamples, seeds)
-        The values, then those of each resample.
-
-    Examples
-    --------
-    >>> interval(np.array([[0.8, 0.9, 0.85], [0.85, 0.85, 0.85], [0.85, 0.85, 0.85]]))
-    {'value': 0.85, 'low': 0.725793, 'high': 0.974207}
-    """
-    values, count = measured[0], measured.shape[1]
-    limits = {"value": float(values.mean())}
-    if count > 1:
-        by_seed = float(values.var(ddof=1)) / count
-        total = float(np.nanvar(measured[1:].mean(axis=1), ddof=1)) + by_seed
-        freedom = (count - 1) * (total / by_seed) ** 2 if by_seed else np.inf
-        margin = float(stats.t.ppf(0.975, freedom)) * total**0.5
-        limits |= {"low": limits["value"] - margin, "high": limits["value"] + margin}
-    return {name: round(limit, 6) for name, limit in limits.items()}
+    return {
+        **point_metrics(table, ["accuracy", "log_loss"]),
+        "tumor_type_accuracy": point_metrics(kinds, ["accuracy"])["accuracy"],
+        "dice": float(table["dice"].mean()),
+    }
 
 
 def main() -> None:

@@ -67,7 +67,6 @@ def measure(
                 lambda: seconds_of(_naive, folder, 1),
             ),
             "one image, warm": _warm(first),
-            **_workers(folder, images),
         }
     run.update_metrics(benchmark={"cores": os.cpu_count(), **timed})
     return timed
@@ -112,24 +111,6 @@ def _warm(image: Path) -> dict[str, float]:
         median(lambda: inference.classify(classifier, imaging.open_scans(image))),
         median(lambda: model.predict(imaging.read_image(image)[None, ..., None], verbose=0)),
     )
-
-
-def _workers(folder: Path, count: int) -> dict[str, dict[str, float]]:
-    """Time a folder on a dask cluster of one and of two workers of one thread each."""
-    from distributed import LocalCluster
-
-    timed = {}
-    for workers in (1, 2):
-        with LocalCluster(
-            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-            memory_limit=0,
-        ) as cluster:  # fmt: skip
-            seconds = seconds_of(classify, folder, "--scheduler", cluster.scheduler_address)
-        timed[f"folder to table, {workers} dask workers"] = {
-            "seconds": round(seconds, 2),
-            "images_a_second": round(count / seconds, 1),
-        }
-    return timed
 
 
 def _compared(ours: Callable[[], float], naive: Callable[[], float]) -> dict[str, float]:
