@@ -14,8 +14,8 @@ help: ## list the targets
 setup: .venv/installed ## make .venv from requirements.lock
 
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
-		{ echo "Python 3.10 to 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
@@ -74,7 +74,7 @@ audit: setup ## known vulnerabilities and licences of the dependencies
 	runs/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
-	uv pip compile --universal --python-version 3.10 --extra dev --no-emit-index-url \
+	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --output-file requirements.lock pyproject.toml
 
 clean: ## delete the environment and all runs; the released results stay

@@ -13,7 +13,7 @@ import urllib.request
 import zipfile
 from contextlib import closing
 from copy import deepcopy
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ipywidgets
@@ -106,7 +106,7 @@ def all_text(box):
 def give(shown, *files):
     shown.upload.value = [
         {"name": one["name"], "content": one["content"], "type": "", "size": len(one["content"]),
-         "last_modified": datetime.now(timezone.utc)} for one in files
+         "last_modified": datetime.now(UTC)} for one in files
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import io
 import re
 import shutil
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
 
@@ -222,7 +222,7 @@ def test_sides_come_from_the_affine():
 
 
 def test_limits_provenance_and_sides_are_stated():
-    made = datetime(2026, 11, 25, 3, 4, tzinfo=timezone.utc)
+    made = datetime(2026, 11, 25, 3, 4, tzinfo=UTC)
     text = words_of(answer(), made=made)
     assert "It recognises 90 % (80 to 95 %) of the slices that show a glioma" in text
     assert "These studies are simulated." in text and "phantom" not in text

@@ -134,7 +134,8 @@ def break_down(
     correct, groups = is_correct(table), group_codes(table)
     rows = {}
     for column in columns:
-        values = table.get(column, pd.Series("", table.index)).astype(object).fillna("").astype(str)
+        values = table.get(column, pd.Series("", table.index)).astype(object)
+        values = values.where(values.notna(), "").astype(str)
         if (values == "").all():
             continue
         values = values.mask(values == "", "unknown").to_numpy(object)

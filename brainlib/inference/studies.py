@@ -153,8 +153,12 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
     for name, mask in zip(COUNTS, masks, strict=True):
         studies[name] = np.bincount(codes[mask], minlength=len(names))
     joined = studies.join(_answers(table[is_accepted], codes[is_accepted], rule))
+    numbers = [*CLASS_NAMES, "tumor_slices"]
+    joined[numbers] = joined[numbers].astype(float)
     joined["tumor_slices"] = joined["tumor_slices"].fillna(0).astype(int)
-    return joined.fillna({"class": "", "deciding": ""})[list(COLUMNS)]
+    for name in ("class", "deciding"):
+        joined[name] = joined[name].astype(object).where(joined[name].notna(), "")
+    return joined[list(COLUMNS)]
 
 
 def study_keys(slices: pd.DataFrame) -> pd.Series:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -129,7 +129,7 @@ class Run:
     output: Path
     smoke: bool
     collection: Collection | None = None
-    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
     git_commit: str = field(default_factory=lambda: git_commit())
     lock: ExitStack = field(default_factory=ExitStack, repr=False)
 
@@ -227,7 +227,7 @@ class Run:
         **results
             Further entries, such as the count of unreadable images.
         """
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         record = {
             "notebook": self.notebook,
             "profile": "smoke" if self.smoke else "full",

@@ -6,7 +6,7 @@ disk and prints on A4. Whatever comes from a scan, its name above all, is escape
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from itertools import count, groupby
 from pathlib import Path
@@ -85,7 +85,7 @@ def describe(answer: Answer, made: datetime | None = None) -> dict[str, Any]:
         "counts": [(int(answer.study[key]), what) for key, what in _COUNTED.items()],
         "refused": words.list_refusals(answer.slices),
         "unreadable": words.list_unreadable(answer.slices),
-        "made": made or datetime.now(timezone.utc),
+        "made": made or datetime.now(UTC),
     }
 
 
