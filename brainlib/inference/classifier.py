@@ -25,7 +25,7 @@ STUDY_COLUMNS = (*studies.COLUMNS, "gaps", "decision")
 """The columns of `studies.csv`, a row a study."""
 
 ACCEPTED, REFUSED = "accepted", "refused: "
-UNJUDGED = "unjudged: no gate lies beside the model"
+UNJUDGED = "unjudged: the model lacks its gate or its rules"
 """Values of `decision`: the answer counts, there is none and why, nobody looked."""
 
 INCOMPLETE, UNREADABLE = "incomplete: ", "unreadable: "
@@ -86,8 +86,8 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     ----------
     model : path of a model file
         The released model by default. `<model>.gate.npz` and `<model>.rules.json` beside it are
-        made by `python -m scripts.release`; without them every slice is classified, marked
-        `unjudged`, and has no conformal set.
+        made by `python -m scripts.release`. Without a gate every slice is classified and marked `unjudged`;
+        without rules there are no conformal sets, and studies are `unjudged`.
     engine : str
         `onnx`, which needs no TensorFlow, or `keras`.
     threads : int

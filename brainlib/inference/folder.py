@@ -93,7 +93,7 @@ def classify_scans(
     """
     task = dataclasses.replace(task, model=paths.resolve(task.model))
     digest = model_digest(task)
-    _open(task, digest)  # errors of the model come before the work
+    _open(task, digest, 0)  # errors of the model come before the work
     identity = _identity(scans, task)
     folder = paths.resolve(output)
     parts = folder / "predictions.parts"

@@ -94,6 +94,7 @@ def fit_rules(
     maps: pd.DataFrame | None = None,
     fold: int = 0,
     resamples: int = 1000,
+    model: str = "lesion_net",
 ) -> dict[str, Any]:
     """Fit all that turns probabilities into answers.
 
@@ -103,8 +104,8 @@ def fit_rules(
         Prediction tables of the model under protocol `patient`; validation on the validation
         groups of each fold, or None.
     metrics : mapping
-        The content of `metrics.json`; of it `source`, `synthetic`, `release`, `results` and
-        `studies` are used where they are there.
+        The content of `metrics.json`; of it `source`, `synthetic`, `release`, `by_subgroup`
+        and `studies` are used where they are there.
     study : mapping
         The rule for studies: `offset` and `temperature`, conformal `thresholds` by class with their
         `coverage`, and in words its `sentence` and `simulation`.
@@ -114,6 +115,8 @@ def fit_rules(
         The fold whose model is released: thresholds and the rule for studies are fitted without
         its patients, where there are other folds.
     resamples : int
+    model : str
+        The model's name.
 
     Returns
     -------
@@ -130,27 +133,27 @@ def fit_rules(
     """
     from brainlib import evaluation
 
-    table, others = test, test[test["fold"] != fold]
+    others = test[test["fold"] != fold]
     if validation is not None:
         others = validation[validation["fold"] == fold]
     thresholds = evaluation.fit_conformal(others)
-    released = metrics.get("release", {}).get("lesion_net", {})
+    released = metrics.get("release", {}).get(model, {})
     return {
-        "model": "lesion_net",
+        "model": model,
         "model_sha256": released.get("sha256", ""),
         "brainlib": __version__,
         "source": metrics.get("source", ""),
         "synthetic": bool(metrics.get("synthetic", False)),
         "fold": fold,
-        "held_out": {"images": len(table), "groups": int(table["group"].nunique())},
+        "held_out": {"images": len(test), "groups": int(test["group"].nunique())},
         "conformal": {
             "coverage": evaluation.COVERAGE,
             "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
         },
         "study": dict(study),
-        "reliability": measure_reliability(table, resamples),
+        "reliability": measure_reliability(test, resamples),
         "study_reliability": metrics.get("studies", {}).get("reliability", []),
-        "limits": {name: _limits_of(name, table, maps, resamples) for name in CLASS_NAMES},
+        "limits": {name: _limits_of(name, test, maps, resamples) for name in CLASS_NAMES},
         "limits_of_all": _weakest_source(metrics),
     }
 

@@ -41,6 +41,6 @@ def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
     others = test[test["fold"] != fold]
     study = studies.fit_study_rule(others if len(others) else test)
     maps = explain.read_maps(place, model)
-    fitted = rules.fit_rules(test, validation, metrics, study, maps, fold)
+    fitted = rules.fit_rules(test, validation, metrics, study, maps, fold, model=model)
     rules.write_rules(fitted, folder / f"{model}.rules.json")
     return fitted

@@ -3,7 +3,7 @@
 Half of the photographs, surfaces and pages serve to fit and the other half to try: `is_tried` says
 which, and no thing stands on both sides. Scans are only tried, and so is all that is made of the
 healthy head that nilearn brings, or heads like it would be refused. All come from packages that are
-installed with this one (scikit-image, scikit-learn, matplotlib, pydicom, nilearn), but for slices
+installed with this one (scikit-image, scikit-learn, pydicom, nilearn), but for slices
 above and below the brain, which are cut from the phantom's head. Nothing is downloaded.
 """
 
