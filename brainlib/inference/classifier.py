@@ -86,8 +86,8 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     ----------
     model : path of a model file
         The released model by default. `<model>.gate.npz` and `<model>.rules.json` beside it are
-        made by `python -m scripts.release`. Without a gate every slice is classified and marked `unjudged`;
-        without rules there are no conformal sets, and studies are `unjudged`.
+        made by `python -m scripts.release`. Without a gate every slice is classified and marked
+        `unjudged`; without rules there are no conformal sets, and studies are `unjudged`.
     engine : str
         `onnx`, which needs no TensorFlow, or `keras`.
     threads : int
