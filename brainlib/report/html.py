@@ -26,7 +26,7 @@ SIDE = 420
 """Longer side of an embedded image, pixels: 180 dots an inch in print."""
 
 _COUNTED = {
-    "slices": "slices in all", "accepted": "classified", "tumor_slices": "called tumour",
+    "slices": "slices in all", "accepted": "classified", "tumor_slices": "classified as tumour",
     "refused": "refused", "unreadable": "unreadable",
 }  # fmt: skip
 _IN_TEMPLATES = {

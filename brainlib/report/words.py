@@ -1,6 +1,6 @@
 """Answers in the words of someone who reads scans: for the console, the report and the app.
 
-What is said in sentences stands in the template `parts.html`, which report and app share.
+Full sentences are in the template `parts.html`, which report and app share.
 """
 
 import math
@@ -45,10 +45,10 @@ PLURALS = {
 NO_BREAK = "\u00a0"
 
 LEAST_SURE = 0.5
-"""An answer less probable than all others together is undecided, whatever its set."""
+"""An answer less probable than this is undecided, whatever its set."""
 
 MOST_LINES = 4
-"""So many unreadable files and reasons are listed, the rest is counted."""
+"""Number of unreadable files and reasons listed; the others are counted."""
 
 _OTHER_SEQUENCE = re.compile(r"\b(T2\S*|PD|FLAIR|STIR|DWI|ADC|SWI)\b", re.IGNORECASE)
 _T1 = re.compile(r"\b(T1\S*|MP2?RAGE|SPGR|BRAVO|VIBE)\b", re.IGNORECASE)
@@ -129,7 +129,7 @@ def sequence_doubt(facts: Mapping[str, str]) -> str:
 
 
 def how_often(answer: "Answer") -> str:
-    """Return how often answers like this one were right, empty where that was not measured."""
+    """Return how often answers like this one were right, empty if that was not measured."""
     if answer.rules is None:
         return ""
     is_single = int(answer.study["accepted"]) == 1
@@ -155,7 +155,7 @@ def of_hundred(reliability: Mapping[str, Any] | None, name: str, what: str) -> s
     bottom, top = (f"{100 * reliability[end]:.0f}" for end in ("low", "high"))
     at = f"{bottom} to {top}" if reliability["low"] > 0 else f"under {top}"
     at = f"over {bottom}" if reliability["high"] >= 1 else at
-    return f"Of 100 {what} called {NAMES[name]} at {at}{NO_BREAK}%, {count} {PLURALS[name]}."
+    return f"Of 100 {what} classified as {NAMES[name]} at {at}{NO_BREAK}%, {count} {PLURALS[name]}."
 
 
 def percent(probability: float) -> str:

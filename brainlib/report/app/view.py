@@ -20,8 +20,8 @@ from brainlib.report.answers import Answer, Model, load
 from brainlib.report.app.uploads import read_uploads, upload_limit
 
 LAYERS = ("image", "outline", "heat map")
-TOOLTIPS = ("the slice alone", "where the network draws a tumour",
-            "what speaks for the answer to this slice, brightest where most")  # fmt: skip
+TOOLTIPS = ("the slice alone", "tumour outline drawn by the network",
+            "evidence for the answer to this slice, brightest where strongest")  # fmt: skip
 
 _DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws all outlines while slices are looked at
 
