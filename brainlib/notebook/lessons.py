@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from brainlib import explain, imaging, models, report
+from brainlib.data import splits
 from brainlib.notebook.runs import Run
+from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
@@ -24,6 +26,9 @@ def trained_part(model: "keras.Model") -> "keras.Model":
 def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
     """List the scans that a run of `04_infer` names, or some test images of its source.
 
+    These are of patient fold 0, which the released network has never seen; of a source that cannot
+    be divided by patients, of its own test images.
+
     Raises
     ------
     BrainlibError
@@ -33,7 +38,10 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
         return imaging.list_scans(run.settings.scans, run.settings.plane)
     collection = run.open_collection()
     table = collection.table
-    test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
+    try:
+        test = table[splits.assign_folds(table) == 0]
+    except BrainlibError:
+        test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
     chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
     # two images of the same name in different folders are two studies
     return [replace(imaging.list_scans(collection.root / path)[0], series=path) for path in chosen]
