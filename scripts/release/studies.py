@@ -54,11 +54,12 @@ def fit_study_rule(predictions: pd.DataFrame, seed: int = 0) -> dict[str, Any]:
     simulated = _simulate(predictions, SHARES, np.random.default_rng(seed))
     answers = [_answer(*simulated, rule) for rule in rules]
     best = int(np.argmin([answer["log_loss"].mean() for answer in answers]))
+    thresholds = evaluation.fit_conformal(answers[best], COVERAGE)
     return {
         **rules[best],
         "sensitivity": SENSITIVITY,
         "coverage": COVERAGE,
-        "thresholds": evaluation.fit_conformal(answers[best], COVERAGE),
+        "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
         "sentence": studies.SENTENCE,
         "simulation": SIMULATION,
     }
