@@ -11,9 +11,7 @@ import pytest
 from PIL import Image
 
 from brainlib import cli, inference
-from brainlib.data import SOURCES, datasets, open_collection
 from brainlib.notebook import pipeline
-from brainlib.paths import BrainlibError
 
 
 @pytest.fixture
@@ -114,14 +112,3 @@ def test_a_missing_source_is_one_line(call, monkeypatch, tmp_path):
     assert status == 2
     assert told.splitlines()[-1].endswith("raised BrainlibError: no folder")
     assert "Traceback" not in told
-
-
-def test_a_folder_that_is_absent_names_the_sources():
-    with pytest.raises(BrainlibError, match="'kaggle', 'figshare', 'phantom'"):
-        open_collection("no/such/folder")
-
-
-def test_a_source_is_added_by_one_entry(monkeypatch, tmp_path):
-    monkeypatch.setitem(SOURCES, "mine", lambda seed: datasets.open_folder(tmp_path / str(seed)))
-    with pytest.raises(BrainlibError, match="7 is not a folder"):
-        open_collection("mine", seed=7)

@@ -1,6 +1,5 @@
 """Models as ONNX files: the same answers, without TensorFlow."""
 
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -109,26 +108,6 @@ def test_threads_may_share_an_engine(exported):
     with ThreadPoolExecutor(4) as pool:
         for one, other in zip(pool.map(engine, several), expected, strict=True):
             assert difference(one["probabilities"], other["probabilities"]) <= TOLERANCE
-
-
-def test_neither_tensorflow_nor_keras_is_needed(exported, tmp_path):
-    pixels = images((2, 90, 70, 1))
-    np.save(tmp_path / "pixels.npy", pixels)
-    program = (
-        "import sys, numpy\n"
-        "from brainlib.models import engines\n"
-        f"pixels = numpy.load({str(tmp_path / 'pixels.npy')!r})\n"
-        f"print(*engines.open_onnx({str(exported)!r})(pixels)['probabilities'].ravel())\n"
-        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert result.returncode == 0, result.stderr
-    numbers, modules = result.stdout.splitlines()
-    assert not {"tensorflow", "keras", "jax", "torch"} & set(modules.split())
-    expected = probabilities(exported, pixels)
-    np.testing.assert_allclose([float(x) for x in numbers.split()], expected.ravel(), atol=1e-6)
 
 
 def test_an_onnx_file_says_what_it_takes_and_gives(exported):

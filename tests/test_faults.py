@@ -29,7 +29,6 @@ from brainlib import CLASS_NAMES, imaging, inference, models, paths, training
 from brainlib.data import datasets, phantom
 from brainlib.inference import classifier
 from brainlib.models import engines, manifest
-from brainlib.notebook import runs
 from brainlib.training import fitting
 
 slow = pytest.mark.faults
@@ -267,19 +266,6 @@ def test_a_second_run_is_told_who_has_the_folder_and_changes_nothing(model, tmp_
     assert {file.name for file in output.iterdir()} == {"predictions.csv", "studies.csv"}
     table = inference.read_predictions(output / "predictions.csv")["path"]
     assert len(table) == 600 and table.str.startswith(str(scans)).all()
-
-
-def test_two_trainings_into_one_folder_are_refused_and_a_killed_one_is_not_in_the_way(tmp_path):
-    parameters = {"output": str(tmp_path)}
-    program = f"from brainlib.notebook import runs\nrun = runs.start('02_train', {parameters})\n"
-    command = [sys.executable, "-c", program + "print('owned', flush=True)\ninput()\n"]
-    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert first.stdout.readline() == b"owned\n"
-    with pytest.raises(paths.LockedError, match=f"written by process {first.pid} on"):
-        runs.start("02_train", parameters)
-    first.kill()
-    first.communicate()
-    assert runs.start("02_train", parameters).output == tmp_path
 
 
 # --- hostile files and names, and too little memory

@@ -107,13 +107,6 @@ def test_an_image_cut_short_has_its_reason_and_the_others_their_answers(tmp_path
     assert (bad[["class", "set", "decision"]] == "").all().all()
 
 
-def test_grey_rgb_and_alpha_are_one_image(tmp_path):
-    for mode in ("L", "RGB", "RGBA"):
-        Image.fromarray(flat(2, (40, 30))).convert(mode).save(tmp_path / f"{mode}.png")
-    table = inference.classify(classifier(), imaging.open_scans(tmp_path))
-    assert table["class"].tolist() == ["notumor"] * 3
-
-
 def test_predictions_of_a_fold_are_a_prediction_table(tmp_path):
     draw(tmp_path, [f"{name}/{number}.png" for number in range(5) for name in CLASS_NAMES])
     table = runs.open_collection(str(tmp_path)).table
@@ -187,12 +180,6 @@ def test_the_released_model_without_its_manifest_is_refused(tmp_path, monkeypatc
     monkeypatch.setattr(paths, "released_model", lambda: tmp_path / "lesion_net.keras")
     with pytest.raises(manifest.ManifestError, match="fetch the released files again"):
         inference.open_classifier()
-
-
-def test_without_a_gate_an_answer_says_that_nobody_judged_it():
-    table = inference.classify(classifier(), [a_slice(0, TUMOR)])
-    assert table["decision"].tolist() == [inference.UNJUDGED] and table["set"].tolist() == [""]
-    assert inference.summarise(classifier(), table)["decision"].tolist() == [inference.UNJUDGED]
 
 
 def test_the_scans_of_a_run_are_those_named_or_some_of_the_test_images(tmp_path):
@@ -282,31 +269,6 @@ def test_the_door_opens_quickly_and_without_tensorflow(head, tmp_path):
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "head.png"], check=True, cwd=tmp_path)
-
-
-@pytest.fixture(scope="module")
-def collection(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("folder")
-    for name in ("<glioma>.png", "$a$b.png", "=cmd.png"):
-        Image.fromarray(np.full((90, 90), 7, np.uint8)).save(folder / name)
-    return folder
-
-
-def test_a_folder_gets_a_report_for_each_study_and_a_summary(model, collection, tmp_path):
-    scans = imaging.list_scans(collection)
-    task = inference.Task(model.classifier.model)
-    written = inference.classify_scans(scans, tmp_path, task)
-    assert "\n'=cmd.png," in written[1].read_text() or ",'=cmd.png," in written[0].read_text()
-    predictions, studies = (
-        inference.read_predictions(written[0]), inference.read_studies(written[1]),
-    )  # fmt: skip
-    assert set(studies["series"]) == {"<glioma>.png", "$a$b.png", "=cmd.png"}
-    files = report.write_reports(model, scans, predictions, studies, tmp_path / "reports")
-    assert {file.name for file in files} == {"glioma.html", "a-b.html", "cmd.html"}
-    for page in (*files, tmp_path / "reports" / "index.html"):
-        text = page.read_text(encoding="utf-8")
-        assert "<glioma>" not in text and "not a medical device" in text
-    assert all(f'href="{file.name}"' in text for file in files)
 
 
 def test_the_report_of_a_model_without_gate_and_rules_says_that_it_is_unjudged(tmp_path):

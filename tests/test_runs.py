@@ -152,13 +152,6 @@ def test_what_was_written_is_listed_and_what_was_there_is_not(run):
     assert (run.output / "new.csv").read_bytes() == "ä\n1\n".encode()
 
 
-def test_json_has_a_line_for_each_metric(run):
-    content = {"a": {"value": 0.5, "low": 0.4}, "b": [{"x": 1}, {"y": {}}], "c": {}, "d": [1, 2]}
-    path = run.write_json(content, "metrics")
-    assert runs.read_record(path) == content
-    assert '\n  "a": {"value": 0.5, "low": 0.4},\n' in path.read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("is_synthetic", [True, False])
 def test_a_figure_of_synthetic_images_is_stamped(run, is_synthetic):
     collection = run.open_collection()

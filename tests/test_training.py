@@ -103,13 +103,6 @@ def test_every_epoch_sees_every_image_once_in_an_order_of_its_own():
     assert orders[0] != orders[1] == orders[2]
 
 
-def test_forgetting_a_state_twice_is_no_error(tmp_path):
-    small_fit(tmp_path / "state")
-    training.forget(tmp_path / "state")
-    training.forget(tmp_path / "state")
-    assert not (tmp_path / "state").exists()
-
-
 def test_histories_are_found_by_protocol(tmp_path):
     for name in ("seed_cnn_official", "seed_cnn_patient0", "seed_cnn_patient1"):
         pd.DataFrame({"epoch": [1]}).to_csv(tmp_path / f"{name}.history.csv", index=False)

@@ -143,8 +143,8 @@ def describe_sets(
     >>> table = pd.DataFrame({"group": list("ab"), "label": "glioma", "glioma": [0.9, 0.2],
     ...     "meningioma": [0.1, 0.8], "notumor": 0.0, "pituitary": 0.0})
     >>> sets = conformal_sets(table, dict.fromkeys(CLASSES, 0.5))
-    >>> describe_sets(table, sets).loc["all", ["coverage", "mean_set_size"]].tolist()
-    [0.5, 1.0]
+    >>> describe_sets(table, sets).loc["all"][["coverage", "mean_set_size", "empty"]].tolist()
+    [0.5, 1.0, 0.0]
     """
     labels, groups, members = label_codes(table), group_codes(table), sets[CLASSES].to_numpy(bool)
     covered, sizes = members[np.arange(len(labels)), labels], members.sum(axis=1)
