@@ -27,14 +27,14 @@ def test_training_comes_first_and_classes_keep_their_colours():
 
 
 @pytest.mark.parametrize("validation", [np.nan, 0.5])
-def test_a_history_has_solid_lines_where_patients_were_held_out(validation):
+def test_a_history_has_dashed_lines_where_patients_were_held_out(validation):
     table = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "accuracy": [0.5, 0.6],
                           "validation_loss": validation, "validation_accuracy": validation}
                          )  # fmt: skip
     figure = plots.history({"patient": {"seed_cnn_patient0": table}}, "loss", "Loss")
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
-    solid = [line for line in lines if line.get_linestyle() == "-"]
-    assert len(lines) - len(solid) == 1 and len(solid) == (0 if np.isnan(validation) else 1)
+    styles = [line.get_linestyle() for line in lines]
+    assert styles == (["-"] if np.isnan(validation) else ["-", "--"])
     assert all(line.get_marker() in ("None", "", None) for line in lines)
 
 

@@ -1,15 +1,15 @@
 """Steps of the notebooks that depend on the model or the source, so that cells need not ask."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from brainlib import explain, imaging, models, report
+from brainlib import explain, imaging, models, plots, report
 from brainlib.data import splits
 from brainlib.notebook.runs import Run
 from brainlib.paths import BrainlibError
@@ -17,10 +17,79 @@ from brainlib.paths import BrainlibError
 if TYPE_CHECKING:
     import keras
 
+AUDIT_LABELS = {
+    "pairs": "pairs of files that show the same image",
+    "mirrored_pairs": "… of these, mirrored",
+    "identical_pairs": "… of these, identical in every pixel",
+    "pairs_with_two_labels": "… of these, with two labels",
+    "known_pairs": "pairs of one source image, known from provenance",
+    "recall": "recall: share of the known pairs that was found",
+    "control_pairs": "negative control: pairs of different patients",
+    "control_false_pairs": "… of these, above the threshold",
+    "control_highest_correlation": "… their highest correlation",
+    "test_images": "test images",
+    "test_twin": "… that look like a file in Training",
+    "test_patient": "… whose patient is in Training, as far as patients are known",
+    "test_group": "… whose group is in Training",
+    "test_free": "… free of any tie to Training",
+    "look_alike_pairs": "pairs of look-alikes in different folds",
+    "look_alike_images": "images of unknown patients in these pairs",
+    "look_alike_threshold": "threshold of the correlation",
+    "look_alike_control": "highest correlation of different patients",
+}
 
-def trained_part(model: "keras.Model") -> "keras.Model":
-    """Return the part of a model that is trained: the network inside, or the model itself."""
-    return models.network_of(model) if models.draws_maps(model) else model
+
+def summarize(model: "keras.Model") -> pd.DataFrame:
+    """Return the blocks of what is trained of a model, the network inside or the model itself.
+
+    Returns
+    -------
+    DataFrame
+        A row for each block with weights, layers in turn whose names begin alike, and a last row
+        `total`: `layers`, `output` (height x width x channels) and `parameters`.
+    """
+    part = models.network_of(model) if models.draws_maps(model) else model
+    rows = {}
+    for block, group in groupby(part.layers, key=lambda layer: layer.name.split("_")[0]):
+        layers = list(group)
+        parameters = sum(layer.count_params() for layer in layers)
+        if parameters:
+            shape = getattr(getattr(layers[-1], "output", None), "shape", ())
+            output = " x ".join(map(str, shape[1:]))
+            rows[block, len(rows)] = (len(layers), output, f"{parameters:,}")
+    rows["total", len(rows)] = (len(part.layers), "", f"{part.count_params():,}")
+    table = pd.DataFrame(rows, ["layers", "output", "parameters"]).T
+    return table.droplevel(1).rename_axis("block")
+
+
+def describe_audit(numbers: Mapping[str, float]) -> pd.DataFrame:
+    """Return those numbers of an audit that matter most, labelled for readers."""
+    shown = {
+        label: f"{numbers[key]:,}" if isinstance(numbers[key], int) else f"{numbers[key]:.3f}"
+        for key, label in AUDIT_LABELS.items()
+        if key in numbers
+    }
+    return pd.DataFrame({"value": shown})
+
+
+def main_rows(run: Run, headline: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the networks and of the two best others, under the strictest protocol.
+
+    Parameters
+    ----------
+    run : Run
+    headline : DataFrame
+        As `evaluation.headline` gives it: the first row is of the model that is evaluated.
+    """
+    if headline.empty:
+        return headline
+    main, protocol = headline.index[0]
+    rows = headline.xs(protocol, level="protocol")
+    first = [name for name in dict.fromkeys((main, *run.networks)) if name in rows.index]
+    best = rows.drop(first).sort_values("accuracy", ascending=False).head(2)
+    title = f"on {plots.readable(protocol)}"
+    rows = pd.concat([rows.loc[first], best]).rename_axis(title)
+    return rows.rename(index=plots.readable, columns=plots.readable)
 
 
 def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:

@@ -163,6 +163,14 @@ class Run:
         """The registered models, the released one first."""
         return network_names()
 
+    @property
+    def title(self) -> str:
+        """The notebook, and its parameters that are not at their defaults."""
+        defaults = asdict(type(self.settings)())
+        changed = asdict(self.settings).items() - defaults.items()
+        values = ", ".join(f"{name} = {value!r}" for name, value in sorted(changed))
+        return f"{self.notebook} with {values or 'its default parameters'}"
+
     def versions(self) -> pd.DataFrame:
         """Return the versions that this run depends on, and its profile, `full` or `smoke`."""
         rows = {"python": platform.python_version()}
@@ -311,6 +319,7 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
         lock = f".{run.model_name}"
     run.lock.enter_context(paths.locked(run.output, f"{lock}.lock"))
     pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
+    pd.set_option("display.max_colwidth", None)  # reasons are read to their end
     return run
 
 

@@ -48,35 +48,34 @@ def grey_histograms(shares: pd.DataFrame, title: str) -> Figure:
 def history(
     histories: Mapping[str, Mapping[str, pd.DataFrame]], quantity: str, title: str
 ) -> Figure:
-    """Draw accuracy or loss over the epochs, training dashed and validation solid.
+    """Draw accuracy or loss over the epochs, training solid and validation dashed.
 
     Parameters
     ----------
     histories : mapping of protocol to mapping of run name to history
-        Histories as `training.fit` returns them; a line for each run, a colour for each protocol.
+        Histories as `training.fit` returns them. A colour for each protocol: a line for the mean of
+        its runs, and a band for their range.
     quantity : {"accuracy", "loss"}
     title : str
     """
-    subsets = {quantity: "training", f"validation_{quantity}": "validation"}
-    tidy = pd.concat(
-        table.melt("epoch", list(subsets), "subset").assign(run=run, protocol=readable(protocol))
-        for protocol, runs in histories.items()
-        for run, table in runs.items()
-    ).replace({"subset": subsets})
     figure, axes = plt.subplots(figsize=(7.5, 4))
-    sns.lineplot(
-        tidy.dropna(), x="epoch", y="value", hue="protocol", style="subset", units="run",
-        estimator=None, palette={readable(name): color for name, color in PROTOCOL_COLORS.items()},
-        hue_order=[readable(name) for name in histories], linewidth=1.6,
-        dashes={"training": (3, 2), "validation": ""}, ax=axes,
-        marker="o" if tidy["epoch"].max() == 1 else None,
-    )  # fmt: skip
+    for protocol, runs in histories.items():
+        epochs = pd.concat(runs.values())
+        folds = f", mean and range of {len(runs)} folds" if len(runs) > 1 else ""
+        for column, subset, line in ((quantity, "training", "-"),
+                                     (f"validation_{quantity}", "validation", "--")):  # fmt: skip
+            if epochs[column].notna().any():
+                sns.lineplot(
+                    epochs, x="epoch", y=column, errorbar=("pi", 100), linestyle=line, ax=axes,
+                    color=PROTOCOL_COLORS[protocol], label=f"{readable(protocol)}, {subset}{folds}",
+                    marker="o" if epochs["epoch"].max() == 1 else None,
+                )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(0.5, tidy["epoch"].max() + 0.5)
     axes.set(xlabel="epoch", ylabel="cross-entropy, nats" if quantity == "loss" else quantity)
+    axes.set_ylim(0, 1 if quantity == "accuracy" else None)
     if quantity == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title="")
+    axes.legend(loc="best")
     figure.suptitle(title)
     return figure
 
