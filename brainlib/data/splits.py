@@ -12,7 +12,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from brainlib.data.datasets import SPLIT_NAMES
 from brainlib.data.kaggle import KAGGLE_ORIGINS, read_provenance
@@ -293,6 +292,8 @@ def _group_folds(
     Groups are shuffled here: `shuffle=True` does not balance the classes before scikit-learn 1.8,
     and a seed must give the same folds under all versions.
     """
+    from sklearn.model_selection import StratifiedGroupKFold
+
     codes = pd.factorize(groups, sort=True)[0]
     shuffled = np.random.default_rng(seed).permutation(codes.max() + 1)[codes]
     return StratifiedGroupKFold(count).split(labels, labels, shuffled)
@@ -342,5 +343,7 @@ def _split_as_published(table: pd.DataFrame, protocol: str, seed: int, hold_out:
         test = test[~images.iloc[test].isin(images.iloc[training]).to_numpy()]
     if not hold_out:
         return Split(protocol, 0, training, np.arange(0), test)
+    from sklearn.model_selection import train_test_split
+
     train, validation = train_test_split(training, test_size=hold_out, random_state=seed)
     return Split(protocol, 0, np.sort(train), np.sort(validation), test)

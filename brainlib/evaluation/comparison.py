@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from brainlib.evaluation.bootstrap import percentile_interval, resampled_weights
 from brainlib.evaluation.metrics import metric_names, point_metrics, weighted_metrics
@@ -94,5 +93,7 @@ def compare_with_others(tables: Tables, model: str, protocol: str = "patient") -
 
 
 def _sign_test(leads: np.ndarray) -> float:
+    from scipy.stats import binomtest
+
     wins, losses = int((leads > 0).sum()), int((leads < 0).sum())
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
