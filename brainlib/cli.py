@@ -181,9 +181,11 @@ def _write_tables(
         slices, series = inference.classify_scans(scans, output, task, scheduler)
         predictions, studies = inference.read_predictions(slices), inference.read_studies(series)
         if reports:
-            report.write_reports(model, scans, predictions, studies, output / "reports")
+            report.write_reports(
+                classifier, scans, predictions, studies, output / "reports", model.plane
+            )
     for study in studies.to_dict("records"):
-        yield report.Answer(study, predictions[:0], {}, model)
+        yield report.Answer(study, predictions[:0], {}, classifier)
 
 
 def _with_progress(scans: "list[imaging.Scan]") -> "Iterator[imaging.Scan]":

@@ -276,7 +276,9 @@ def reported(tmp_path, monkeypatch):
         tables = [inference.classify(model.classifier, inference.read_slices(scan))
                   for scan in scans]  # fmt: skip
         studies = pd.concat([inference.summarise(model.classifier, one) for one in tables])
-        report.write_reports(model, scans, pd.concat(tables), studies, tmp_path / "reports")
+        report.write_reports(
+            model.classifier, scans, pd.concat(tables), studies, tmp_path / "reports"
+        )
         return sorted((tmp_path / "reports").iterdir())
 
     return write

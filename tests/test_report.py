@@ -18,7 +18,7 @@ from brainlib import CLASS_NAMES, imaging, inference, report
 from brainlib.explain import OUTLINE_THRESHOLD
 from brainlib.models import engines
 from brainlib.report import drawing, words
-from brainlib.report.answers import Answer, Model
+from brainlib.report.answers import Answer
 
 CLASSES = list(CLASS_NAMES)
 EVIL = "<script>alert('x')</script>&\"'.dcm"
@@ -93,11 +93,11 @@ def answer(probabilities=GLIOMA, table=None, rules=RULES, shown=(2, 1), **others
         **found, "tumor_slices": 2, "deciding": "2 1", "gaps": 0, "decision": "accepted", **others,
     }  # fmt: skip
     engine = engines.Engine(None, ("probabilities", *engines.MAPS))
-    model = Model(inference.Classifier(engine, Path("brain.keras"), "onnx", "a gate", rules))
+    classifier = inference.Classifier(engine, Path("brain.keras"), "onnx", "a gate", rules)
     affine = AXIAL if table["plane"].iloc[0] else None
     images = {number: imaging.ScanSlice(Path("x"), pixels=image(), affine=affine, facts=FACTS)
               for number in shown}  # fmt: skip
-    return Answer(study, table, images, model)
+    return Answer(study, table, images, classifier)
 
 
 def no_answer(table, decision, **others):
@@ -212,7 +212,7 @@ def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
 def test_a_sequence_unlike_those_of_the_training_is_noted(facts, said):
     study = answer()
     scan = {1: imaging.ScanSlice(Path("x"), pixels=image(), facts=facts)}
-    text = words_of(Answer(study.study, study.slices, scan, study.model))
+    text = words_of(Answer(study.study, study.slices, scan, study.classifier))
     assert said in text and ("learned tumours from" in text) == bool(said)
 
 

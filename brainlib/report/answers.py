@@ -3,9 +3,7 @@
 import io
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,35 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES, imaging, inference, paths
+from brainlib import imaging, inference, paths
 from brainlib.report import ReportError, words
+from brainlib.report.study import ClassifiedStudy
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from brainlib.models.engines import Engine
-    from brainlib.report.volumes import Stack
-
-KEPT = 100
-"""Slices whose maps are kept."""
-
-PICTURED = 4
-"""Slices that a report shows at most: more would not fit on two pages."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Answer:
-    """What the network says about one scan: an image, a volume or a series.
-
-    Attributes
-    ----------
-    study : mapping
-        A row of `studies.csv`: counts of slices, class, probabilities, `deciding`, `decision`.
-    slices : DataFrame
-        The rows of `predictions.csv` that it was pooled from.
-    images : dict of int to ScanSlice
-        The slices that could be read, by their number; those to show are enough.
-    model : Model
+class Answer(ClassifiedStudy):
+    """A study that prints as one line, is shown, and writes its report.
 
     Examples
     --------
@@ -52,61 +33,6 @@ class Answer:
     >>> answer.label, answer.decision
     (None, 'refused: it is blank')
     """
-
-    study: Mapping[str, Any]
-    slices: pd.DataFrame
-    images: Mapping[int, imaging.ScanSlice]
-    model: "Model"
-    _maps: dict[int, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The file or series, without folders, which may name a patient."""
-        return words.file_name(self.study["series"] or self.study["path"])
-
-    @property
-    def pixels(self) -> dict[int, np.ndarray]:
-        """Grey slices, uint8 of shape (height, width), by their number."""
-        return {number: image.pixels for number, image in self.images.items()}
-
-    @property
-    def facts(self) -> Mapping[str, str]:
-        """What the file says of the series, such as its sequence and contrast."""
-        return next((image.facts for image in self.images.values()), {})
-
-    @property
-    def label(self) -> str | None:
-        """The most probable class; None where there is no answer, and `decision` says why."""
-        return self.study["class"] or None
-
-    @property
-    def probabilities(self) -> dict[str, float]:
-        """The probability of each class, in the order of `CLASS_NAMES`; empty without an answer."""
-        return {name: float(self.study[name]) for name in CLASS_NAMES} if self.label else {}
-
-    @property
-    def set(self) -> tuple[str, ...]:
-        """The conformal set: the classes that cannot be ruled out; empty without rules."""
-        if self.rules is None or not self.label:
-            return ()
-        section = self.rules["conformal"] if self.study["accepted"] == 1 else self.rules["study"]
-        limits = section.get("thresholds") or self.rules["conformal"]["thresholds"]
-        return tuple(name for name, p in self.probabilities.items() if 1 - p <= limits[name])
-
-    @property
-    def decision(self) -> str:
-        """`accepted`, `unjudged: …`, `incomplete: …`, `refused: …` or `unreadable: …`."""
-        return self.study["decision"]
-
-    @property
-    def deciding(self) -> list[int]:
-        """Numbers of the slices that decided, from 1, the most telling first."""
-        return [int(number) for number in str(self.study["deciding"]).replace(".0", "").split()]
-
-    @property
-    def rules(self) -> Mapping[str, Any] | None:
-        """The rules of the model."""
-        return self.model.classifier.rules
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain Python values, ready for JSON."""
@@ -122,37 +48,6 @@ class Answer:
             "deciding": self.deciding,
             "facts": dict(self.facts),
         }
-
-    def maps(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return outline and heat map of a slice, in its own pixels; None where none are drawn.
-
-        Of the outline 0.5 and more is tumour; the heat map is 1 where most speaks for the answer.
-        An answer without tumour has no heat map: it would colour what speaks for an absence.
-        """
-        if number not in self._maps:
-            if len(self._maps) > KEPT:
-                self._maps.clear()
-            self._maps[number] = next(self._drawn([number]), (None, None))
-        outline, heat_map = self._maps[number]
-        if outline is None or self.row(number)["class"] == "notumor":
-            return outline, None
-        return outline, heat_map.clip(0) / max(heat_map.max(), 1e-9)
-
-    @cached_property
-    def outline(self) -> "Stack | None":
-        """The outline of every classified slice as one volume, 0 to 255.
-
-        None where no slice was called tumour, or the slices do not lie on one grid.
-        """
-        from brainlib.report.volumes import stack
-
-        if not self.study["tumor_slices"]:
-            return None
-        numbers = [number for number in self.images if self.row(number)["class"]]
-        drawn = zip(numbers, self._drawn(numbers), strict=False)
-        outlines = {number: (255 * maps[0]).astype(np.uint8) for number, maps in drawn}
-        whole = stack(self.images, outlines)
-        return whole if whole is not None and whole.values.max() >= 128 else None
 
     def show(self, number: int | None = None) -> "Image.Image":
         """Return a slice with the outline drawn on it, which a notebook displays.
@@ -174,18 +69,6 @@ class Answer:
             raise ReportError(f"{self.name} has no slice {number or ''} to show".replace("  ", " "))
         image = self.images[numbers[0]]
         return drawing.draw_slice(image.pixels, self.maps(numbers[0])[0], affine=image.affine)
-
-    def row(self, number: int) -> Mapping[str, Any]:
-        """Return the row of `slices` of a slice."""
-        return self.slices[self.slices["slice"] == number].iloc[0]
-
-    def _drawn(self, numbers: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self.model.drawer is None or not all(self.row(number)["class"] for number in numbers):
-            return iter(())
-        from brainlib import explain
-
-        pixels = (self.images[number].pixels for number in numbers)
-        return explain.draw_maps(self.model.drawer, pixels).in_images()
 
     def report(self, path: Path | str) -> Path:
         """Write the report as one HTML file."""
@@ -316,7 +199,7 @@ class Model:
                 study["series"])]  # fmt: skip
             images = {int(table.at[row, "slice"]): read[row] for row in rows.index
                       if read[row].pixels is not None}  # fmt: skip
-            yield Answer(study, rows.reset_index(drop=True), images, self)
+            yield Answer(study, rows.reset_index(drop=True), images, self.classifier)
 
 
 def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") -> Model:

@@ -16,12 +16,14 @@ import pandas as pd
 
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.report import drawing, words
-from brainlib.report.answers import PICTURED, Answer, Model
+from brainlib.report.study import ClassifiedStudy, file_name
 
 if TYPE_CHECKING:
     import jinja2
 
 SUMMARY = "index.html"
+PICTURED = 4
+"""Slices that a report shows at most: more would not fit on two pages."""
 SIDE = 420
 """Longer side of an embedded image, pixels: 180 dots an inch in print."""
 
@@ -31,7 +33,7 @@ _COUNTED = {
 }  # fmt: skip
 _IN_TEMPLATES = {
     "CLASS_COLORS": CLASS_COLORS, "model_sha256": inference.model_sha256, "version": __version__,
-    "file_name": words.file_name, "slice_reliability": words.slice_reliability,
+    "file_name": file_name, "slice_reliability": words.slice_reliability,
     "NAMES": words.NAMES, "TITLES": words.TITLES, "PLURALS": words.PLURALS,
     "count_gaps": inference.count_gaps,
     "decision_of": words.decision_of, "how_often": words.how_often, "level": words.level,
@@ -40,7 +42,7 @@ _IN_TEMPLATES = {
 }  # fmt: skip
 
 
-def write_report(path: Path | str, answer: Answer, outlines: Sequence[str] = ()) -> Path:
+def write_report(path: Path | str, answer: ClassifiedStudy, outlines: Sequence[str] = ()) -> Path:
     """Write the report of a study, whole or not at all; arguments are those of `render_report`.
 
     Examples
@@ -55,7 +57,7 @@ def write_report(path: Path | str, answer: Answer, outlines: Sequence[str] = ())
 
 
 def render_report(
-    answer: Answer, made: datetime | None = None, outlines: Sequence[str] = ()
+    answer: ClassifiedStudy, made: datetime | None = None, outlines: Sequence[str] = ()
 ) -> str:
     """Return the report of a study as HTML text.
 
@@ -77,7 +79,7 @@ def render_report(
     )
 
 
-def describe(answer: Answer, made: datetime | None = None) -> dict[str, Any]:
+def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str, Any]:
     """Return what report and app say of a study, for their templates."""
     return {
         "answer": answer,
@@ -90,11 +92,12 @@ def describe(answer: Answer, made: datetime | None = None) -> dict[str, Any]:
 
 
 def write_reports(
-    model: Model,
+    classifier: inference.Classifier,
     scans: Iterable[imaging.Scan],
     predictions: pd.DataFrame,
     studies: pd.DataFrame,
     folder: Path,
+    plane: str = "acquired",
     most: int | None = None,
 ) -> list[Path]:
     """Write a report for each study, named after its file, and a summary page of all.
@@ -104,13 +107,15 @@ def write_reports(
 
     Parameters
     ----------
-    model : Model
+    classifier : Classifier
         What classified them.
     scans : iterable of Scan
         What was classified; they are read again.
     predictions, studies : DataFrame
         As `inference.read_predictions` and `inference.read_studies` give them.
     folder : Path
+    plane : str
+        In which they were cut.
     most : int, optional
         Of the first studies only.
 
@@ -119,21 +124,21 @@ def write_reports(
     list of Path
         The reports, in order; the summary is `index.html` beside them.
     """
-    read = _read_studies(scans, model.plane)
+    read = _read_studies(scans, plane)
     stems: list[str] = []
     lines, start = [], 0
     for study in studies.to_dict("records"):
         rows = predictions[start : start + study["slices"]].reset_index(drop=True)
         start += study["slices"]
-        answer = Answer(study, rows, {}, model)
+        answer = ClassifiedStudy(study, rows, {}, classifier)
         link = ""
         if most is None or len(stems) < most:
             scan, slices = next(read)
-            answer = Answer(study, rows, _images(slices), model)
+            answer = ClassifiedStudy(study, rows, _images(slices), classifier)
             stems.append(file_stem(answer.name, stems))
             link = f"{stems[-1]}.html"
             _write_study(folder / link, answer, scan)
-        said = str(answer).removeprefix(f"{answer.name}: ")
+        said = words.line(answer).removeprefix(f"{answer.name}: ")
         lines.append({"name": answer.name, "line": said, "link": link})
     with paths.atomic_write(folder / SUMMARY) as temporary:
         temporary.write_text(template("summary.html").render(lines=lines), encoding="utf-8")
@@ -181,24 +186,24 @@ def _images(slices: Iterable[imaging.ScanSlice]) -> dict[int, imaging.ScanSlice]
     return {one.number + 1: one for one in slices if one.pixels is not None}
 
 
-def _write_study(path: Path, answer: Answer, scan: imaging.Scan) -> None:
+def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> None:
     outlines: list[Path] = []
     if answer.outline is not None:
         from brainlib.report.volumes import write_outline
 
         image, files = next(iter(answer.images.values())), [frame.file for frame in scan.frames]
-        model = answer.model.classifier.model.stem
+        model = answer.classifier.model.stem
         outlines = write_outline(path.with_suffix(""), answer.outline, image, files, model)
     write_report(path, answer, [file.name for file in outlines])
 
 
-def _figures(answer: Answer) -> list[dict[str, Any]]:
+def _figures(answer: ClassifiedStudy) -> list[dict[str, Any]]:
     shown = [number for number in answer.deciding if number in answer.images]
     middle = sorted(answer.images)[len(answer.images) // 2 :][:1]
     return [_figure(answer, number) for number in shown[:PICTURED] or middle]
 
 
-def _figure(answer: Answer, number: int) -> dict[str, Any]:
+def _figure(answer: ClassifiedStudy, number: int) -> dict[str, Any]:
     image, (outline, heat_map) = answer.images[number], answer.maps(number)
     has_outline = outline is not None and bool((outline >= drawing.OUTLINE_THRESHOLD).any())
     layers = [(None, None)]

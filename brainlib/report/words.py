@@ -6,8 +6,7 @@ Full sentences are in the template `parts.html`, which report and app share.
 import math
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,7 @@ import pandas as pd
 from brainlib.imaging.errors import one_line
 from brainlib.inference import REFUSED, UNJUDGED, UNREADABLE
 from brainlib.inference.rules import find_reliability
-
-if TYPE_CHECKING:
-    from brainlib.report.answers import Answer
+from brainlib.report.study import ClassifiedStudy, file_name
 
 NAMES = {
     "glioma": "glioma",
@@ -55,7 +52,7 @@ _T1 = re.compile(r"\b(T1\S*|MP2?RAGE|SPGR|BRAVO|VIBE)\b", re.IGNORECASE)
 _AFTER_CONTRAST = re.compile(r"\b(post|gd|gado\S*|km|contrast|c)\b", re.IGNORECASE)
 
 
-def headline(answer: "Answer") -> dict[str, str]:
+def headline(answer: ClassifiedStudy) -> dict[str, str]:
     """Return `kind` (`answer`, `undecided` or `none`), `title` and `probability`, maybe empty."""
     name = answer.label
     if not name:
@@ -68,12 +65,12 @@ def headline(answer: "Answer") -> dict[str, str]:
     return {"kind": "answer", "title": TITLES[name], "probability": percent(probability)}
 
 
-def decision_of(answer: "Answer") -> str:
+def decision_of(answer: ClassifiedStudy) -> str:
     """Return the decision without the path of a file."""
     return one_line(answer.decision.replace(f"{answer.study['path']}: ", ""))
 
 
-def line(answer: "Answer", name: str = "") -> str:
+def line(answer: ClassifiedStudy, name: str = "") -> str:
     """Return an answer in one line that is safe to print, after a name or the answer's own."""
     head = headline(answer)
     title = head["title"][:1].lower() + head["title"][1:]
@@ -128,7 +125,7 @@ def sequence_doubt(facts: Mapping[str, str]) -> str:
     return "none" if facts else "unknown"
 
 
-def how_often(answer: "Answer") -> str:
+def how_often(answer: ClassifiedStudy) -> str:
     """Return how often answers like this one were right, empty if that was not measured."""
     if answer.rules is None:
         return ""
@@ -139,7 +136,7 @@ def how_often(answer: "Answer") -> str:
     return of_hundred(reliability, answer.label, what)
 
 
-def slice_reliability(answer: "Answer", number: int) -> str:
+def slice_reliability(answer: ClassifiedStudy, number: int) -> str:
     """Return how often answers to slices like this one were right."""
     row, rows = answer.row(number), answer.rules["reliability"]
     reliability = find_reliability(rows, row["class"], float(row[row["class"]]))
@@ -189,11 +186,6 @@ def share(measured: Mapping[str, float]) -> str:
 def level(rules: Mapping[str, Any]) -> str:
     """Return the confidence of the conformal sets."""
     return plain(rules["conformal"].get("coverage", 0.9))
-
-
-def file_name(path: Any) -> str:
-    """Return the name of a file without its folders, which may name a patient."""
-    return one_line(PurePath(str(path).replace("\\", "/")).name)
 
 
 def ranges(numbers: list[int]) -> str:

@@ -157,7 +157,7 @@ class StudyView:
         shown = [number for number in self.answer.deciding if number in self.numbers]
         last = len(self.numbers) - 1
         first = self.numbers.index(shown[0]) if shown else last // 2
-        has_maps = self.answer.model.drawer is not None
+        has_maps = self.answer.draws_maps
         self.image, self.line = ipywidgets.Image(), ipywidgets.HTML()
         self.ribbon = ipywidgets.HTML(_html("ribbon", self.answer, self.numbers))
         self.planes = ipywidgets.ToggleButtons(options=PLANES, value=self.own_plane or PLANES[0])

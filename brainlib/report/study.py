@@ -1,0 +1,143 @@
+"""A classified study: its rows, its slices, and what the network draws on them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from brainlib import CLASS_NAMES, imaging, inference
+from brainlib.imaging.errors import one_line
+
+if TYPE_CHECKING:
+    from brainlib.report.volumes import Stack
+
+KEPT = 100
+"""Slices whose maps are kept."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassifiedStudy:
+    """What the network says about one scan: an image, a volume or a series.
+
+    Attributes
+    ----------
+    study : mapping
+        A row of `studies.csv`: counts of slices, class, probabilities, `deciding`, `decision`.
+    slices : DataFrame
+        The rows of `predictions.csv` that it was pooled from.
+    images : dict of int to ScanSlice
+        The slices that could be read, by their number; those to show are enough.
+    classifier : Classifier
+    """
+
+    study: Mapping[str, Any]
+    slices: pd.DataFrame
+    images: Mapping[int, imaging.ScanSlice]
+    classifier: inference.Classifier
+    _maps: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file or series, without folders, which may name a patient."""
+        return file_name(self.study["series"] or self.study["path"])
+
+    @property
+    def pixels(self) -> dict[int, np.ndarray]:
+        """Grey slices, uint8 of shape (height, width), by their number."""
+        return {number: image.pixels for number, image in self.images.items()}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the file says of the series, such as its sequence and contrast."""
+        return next((image.facts for image in self.images.values()), {})
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class; None where there is no answer, and `decision` says why."""
+        return self.study["class"] or None
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The probability of each class, in the order of `CLASS_NAMES`; empty without an answer."""
+        return {name: float(self.study[name]) for name in CLASS_NAMES} if self.label else {}
+
+    @property
+    def set(self) -> tuple[str, ...]:
+        """The conformal set: the classes that cannot be ruled out; empty without rules."""
+        if self.rules is None or not self.label:
+            return ()
+        section = self.rules["conformal"] if self.study["accepted"] == 1 else self.rules["study"]
+        limits = section.get("thresholds") or self.rules["conformal"]["thresholds"]
+        return tuple(name for name, p in self.probabilities.items() if 1 - p <= limits[name])
+
+    @property
+    def decision(self) -> str:
+        """`accepted`, `unjudged: …`, `incomplete: …`, `refused: …` or `unreadable: …`."""
+        return self.study["decision"]
+
+    @property
+    def deciding(self) -> list[int]:
+        """Numbers of the slices that decided, from 1, the most telling first."""
+        return [int(number) for number in str(self.study["deciding"]).replace(".0", "").split()]
+
+    @property
+    def rules(self) -> Mapping[str, Any] | None:
+        """The rules of the model."""
+        return self.classifier.rules
+
+    @property
+    def draws_maps(self) -> bool:
+        """Whether the model shows where it looks."""
+        return self.classifier.predict.draws_maps
+
+    def maps(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return outline and heat map of a slice, in its own pixels; None where none are drawn.
+
+        Of the outline 0.5 and more is tumour; the heat map is 1 where most speaks for the answer.
+        An answer without tumour has no heat map: it would colour what speaks for an absence.
+        """
+        if number not in self._maps:
+            if len(self._maps) > KEPT:
+                self._maps.clear()
+            self._maps[number] = next(self._drawn([number]), (None, None))
+        outline, heat_map = self._maps[number]
+        if outline is None or self.row(number)["class"] == "notumor":
+            return outline, None
+        return outline, heat_map.clip(0) / max(heat_map.max(), 1e-9)
+
+    @cached_property
+    def outline(self) -> "Stack | None":
+        """The outline of every classified slice as one volume, 0 to 255.
+
+        None where no slice was called tumour, or the slices do not lie on one grid.
+        """
+        from brainlib.report.volumes import stack
+
+        if not self.study["tumor_slices"]:
+            return None
+        numbers = [number for number in self.images if self.row(number)["class"]]
+        drawn = zip(numbers, self._drawn(numbers), strict=False)
+        outlines = {number: (255 * maps[0]).astype(np.uint8) for number, maps in drawn}
+        whole = stack(self.images, outlines)
+        return whole if whole is not None and whole.values.max() >= 128 else None
+
+    def row(self, number: int) -> Mapping[str, Any]:
+        """Return the row of `slices` of a slice."""
+        return self.slices[self.slices["slice"] == number].iloc[0]
+
+    def _drawn(self, numbers: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if not self.draws_maps or not all(self.row(number)["class"] for number in numbers):
+            return iter(())
+        from brainlib import explain
+
+        pixels = (self.images[number].pixels for number in numbers)
+        return explain.draw_maps(self.classifier.predict, pixels).in_images()
+
+
+def file_name(path: Any) -> str:
+    """Return the name of a file without its folders, which may name a patient."""
+    return one_line(PurePath(str(path).replace("\\", "/")).name)
