@@ -11,7 +11,6 @@ import os
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -105,7 +104,7 @@ def measure(source: str = "kaggle", output: str = ".", share: float = 1.0) -> pd
     Returns
     -------
     DataFrame
-        `way`, `images`, `seconds` of processor time, `cores` (that by wall time), `megabytes`.
+        `way`, `images`, `seconds` of processor time, `user` of these, `wall` time, `megabytes`.
     """
     rows = []
     context = multiprocessing.get_context("spawn")
@@ -124,14 +123,15 @@ def measure(source: str = "kaggle", output: str = ".", share: float = 1.0) -> pd
 
 def _measured(way: str, count: int, source: str) -> dict[str, Any]:
     call = WAYS[way][0](count, source)
-    before, began = os.times(), time.perf_counter()
+    before = os.times()
     call()
-    elapsed = time.perf_counter() - began
-    used = sum(os.times()[:4]) - sum(before[:4])
+    user, system, child_user, child_system, wall = np.subtract(os.times(), before)
     peaks = [resource.getrusage(who).ru_maxrss
              for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]  # fmt: skip
-    return {"way": way, "images": count, "seconds": round(used, 2),
-            "cores": round(used / elapsed, 2), "megabytes": round(max(peaks) / 1000)}  # fmt: skip
+    user += child_user
+    seconds = {"seconds": user + system + child_system, "user": user, "wall": wall}
+    rounded = {name: round(value, 2) for name, value in seconds.items()}
+    return {"way": way, "images": count, **rounded, "megabytes": round(max(peaks) / 1000)}
 
 
 def estimate(rows: pd.DataFrame) -> dict[str, Any]:
@@ -140,15 +140,14 @@ def estimate(rows: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        `images`, the largest size, and its `seconds`, `cores` and `megabytes`; `exponent` of the
-        time beyond the smallest size, the steeper of all sizes' and the two largest's;
-        `core_hours`, by factor of the collection.
+        `images`, the largest size, with its times and `megabytes`; `exponent` of the time beyond
+        the smallest size, the steeper of all sizes' and the two largest's; `core_hours`, by factor
+        of the collection.
 
     Examples
     --------
     >>> sizes = np.array([1, 100, 1000])
-    >>> rows = pd.DataFrame({"images": sizes, "seconds": 5 + sizes**2 / 1e6, "cores": 2.0,
-    ...                      "megabytes": 500})
+    >>> rows = pd.DataFrame({"images": sizes, "seconds": 5 + sizes**2 / 1e6, "way": "audit"})
     >>> estimate(rows)["exponent"]
     2.0
     """
@@ -164,7 +163,7 @@ def estimate(rows: pd.DataFrame) -> dict[str, Any]:
         )
         for factor in FACTORS
     }
-    known = {name: last[name].item() for name in ("images", "seconds", "cores", "megabytes")}
+    known = last.drop("way").to_dict()
     return known | {"exponent": round(float(steepest), 2), "core_hours": core_hours}
 
 
