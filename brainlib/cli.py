@@ -212,7 +212,8 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
         if sys.stdout.isatty():  # which would obey the control characters of a name
             text = "".join(f"{one_line(line)}\n" for line in text.splitlines())
         return text
-    return words.line(answer, answer.study["series"]) + "\n"
+    path = answer.study["series"]  # of a file below a folder, or in an archive
+    return words.line(answer, path if "/" in path else "") + "\n"
 
 
 def _absolute(path: str) -> str:

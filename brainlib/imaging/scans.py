@@ -166,9 +166,11 @@ def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
         elif kind != "dicom":
             yield scan
         elif name := firsts.get(file):
-            yield replace(
-                scan, series=name, frames=tuple(series[name]), remark=remarks.get(name, "")
-            )
+            number, _, digest = name.rpartition("-")
+            words = series[name][0].look["facts"].get("description", "").split()
+            told = "-".join(filter(None, (number, *words, digest)))
+            frames = tuple(replace(frame, series=told) for frame in series[name])
+            yield replace(scan, series=told, frames=frames, remark=remarks.get(name, ""))
 
 
 def _read_volume(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:

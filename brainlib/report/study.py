@@ -42,8 +42,10 @@ class ClassifiedStudy:
 
     @property
     def name(self) -> str:
-        """The file or series, without folders, which may name a patient."""
-        return file_name(self.study["series"] or self.study["path"])
+        """The file, or a series with its folder; folders above it, which may name a patient, not."""
+        path = file_name(self.study["path"])
+        series = file_name(self.study["series"] or path)
+        return series if series.endswith(path) else f"{path} {series}"
 
     @property
     def pixels(self) -> dict[int, np.ndarray]:
