@@ -271,5 +271,5 @@ def test_the_source_predicts_the_tumour(shortcuts):
     scores = audit.predict_sources(loaded.table, loaded.pixels)
     assert scores["tumour_accuracy_by_source"] == 1 and scores["source_accuracy"] > 0.9
     assert scores["largest_answer"] == 0.75 and scores["images"] == 160
-    assert len(audit.describe_source_scores(scores)) == 5
+    assert len(audit.describe(scores)) == 5
     assert audit.predict_sources(loaded.table.assign(source="one"), loaded.pixels) == {}

@@ -153,7 +153,7 @@ def test_networks_are_scored_in_full_and_others_by_their_headline(folder):
     accuracy = scores["seed_cnn"]["patient"]["accuracy"]
     numbers = [float(number) for number in re.findall(r"\d\.\d+", cell)]
     assert numbers == [round(accuracy[name], 3) for name in ("value", "low", "high")]
-    assert shown.loc[("seed_cnn", "deduplicated"), "test images"] == 60
+    assert shown.loc[("seed_cnn", "deduplicated"), "n"] == 60
     by_patient = evaluation.patient_tables(tables)["seed_cnn"]
     assert len(by_patient["patient"]) == 5 * 40
     assert evaluation.tumor_type_tables(tables) == {}  # they do not know their sources

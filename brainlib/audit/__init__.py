@@ -8,9 +8,8 @@ All functions work on the image table and its pixels; nothing is decoded here.
 from brainlib.audit.baselines import (
     BASELINES,
     Baseline,
-    describe_source_scores,
     predict_sources,
     write_predictions,
 )
 from brainlib.audit.duplicates import find_duplicates, group_from_audit, look_alikes_across_folds
-from brainlib.audit.report import AuditReport, audit_collection, twins_across_splits
+from brainlib.audit.report import AuditReport, audit_collection, describe, twins_across_splits

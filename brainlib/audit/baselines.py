@@ -248,16 +248,3 @@ def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> d
         "largest_answer": tested["tumor"].value_counts(normalize=True).max(),
     }
     return {name: round(float(score), 4) for name, score in scores.items()}
-
-
-def describe_source_scores(scores: dict[str, float]) -> pd.DataFrame:
-    """Return the scores of `predict_sources` with their meaning."""
-    meanings = {
-        "largest_source": "always naming the largest source",
-        "source_accuracy": "source predicted from twelve intensity statistics",
-        "largest_answer": "always answering 'tumour', or always 'no tumour'",
-        "tumour_accuracy_by_source": "tumour or none, from the true source alone",
-        "tumour_accuracy_by_predicted_source": "tumour or none, from the predicted source alone",
-    }
-    rows = {text: scores[name] for name, text in meanings.items() if name in scores}
-    return pd.DataFrame({"accuracy": rows}, dtype=float).rename_axis("on new patients")

@@ -11,6 +11,33 @@ from brainlib.data.splits import has_splits
 
 TRAINING, TESTING = SPLIT_NAMES
 
+MEANINGS = {
+    "pairs": "pairs of files that show the same image",
+    "mirrored_pairs": "… of these, mirrored",
+    "identical_pairs": "… of these, identical in every pixel",
+    "pairs_with_two_labels": "… of these, with two labels",
+    "known_pairs": "pairs of one source image, known from provenance",
+    "recall": "recall: share of the known pairs that was found",
+    "control_pairs": "negative control: pairs of different patients",
+    "control_false_pairs": "… of these, above the threshold",
+    "control_highest_correlation": "… their highest correlation",
+    "test_images": "test images",
+    "test_twin": "… that look like a file in Training",
+    "test_patient": "… whose patient is in Training, as far as patients are known",
+    "test_group": "… whose group is in Training",
+    "test_free": "… free of any tie to Training",
+    "look_alike_pairs": "pairs of look-alikes in different folds",
+    "look_alike_images": "images of unknown patients in these pairs",
+    "look_alike_threshold": "threshold of the correlation",
+    "look_alike_control": "highest correlation of different patients",
+    "largest_source": "accuracy of always naming the largest source",
+    "source_accuracy": "… of the source predicted from twelve intensity statistics",
+    "largest_answer": "… of always answering 'tumour', or always 'no tumour'",
+    "tumour_accuracy_by_source": "… of tumour or none from the true source alone",
+    "tumour_accuracy_by_predicted_source": "… of tumour or none from the predicted source alone",
+}
+"""Those numbers of an audit that matter most to readers."""
+
 
 @dataclass(frozen=True)
 class AuditReport:
@@ -77,6 +104,18 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     if ties is not None:
         numbers |= {f"test_{name}": int(count) for name, count in ties.loc["all"].items()}
     return AuditReport(pairs, conflicts, ties, numbers)
+
+
+def describe(numbers: dict[str, float]) -> pd.DataFrame:
+    """Return numbers of the audit with their meaning, as far as they have one in `MEANINGS`.
+
+    Examples
+    --------
+    >>> describe({"pairs": 8613, "recall": 1.0})["value"].tolist()
+    ['8,613', '1.000']
+    """
+    values = pd.Series(numbers, dtype=object).reindex(MEANINGS).dropna().rename(MEANINGS)
+    return values.map(lambda x: f"{x:,}" if isinstance(x, int) else f"{x:.3f}").to_frame("value")
 
 
 def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6) -> pd.DataFrame:

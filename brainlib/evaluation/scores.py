@@ -41,15 +41,15 @@ def score_tables(
     return scores
 
 
-def headline(scores: Scores, unit: str = "images") -> pd.DataFrame:
-    """Return the headline metrics as text, `value (low to high)`, a row for each protocol."""
+def headline(scores: Scores) -> pd.DataFrame:
+    """Return `n` and the headline metrics as text, `value (low to high)`, a row a protocol."""
     text = "{value:.3f} ({low:.3f} to {high:.3f})"
     rows = {}
     for model, by_protocol in scores.items():
         for protocol, values in by_protocol.items():
             known = {name: text.format(**values[name]) for name in HEADLINE if name in values}
             cells = {name.replace("_", " "): cell for name, cell in known.items()}
-            rows[model, protocol] = {f"test {unit}": values["images"], **cells}
+            rows[model, protocol] = {"n": values["images"], **cells}
     return pd.DataFrame(rows).T.rename_axis(["model", "protocol"]) if rows else pd.DataFrame()
 
 

@@ -9,34 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from brainlib import explain, imaging, models, plots, report
+from brainlib import evaluation, explain, imaging, models, plots, report
 from brainlib.data import splits
 from brainlib.notebook.runs import Run
 from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
-
-AUDIT_LABELS = {
-    "pairs": "pairs of files that show the same image",
-    "mirrored_pairs": "… of these, mirrored",
-    "identical_pairs": "… of these, identical in every pixel",
-    "pairs_with_two_labels": "… of these, with two labels",
-    "known_pairs": "pairs of one source image, known from provenance",
-    "recall": "recall: share of the known pairs that was found",
-    "control_pairs": "negative control: pairs of different patients",
-    "control_false_pairs": "… of these, above the threshold",
-    "control_highest_correlation": "… their highest correlation",
-    "test_images": "test images",
-    "test_twin": "… that look like a file in Training",
-    "test_patient": "… whose patient is in Training, as far as patients are known",
-    "test_group": "… whose group is in Training",
-    "test_free": "… free of any tie to Training",
-    "look_alike_pairs": "pairs of look-alikes in different folds",
-    "look_alike_images": "images of unknown patients in these pairs",
-    "look_alike_threshold": "threshold of the correlation",
-    "look_alike_control": "highest correlation of different patients",
-}
 
 
 def summarize(model: "keras.Model") -> pd.DataFrame:
@@ -62,25 +41,12 @@ def summarize(model: "keras.Model") -> pd.DataFrame:
     return table.droplevel(1).rename_axis("block")
 
 
-def describe_audit(numbers: Mapping[str, float]) -> pd.DataFrame:
-    """Return those numbers of an audit that matter most, labelled for readers."""
-    shown = {
-        label: f"{numbers[key]:,}" if isinstance(numbers[key], int) else f"{numbers[key]:.3f}"
-        for key, label in AUDIT_LABELS.items()
-        if key in numbers
-    }
-    return pd.DataFrame({"value": shown})
+def main_rows(run: Run, scores: evaluation.Scores) -> pd.DataFrame:
+    """Return the headline metrics of the first model, the networks and the two best others.
 
-
-def main_rows(run: Run, headline: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the networks and of the two best others, under the strictest protocol.
-
-    Parameters
-    ----------
-    run : Run
-    headline : DataFrame
-        As `evaluation.headline` gives it: the first row is of the model that is evaluated.
+    They are of the strictest protocol of the first model.
     """
+    headline = evaluation.headline(scores)
     if headline.empty:
         return headline
     main, protocol = headline.index[0]
@@ -90,6 +56,12 @@ def main_rows(run: Run, headline: pd.DataFrame) -> pd.DataFrame:
     title = f"on {plots.readable(protocol)}"
     rows = pd.concat([rows.loc[first], best]).rename_axis(title)
     return rows.rename(index=plots.readable, columns=plots.readable)
+
+
+def write_scores(run: Run, sections: Mapping[str, evaluation.Scores]) -> None:
+    """Write the headline metrics of all models and protocols to `model/scores.csv`."""
+    tables = {name: evaluation.headline(scores) for name, scores in sections.items() if scores}
+    run.write_table(pd.concat(tables, names=["section"]).reset_index(), "model/scores")
 
 
 def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:

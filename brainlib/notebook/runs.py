@@ -169,7 +169,7 @@ class Run:
         defaults = asdict(type(self.settings)())
         changed = asdict(self.settings).items() - defaults.items()
         values = ", ".join(f"{name} = {value!r}" for name, value in sorted(changed))
-        return f"{self.notebook} with {values or 'its default parameters'}"
+        return f"{self.notebook}, run with {values or 'the defaults above'}"
 
     def versions(self) -> pd.DataFrame:
         """Return the versions that this run depends on, and its profile, `full` or `smoke`."""
