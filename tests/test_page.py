@@ -78,7 +78,8 @@ def dicom_series(slices):
     for number, pixels in enumerate(slices):
         header = deepcopy(pydicom.examples.mr)
         del header.WindowCenter, header.WindowWidth
-        header.PatientName = header.StudyDescription = header.SeriesDescription = PATIENT
+        header.PatientName = header.StudyDescription = PATIENT
+        header.SeriesDescription = f"{PATIENT} T1"
         header.PatientID, header.PatientBirthDate = "secret-7", "19700101"
         header.SeriesInstanceUID, header.StudyInstanceUID = series, study
         header.SeriesNumber, header.InstanceNumber, header.ImageType = 3, number + 1, "ORIGINAL"
@@ -175,7 +176,7 @@ def test_what_identifies_a_patient_is_nowhere_on_the_page(temporary):
     page = view.Page(stand_in())
     give(page, *uploaded_series((9, 99, 199)))
     text = all_text(page.box)
-    assert "3-" in text  # the series has a name, of its number and a hash
+    assert "3-T1-" in text  # the series has a name, of its number, sequence and a hash
     linked = [base64.b64decode(link).decode() for link in re.findall(r"base64,([^\"]+)", text)]
     text = " ".join([text, *linked])
     assert "IM0002.dcm" in text and "Doe" not in text and "secret-7" not in text
@@ -305,10 +306,12 @@ def test_the_outline_is_saved_in_the_grid_of_the_scan(reported, tmp_path, axes):
 
 def test_the_outline_of_a_series_is_a_dicom_segmentation_without_a_name(reported, tmp_path):
     highdicom = pytest.importorskip("highdicom")
-    (tmp_path / PATIENT).mkdir()
+    scan = tmp_path / PATIENT / "axial"
+    scan.mkdir(parents=True)
     for name, content in dicom_series(np.moveaxis(VOXELS, 2, 0)).items():
-        (tmp_path / PATIENT / name).write_bytes(content)
-    files = {file.name.partition(".")[2]: file for file in reported(tmp_path / PATIENT)}
+        (scan / name).write_bytes(content)
+    files = {file.name.partition(".")[2]: file for file in reported(scan)}
+    assert files["outline.dcm"].name.startswith("axial-3-T1-")
     volume = highdicom.seg.segread(files["outline.dcm"]).get_volume()
     places = np.argwhere(volume.array[..., 0]) @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     assert len(places) == 48  # x to the left, y to the back, z to the head, mm

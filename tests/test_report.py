@@ -8,15 +8,17 @@ import subprocess
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageShow
 
 from brainlib import CLASS_NAMES, imaging, inference, report
 from brainlib.explain import OUTLINE_THRESHOLD
 from brainlib.models import engines
+from brainlib.paths import BrainlibError
 from brainlib.report import drawing, words
 from brainlib.report.answers import Answer
 
@@ -131,9 +133,30 @@ def test_names_and_reasons_are_escaped_and_folders_are_not_shown():
     assert "<script" not in text and "someone" not in text
     text = words_of(answer(table=table))
     assert text.count(EVIL.split("/")[-1]) > 3 and f"damaged {EVIL}" in text
-    line = words.line(answer(table=slices(GLIOMA, series="a\x1b[31m\n$x$.png")))
+    line = words.line(answer(table=slices(GLIOMA, path="a\x1b[31m\n$x$.png", series="")))
     assert line.startswith("a\\x1b[31m $x$.png: glioma, 92 %")
-    assert "mathjax_ignore" in answer(table=slices(GLIOMA, series="$x$.png"))._repr_html_()
+    assert "mathjax_ignore" in answer()._repr_html_()
+    series = slices(GLIOMA, path="Doe/t1_axial", series="401-T1w-70d5009c")
+    assert answer(table=series).name == "t1_axial 401-T1w-70d5009c"
+
+
+def test_an_answer_is_shown_where_it_can_be(monkeypatch, caplog):
+    seen = []
+    monkeypatch.setattr(ImageShow, "show", lambda *shown: seen.append(shown))
+    drawn = answer().show()
+    assert seen.pop()[0] is drawn and "no image viewer" in caplog.text
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel="of a notebook"))
+    assert answer().show(1).size == drawn.size and not seen
+
+
+def test_a_model_of_ones_own_without_onnx_file_is_run_by_keras_with_a_warning(tmp_path, caplog):
+    (tmp_path / "mine.keras").touch()
+    with pytest.raises(BrainlibError, match=r"mine\.keras"):
+        report.load(tmp_path / "mine.keras")
+    assert "mine.onnx is absent: Keras runs" in caplog.text
+    (tmp_path / "mine.release.json").write_text('{"files": {"mine.onnx": ""}}', encoding="utf-8")
+    with pytest.raises(BrainlibError, match=r"mine\.onnx is missing"):
+        report.load(tmp_path / "mine.keras")
 
 
 def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():

@@ -1,7 +1,9 @@
 """Any scan to an answer: `brainlib.load()` and what a call of it returns."""
 
 import io
+import logging
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from brainlib.models.engines import Engine
+
+
+logger = logging.getLogger(__name__)
 
 
 class Answer(ClassifiedStudy):
@@ -50,7 +55,9 @@ class Answer(ClassifiedStudy):
         }
 
     def show(self, number: int | None = None) -> "Image.Image":
-        """Return a slice with the outline drawn on it, which a notebook displays.
+        """Return a slice with the outline drawn on it, for a notebook to display.
+
+        Outside a notebook the image viewer of the system opens, too.
 
         Parameters
         ----------
@@ -62,13 +69,21 @@ class Answer(ClassifiedStudy):
         ReportError
             Where there is no such slice, or none that could be read.
         """
+        from PIL import ImageShow
+
         from brainlib.report import drawing
 
         numbers = [number] if number is not None else [*self.deciding, *self.images]
         if not numbers or numbers[0] not in self.images:
             raise ReportError(f"{self.name} has no slice {number or ''} to show".replace("  ", " "))
         image = self.images[numbers[0]]
-        return drawing.draw_slice(image.pixels, self.maps(numbers[0])[0], affine=image.affine)
+        drawn = drawing.draw_slice(image.pixels, self.maps(numbers[0])[0], affine=image.affine)
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        is_notebook = hasattr(shell, "kernel")
+        if not is_notebook and not ImageShow.show(drawn, self.name):
+            logger.warning("no image viewer was found: use .show().save('slice.png') or "
+                           ".report('report.html')")  # fmt: skip
+        return drawn
 
     def report(self, path: Path | str) -> Path:
         """Write the report as one HTML file."""
@@ -210,7 +225,8 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     model : path of a model file
         The released model by default.
     engine : str
-        `onnx`, which needs no TensorFlow, or `keras`, which also runs a model without ONNX file.
+        `onnx`, which needs no TensorFlow, or `keras`, which also takes the place of an absent ONNX
+        file, with a warning; not for a released model.
     plane : str
         How volumes are cut: `acquired`, `axial`, `coronal` or `sagittal`.
 
@@ -226,8 +242,12 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     >>> model("scan.dcm").show()  # doctest: +SKIP
     """
     file = paths.resolve(model) if model else paths.released_model()
-    if engine == "onnx" and not file.with_suffix(".onnx").exists():  # as 02_train saves it
-        engine = "keras" if file.with_suffix(".keras").exists() else engine
+    endings = (".onnx", ".keras", ".release.json")
+    there = {ending for ending in endings if file.with_suffix(ending).exists()}
+    if engine == "onnx" and there == {".keras"}:  # a released model, which has a manifest, is whole
+        logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
+                       "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
+        engine = "keras"
     return Model(inference.open_classifier(file, engine), plane)
 
 

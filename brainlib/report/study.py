@@ -42,9 +42,9 @@ class ClassifiedStudy:
 
     @property
     def name(self) -> str:
-        """The file, or a series with its folder; folders above it, which may name a patient, not."""
+        """The file, or folder and series; folders above, which may name a patient, are left out."""
         path = file_name(self.study["path"])
-        series = file_name(self.study["series"] or path)
+        series = file_name(self.study["series"] or self.study["path"])
         return series if series.endswith(path) else f"{path} {series}"
 
     @property
