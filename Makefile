@@ -3,6 +3,7 @@ PYTHON ?= python3
 SOURCE ?= phantom
 OUTPUT ?= runs/demo
 EPOCHS ?= 5
+SERVICE ?= pypi
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -68,10 +69,14 @@ pages: setup ## numbers of README, model card and datasheet, from model/metrics.
 verify: setup ## evaluate the released files again and compare with model/metrics.json
 	$(BIN)/python -m scripts.verify
 
-audit: setup ## known vulnerabilities and licences of the dependencies
+audit: setup ## licences (no GPL) and known vulnerabilities of the dependencies; SERVICE=pypi, osv or esms
 	$(PYTHON) -m venv runs/pip-audit && runs/pip-audit/bin/pip install --quiet pip-audit pip-licenses
-	runs/pip-audit/bin/pip-licenses --python=$(BIN)/python --order=license
-	runs/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
+	runs/pip-audit/bin/pip-licenses --python=$(BIN)/python --order=license \
+		--partial-match --fail-on="GPL;General Public"
+	runs/pip-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock \
+		--vulnerability-service $(SERVICE) || { \
+		echo "A package above has a known vulnerability, or $(SERVICE), which lists them on the internet, did not" \
+			"answer for it: make audit SERVICE=osv asks another list"; exit 1; }
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --extra dev --no-emit-index-url \
