@@ -1,17 +1,14 @@
 """Corruptions: ten ways to degrade an image, each worse with its strength, none beyond reading."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import ndimage
 
-from brainlib import imaging
 from brainlib.data import phantom
 from brainlib.evaluation import EvaluationError, corruptions
 from brainlib.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 
 SIZE = 128
-IN_PLACE = [name for name in CORRUPTIONS if name not in ("rotation", "crop")]
 RANDOM = ("motion", "ghosting", "bias_field", "noise", "contrast", "rotation")
 
 
@@ -52,16 +49,12 @@ def test_shape_and_type_are_kept_and_the_image_is_not_touched(image, name):
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_the_same_seed_corrupts_in_the_same_way(image, name):
+def test_the_same_seed_corrupts_in_the_same_way_and_stronger_is_worse(image, name):
     first, second, *others = (corrupt(image, name, 3, seed) for seed in (0, 0, *range(1, 9)))
     assert np.array_equal(first, second)
     differs = any(not np.array_equal(first, other) for other in others)
     assert differs == (name in RANDOM)
-
-
-@pytest.mark.parametrize("name", IN_PLACE)
-def test_strengths_run_from_barely_visible_to_still_readable(image, name):
-    for seed in range(4):
+    for seed in range(4) if name not in ("rotation", "crop") else ():
         corrupted = [corrupt(image, name, strength, seed) for strength in STRENGTHS]
         distances = [distance(image, pixels) for pixels in corrupted]
         assert (np.diff([0, *distances]) > 0).all()
@@ -101,13 +94,6 @@ def test_artefacts_look_like_their_physics(image):
     assert corrupt(edge, "blur", 5, 0).max() <= 150
 
 
-def test_what_is_a_share_of_the_size_is_the_same_at_any_size(image):
-    large = np.kron(image, np.ones((2, 2), np.uint8))
-    for name in ("bias_field", "blur", "rotation", "crop"):
-        corrupted = imaging.resize(corrupt(large, name, 4, seed=0), SIZE)
-        assert correlation(corrupted, corrupt(image, name, 4, seed=0)) > 0.98
-
-
 def test_what_is_not_known_is_refused_with_what_is(image):
     with pytest.raises(EvaluationError, match=r"no corruption 'smudge': choose from motion, ghost"):
         corrupt(image, "smudge", 1, seed=0)
@@ -124,12 +110,9 @@ def test_what_is_not_known_is_refused_with_what_is(image):
 
 def knows(clean, limit=0):
     """Give a predictor that is right about images at most so far from the clean ones."""
-
-    def predict(images):
-        known = [distance(a, b) <= limit for a, b in zip(images, clean, strict=True)]
-        return np.eye(4)[[0 if is_known else 3 for is_known in known]]
-
-    return predict
+    return lambda images: np.eye(4)[
+        [0 if distance(*pair) <= limit else 3 for pair in zip(images, clean, strict=True)]
+    ]
 
 
 def test_robustness_of_a_predictor_with_a_known_answer(image):
@@ -144,19 +127,18 @@ def test_robustness_of_a_predictor_with_a_known_answer(image):
     limit = distance(image, corrupt(image, "blur", 2, seed=0))
     table = corruptions.robustness(knows([image], limit), [image], [0], names=["blur"])
     assert table.loc["blur"].tolist() == pytest.approx([1, 1, 0, 0, 0, 0.4])
-    assert np.isnan(corruptions.accuracy_kept(pd.DataFrame({"mean": [0.0]}, ["clean"])))
 
 
 def test_every_predictor_sees_the_same_images_and_each_is_corrupted_in_its_own_way(image):
-    seen = []
+    corrupted = []
 
     def predict(images):
-        seen.append(np.stack(images))
+        if not np.array_equal(images[0], image):
+            corrupted.append(np.stack(images))
         return np.eye(4)[[0] * len(images)]
 
     for count, seed in ((2, 0), (3, 0), (2, 1)):
         corruptions.robustness(predict, [image] * count, [0] * count, seed, ["noise"], [2])
-    corrupted = [images for images in seen if not np.array_equal(images[0], image)]
     assert np.array_equal(corrupted[0], corrupted[1][:2])
     assert not np.array_equal(corrupted[0], corrupted[2])
     assert not np.array_equal(corrupted[0][0], corrupted[0][1])

@@ -240,13 +240,3 @@ def test_a_phantom_is_written_once_per_seed(small_phantom):
     assert collections[0].title == f"phantom version {phantom.PHANTOM_VERSION}"
     assert collections[0].file_hash == collections[1].file_hash != collections[2].file_hash
     assert datasets.open_folder(collections[0].root).title.startswith("phantom (phantom-v")
-
-
-@pytest.mark.parametrize("damage", ["image", "images.csv"])
-def test_a_damaged_phantom_is_written_again(small_phantom, damage):
-    first = open_collection("phantom")
-    lost = first.table["path"].iloc[3] if damage == "image" else damage
-    (first.root / lost).unlink()
-    again = open_collection("phantom")
-    assert small_phantom == [0, 0] and again.file_hash == first.file_hash
-    assert list(first.root.parent.iterdir()) == [first.root]

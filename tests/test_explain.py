@@ -47,12 +47,6 @@ def test_maps_have_a_row_for_each_image_in_order(small_network, images, maps):
     assert (maps.heat_maps >= 0).all() and maps.heat_maps.any(axis=(1, 2)).all()
 
 
-def test_no_image_gives_no_map(small_network):
-    maps = explain.draw_maps(small_network, [])
-    assert maps.heat_maps.shape == (0, explain.MAP_SIZE, explain.MAP_SIZE)
-    assert maps.sizes.shape == (0, 2)
-
-
 def test_a_model_without_maps_is_refused():
     with pytest.raises(explain.ExplainError, match="seed_cnn draws no maps"):
         explain.draw_maps(models.build_model("seed_cnn"), [np.zeros((64, 64), np.uint8)])

@@ -127,13 +127,6 @@ def test_missing_and_damaged_archives_are_downloaded_once(served, published, tmp
     assert requested == ["/first.zip", "/second.zip"]
 
 
-def test_a_lost_image_is_converted_again(published, tmp_path):
-    shutil.copytree(published[0], tmp_path, dirs_exist_ok=True)
-    first = figshare.open_figshare(tmp_path, published[1])
-    (first.root / first.table["path"][0]).unlink()
-    assert figshare.open_figshare(tmp_path, published[1]).file_hash == first.file_hash
-
-
 @pytest.mark.parametrize("fault", ["another checksum", "no network"])
 def test_a_failed_download_names_the_archives_and_their_folder(
     served, published, tmp_path, monkeypatch, fault

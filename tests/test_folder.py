@@ -221,32 +221,18 @@ def test_nothing_runs_on_after_a_stop(task, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["lesion_net", "seed_cnn_official"])
-def test_the_engines_agree_on_the_released_files(name, tmp_path):
+def test_the_engines_agree_on_the_released_files(name):
     model = paths.project_root() / "model" / f"{name}.keras"
-    present = [
-        engine for engine in engines.ENGINES
-        if model.with_suffix(f".{engine}").is_file()
-    ]  # fmt: skip
+    present = [one for one in engines.ENGINES if model.with_suffix(f".{one}").is_file()]
     if len(present) < 2:
         pytest.skip(f"model/ has {name} for {', '.join(present) or 'no engine'} alone")
     random = np.random.default_rng(0)
-    (tmp_path / "scans").mkdir()
-    for number, size in enumerate([(64, 64), (200, 150), (224, 224), (224, 224)]):
-        pixels = random.integers(0, 256, (8, 8), np.uint8)
-        Image.fromarray(pixels).resize(size).save(tmp_path / "scans" / f"{number}.png")
-    answers = []
-    for engine in present:
-        task = inference.Task(model, engine)
-        classify(tmp_path / "scans", tmp_path / engine, task)
-        table = inference.read_predictions(tmp_path / engine / "predictions.csv")
-        scans = imaging.list_scans(tmp_path / "scans")
-        opened = inference.open_classifier(model, engine)
-        plain = replace(opened, gate=None)  # which would refuse the noise
-        slices = (one for scan in scans for one in inference.read_slices(scan))
-        answers.append(inference.classify(plain, slices)[CLASSES])
-        assert len(table) == 4
-    for answer in answers[1:]:
-        np.testing.assert_allclose(answer, answers[0], rtol=0, atol=1e-4)
+    images = [random.integers(0, 256, size, np.uint8) for size in ((64, 64), (200, 150))]
+    first, *others = (
+        inference.predict_images(engines.open_engine(model, engine), images) for engine in present
+    )
+    for answer in others:
+        np.testing.assert_allclose(answer, first, rtol=0, atol=1e-4)
 
 
 def test_tables_of_scans_that_changed_meanwhile_are_not_joined(task, tmp_path, monkeypatch):

@@ -121,15 +121,6 @@ def test_the_head_is_found_and_cropped_alike_whatever_surrounds_it(head, look, d
     assert np.corrcoef(square.ravel(), alone.ravel())[0, 1] > 0.95
 
 
-def test_without_its_search_the_whole_image_is_seen(head):
-    cropper = models.build_cropper(64, finds_head=False)
-    image = on_canvas(head, 0, 64, 160, 288)[None].astype("float32")
-    still = np.float32([[0, 0, 1]])
-    square, same = map(np.asarray, cropper.predict_on_batch([image, image, still]))
-    np.testing.assert_array_equal(square, same)
-    assert not square[0, :12].any() and square[0, 16:48].any(axis=1).all()
-
-
 def test_text_inside_the_square_is_blackened_and_the_head_is_not(head, look):
     image = on_canvas(head, 24, 70, 208, 300)
     _, clean = look(image)
@@ -318,8 +309,3 @@ def test_the_starting_network_is_that_of_the_starting_project(seed_cnn):
     assert seed_cnn.get_layer("dropout").rate == 0.5
     convolutions = [layer for layer in seed_cnn.layers if isinstance(layer, keras.layers.Conv2D)]
     assert {(layer.kernel_size, layer.padding) for layer in convolutions} == {((3, 3), "same")}
-
-
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(models.ModelError, match="seed_cnn"):
-        models.build_model("resnet")

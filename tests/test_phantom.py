@@ -107,12 +107,6 @@ def test_copies_and_mirror_images_are_what_the_table_says(folder, table):
             assert not np.array_equal(first, second)
 
 
-def test_different_slices_are_not_similar_enough_for_copies(folder, table):
-    plain = table[table["mirrored"] == 0].drop_duplicates("source_image")
-    small = [ndimage.zoom(read(folder, path), 32 / SIZE, order=1).ravel() for path in plain["path"]]
-    assert (np.corrcoef(small) - np.eye(len(small))).max() < 0.9985
-
-
 def test_outlines_lie_on_the_lesion_of_their_image(folder, table):
     assert (table.loc[table["label"] == "notumor", "outline"] == "").all()
     contrasts = {0: [], 1: []}
@@ -136,35 +130,22 @@ def placed(label, count):
     return [lesions.place_lesion(label, np.random.default_rng(seed)) for seed in range(count)]
 
 
-def test_glioma_lies_in_a_hemisphere_with_a_bright_rim_around_a_dark_core(slices):
-    darker = []
-    for image in slices["glioma"]:
-        depth = ndimage.distance_transform_edt(image.lesion)
-        rim, core = (depth > 0) & (depth <= 0.35 * depth.max()), depth > 0.7 * depth.max()
-        darker.append(image.pixels[core].mean() < 0.8 * image.pixels[rim].mean())
-    assert np.mean(darker) > 0.7
-    centres = np.stack([lesion.centre for lesion in placed("glioma", 50)], 1)
+def test_each_kind_of_tumour_lies_where_it_grows():
     volumes = anatomy.grow_anatomy()
-    assert (fields.sample(volumes.white, centres) > 0.5).mean() > 0.9
+    centres = np.stack([lesion.centre for lesion in placed("glioma", 50)], 1)
+    assert (fields.sample(volumes.white, centres) > 0.5).mean() > 0.9  # in a hemisphere
     assert (fields.sample(volumes.skull, centres) < -10).all() and (np.abs(centres[0]) > 14).all()
 
-
-def test_meningioma_sits_with_a_broad_base_on_the_inner_table_or_the_falx():
     grid = np.stack(np.mgrid[-96:97:3, -130:98:3, -70:100:3]).reshape(3, -1).astype(np.float32)
-    skull = fields.sample(anatomy.grow_anatomy().skull, grid)
-    for lesion in placed("meningioma", 12):
+    skull = fields.sample(volumes.skull, grid)
+    for lesion in placed("meningioma", 6):  # with a broad base on the inner table or the falx
         tumor = lesion.level(grid, skull) < 1
         wall = np.abs(grid[0]) if lesion.side else -skull
         base = (wall[tumor] < 5).sum() * 27 / 5  # mm²
         assert (skull[tumor] < 0).all() and base > 0.5 * np.pi * (0.75 * lesion.radius) ** 2
 
-
-def test_pituitary_is_small_low_and_on_the_midline():
-    x, y, z = np.stack([lesion.centre for lesion in placed("pituitary", 30)], 1)
-    assert (np.abs(x) < 5).all() and ((y > 0) & (y < 10)).all()
-    assert ((z > -40) & (z < -25)).all()
-    radii = [np.mean([lesion.radius for lesion in placed(label, 30)]) for label in TUMORS]
-    assert radii[TUMORS.index("pituitary")] < 0.6 * sorted(radii)[1]
+    x, y, z = np.stack([lesion.centre for lesion in placed("pituitary", 30)], 1)  # at the sella
+    assert (np.abs(x) < 5).all() and ((y > 0) & (y < 10)).all() and ((z > -40) & (z < -25)).all()
 
 
 def test_a_healthy_head_is_sliced_where_tumours_are():
@@ -188,18 +169,13 @@ def test_only_the_lesion_tells_a_patient_from_a_healthy_head(label):
         assert (away[changed] < SIZE / 8).mean() > 0.95
 
 
-def test_two_jpg_files_are_png_with_alpha_and_palette(folder, table, tmp_path):
+def test_two_jpg_files_are_png_with_alpha_and_palette(folder, table):
     odd = {}
     for path in table["path"]:
         with Image.open(folder / path) as image:
             if (image.format, image.mode) != ("JPEG", "L"):
                 odd[image.mode] = (image.format, path.rsplit("/", 1)[0], image.size)
     assert odd == dict.fromkeys(("RGBA", "P"), ("PNG", "Training/notumor", (SIZE, SIZE)))
-    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    collection._encode(pixels, "palette", tmp_path / "odd.jpg")
-    with Image.open(tmp_path / "odd.jpg") as image:
-        assert np.array_equal(np.asarray(image.convert("L")), pixels)
-        assert np.array_equal(np.asarray(image), 255 - pixels)
 
 
 @pytest.mark.parametrize(
