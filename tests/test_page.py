@@ -26,8 +26,9 @@ from PIL import Image
 from pydicom.uid import generate_uid
 
 import brainlib
-from brainlib import explain, imaging, inference, paths, report
+from brainlib import explain, imaging, inference, paths
 from brainlib.models import engines
+from brainlib.notebook import lessons
 from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
 from brainlib.report.app import server, uploads, view
@@ -277,9 +278,7 @@ def reported(tmp_path, monkeypatch):
         tables = [inference.classify(model.classifier, inference.read_slices(scan))
                   for scan in scans]  # fmt: skip
         studies = pd.concat([inference.summarise(model.classifier, one) for one in tables])
-        report.write_reports(
-            model.classifier, scans, pd.concat(tables), studies, tmp_path / "reports"
-        )
+        lessons.write_reports(model, scans, pd.concat(tables), studies, tmp_path / "reports", 9)
         return sorted((tmp_path / "reports").iterdir())
 
     return write
@@ -297,6 +296,7 @@ def test_the_outline_is_saved_in_the_grid_of_the_scan(reported, tmp_path, axes):
     nibabel.save(image, tmp_path / "scan.nii.gz")
     files = {file.name: file for file in reported(tmp_path / "scan.nii.gz")}
     assert list(files) == ["index.html", "scan.html", "scan.outline.nii.gz"]
+    assert "<b>Unjudged.</b>" in files["scan.html"].read_text(encoding="utf-8")
     mask = nibabel.load(files["scan.outline.nii.gz"])
     assert np.allclose(mask.affine, image.affine)
     wrong = np.asarray(mask.dataobj) != (np.asarray(image.dataobj) == 250)

@@ -109,12 +109,7 @@ def write_reports(
     folder: Path,
     most: int,
 ) -> list[str]:
-    """Write the reports of the first studies and return their names.
-
-    A model that was not released has no out-of-distribution check and no rules, and so no report:
-    the list is empty.
-    """
-    if model.classifier.gate is None or model.classifier.rules is None:
-        return []
-    files = report.write_reports(model, scans, predictions, studies, folder, most)
+    """Write the reports of the first studies, named after their scans, and return their names."""
+    tables = predictions, studies, folder
+    files = report.write_reports(model.classifier, scans, *tables, model.plane, most)
     return [file.name for file in files]
