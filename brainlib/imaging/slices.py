@@ -86,8 +86,9 @@ class ScanSlice:
         first of them.
     series : str
         The series that it belongs to, the same for all its slices and free of patient identifiers:
-        the series number and a hash (`401-9f86d081`); for an image or a NIfTI volume, its path
-        below the folder that was opened.
+        the series number, the words of imaging in its description and a hash
+        (`401-T1w-9f86d081`); for an image or a NIfTI volume, its path below the folder that was
+        opened.
     number : int
         Its place in the series, from 0, in order of position: from the feet to the head, from the
         front to the back, from the patient's left to the right.
@@ -124,6 +125,11 @@ class ScanSlice:
     facts: Mapping[str, str] = field(default_factory=dict)
     affine: np.ndarray | None = None
     grid: tuple[tuple[int, ...], np.ndarray] | None = None
+
+    @property
+    def skipped(self) -> str:
+        """Why an undamaged file is passed over, such as a localizer; empty for other slices."""
+        return self.error.partition("skipped: ")[2]
 
 
 def open_plain(file: Path) -> BinaryIO:

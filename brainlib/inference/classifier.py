@@ -1,7 +1,7 @@
 """Slices to answers: class, probabilities and conformal set, or the reason why there is none."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from brainlib import CLASS_NAMES, imaging, paths
+from brainlib import CLASS_NAMES, evaluation, imaging, paths
 from brainlib.inference import gate, rules, studies
 from brainlib.models import engines, manifest
 
@@ -40,8 +40,6 @@ OTHER_MODALITIES = {
     }.items()
 }  # fmt: skip
 """Why a DICOM file of another modality is refused."""
-
-_SKIPPED = "skipped: "  # by the reader: a localizer, a report; not damaged, and no slice
 
 CHUNK = 32
 """Slices that are read, judged and classified at once: the one chunk on the way to the tables.
@@ -122,7 +120,9 @@ def model_sha256(classifier: Classifier) -> str:
 
 
 def predict_images(
-    model: "keras.Model | engines.Engine", images: Iterable[np.ndarray]
+    model: "keras.Model | engines.Engine",
+    images: Iterable[np.ndarray],
+    output: str = "probabilities",
 ) -> np.ndarray:
     """Classify grey images at their own sizes; the model resizes them.
 
@@ -130,19 +130,18 @@ def predict_images(
     ----------
     model : keras.Model or Engine
     images : iterable of uint8 arrays of shape (height, width)
-        Neighbours of one size share a batch.
+        Read chunk by chunk.
+    output : str
+        One of `Engine.outputs`.
 
     Returns
     -------
     float32 array of shape (n, 4)
-        Probabilities in `CLASS_NAMES` order.
+        Probabilities in `CLASS_NAMES` order; for another `output`, its n rows.
     """
-    predict = getattr(model, "predict_on_batch", model)
-    probabilities = [np.empty((0, len(CLASS_NAMES)), np.float32)]
-    for batch in engines.batches(images):
-        output = predict(np.stack(batch)[..., np.newaxis])
-        probabilities.append(output["probabilities"] if isinstance(output, dict) else output)
-    return np.concatenate(probabilities)
+    run = getattr(model, "predict_on_batch", model)
+    parts = [_run(run, chunk)[output] for chunk in _chunks(images)]
+    return np.concatenate(parts or [np.empty((0, len(CLASS_NAMES)), np.float32)])
 
 
 def predict_table(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int) -> pd.DataFrame:
@@ -236,12 +235,12 @@ def read_slices(scan: imaging.Scan, plane: str = "acquired") -> Iterator[imaging
         yield imaging.ScanSlice(scan.file, scan.series, number, error=error)
 
 
-def _chunks(slices: Iterable[imaging.ScanSlice]) -> Iterator[list[imaging.ScanSlice]]:
-    chunk: list[imaging.ScanSlice] = []
-    pixels = 0
-    for one in slices:
-        chunk.append(one)
-        pixels += 0 if one.pixels is None else one.pixels.size
+def _chunks(items: Iterable) -> Iterator[list]:
+    """Cut images or slices into chunks of at most 32, fewer where they are large."""
+    chunk, pixels = [], 0
+    for item in items:
+        chunk.append(item)
+        pixels += np.size(getattr(item, "pixels", item))
         if len(chunk) == CHUNK or pixels >= CHUNK_PIXELS:
             yield chunk
             chunk, pixels = [], 0
@@ -249,28 +248,36 @@ def _chunks(slices: Iterable[imaging.ScanSlice]) -> Iterator[list[imaging.ScanSl
         yield chunk
 
 
+def _run(run: Callable, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the outputs of a model, a row for each image; those of one size share a batch."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for row, image in enumerate(images):
+        by_size.setdefault(image.shape, []).append(row)
+    results = []
+    for rows in by_size.values():
+        outputs = run(np.stack([images[row] for row in rows])[..., np.newaxis])
+        results.append(outputs if isinstance(outputs, dict) else {"probabilities": outputs})
+    order = np.argsort(np.concatenate(list(by_size.values())))
+    return {name: np.concatenate([part[name] for part in results])[order] for name in results[0]}
+
+
 def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> pd.DataFrame:
     reasons = [_refuse_unseen(classifier, scan_slice) for scan_slice in slices]
-    seen = [i for i, scan_slice in enumerate(slices)
-            if scan_slice.pixels is not None and not reasons[i]]  # fmt: skip
-    seen.sort(key=lambda i: slices[i].pixels.shape)  # those of one size share a batch
+    rows = [row for row, scan_slice in enumerate(slices)
+            if scan_slice.pixels is not None and not reasons[row]]  # fmt: skip
     probabilities, places = np.full((len(slices), 4), np.nan), np.full((len(slices), 2), np.nan)
-    position = 0
-    for batch in engines.batches(slices[i].pixels for i in seen):
-        rows = seen[position : position + len(batch)]
-        position += len(batch)
-        outputs = classifier.predict(np.stack(batch)[..., np.newaxis])
-        if classifier.gate is not None:
-            for row, reason in zip(rows, gate.refuse(classifier.gate, outputs["features"]),
-                                   strict=True):  # fmt: skip
-                reasons[row] = reason
+    if rows:
+        images = [slices[row].pixels for row in rows]
+        outputs = _run(classifier.predict, images)
         probabilities[rows] = outputs["probabilities"]
         if classifier.predict.draws_maps:
-            places[rows] = _strongest_places(outputs, *batch[0].shape)
+            places[rows] = _strongest_places(outputs, np.array([image.shape for image in images]))
+        if classifier.gate is not None:
+            refused = gate.refuse(classifier.gate, outputs["features"])
+            for row, reason in zip(rows, refused, strict=True):
+                reasons[row] = reason
     is_refused = np.array([reason != "" for reason in reasons], bool)
     probabilities[is_refused] = places[is_refused] = np.nan
-    best = np.nan_to_num(probabilities, nan=-1).argmax(axis=1)
-    is_answered = np.isfinite(probabilities).all(axis=1)
     accepted = UNJUDGED if classifier.gate is None else ACCEPTED
     errors = ["" if reason else scan_slice.error
               for scan_slice, reason in zip(slices, reasons, strict=True)]  # fmt: skip
@@ -279,45 +286,46 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
         "series": [scan_slice.series for scan_slice in slices],
         "slice": [scan_slice.number + 1 for scan_slice in slices],
         "plane": [scan_slice.plane for scan_slice in slices],
-        "class": np.where(is_answered, np.take(CLASS_NAMES, best), "").astype(object),
+        "class": "",
         **dict(zip(CLASS_NAMES, probabilities.T, strict=True)),
-        "set": _sets(probabilities, classifier.rules),
+        "set": "",
         "lesion_x": places[:, 0],
         "lesion_y": places[:, 1],
         "decision": [REFUSED + reason if reason else "" if error else accepted
                      for reason, error in zip(reasons, errors, strict=True)],
         "error": errors,
     })  # fmt: skip
+    answered = table[list(CLASS_NAMES)].dropna()
+    best = answered.to_numpy().argmax(axis=1)
+    table.loc[answered.index, "class"] = np.take(CLASS_NAMES, best)
+    if classifier.rules is not None and len(answered):
+        sets = evaluation.conformal_sets(answered, classifier.rules["conformal"]["thresholds"])
+        table.loc[answered.index, "set"] = [" ".join(sets.columns[row]) for row in sets.to_numpy()]
     return table[list(COLUMNS)]
 
 
 def _refuse_unseen(classifier: Classifier, scan_slice: imaging.ScanSlice) -> str:
     """Return why a slice is refused before the network sees it; empty where it is not."""
     if scan_slice.pixels is None:
-        return scan_slice.error.partition(_SKIPPED)[2]
+        return scan_slice.skipped
     if classifier.gate is None:
         return ""
     modality = OTHER_MODALITIES.get(scan_slice.modality)
     return modality or gate.refuse_plainly(scan_slice.pixels)
 
 
-def _strongest_places(outputs: dict[str, np.ndarray], height: int, width: int) -> np.ndarray:
-    """Return where the outlines are strongest, x and y as shares of the image, (n, 2)."""
+def _strongest_places(outputs: dict[str, np.ndarray], sizes: np.ndarray) -> np.ndarray:
+    """Return where the outlines are strongest, x and y as shares of the images, (n, 2).
+
+    `sizes` are height and width of each image, pixels, (n, 2).
+    """
     outline, (row, column, side) = outputs["outline"], outputs["field_of_view"].T
     cells = outline.shape[1] // PLACE_CELL
     smooth = outline.reshape(-1, cells, PLACE_CELL, cells, PLACE_CELL).mean((2, 4))
     down, across = np.unravel_index(smooth.reshape(len(smooth), -1).argmax(axis=1), (cells, cells))
-    x = (column + ((across + 0.5) / cells - 0.5) * side) / width
-    y = (row + ((down + 0.5) / cells - 0.5) * side) / height
+    x = (column + ((across + 0.5) / cells - 0.5) * side) / sizes[:, 1]
+    y = (row + ((down + 0.5) / cells - 0.5) * side) / sizes[:, 0]
     return np.clip(np.column_stack([x, y]), 0, 1).round(3)
-
-
-def _sets(probabilities: np.ndarray, found: Mapping[str, Any] | None) -> list[str]:
-    if found is None:
-        return [""] * len(probabilities)
-    limits = np.array([found["conformal"]["thresholds"][name] for name in CLASS_NAMES])
-    is_member = 1 - probabilities <= limits  # not a number is in no set
-    return [" ".join(np.compress(row, CLASS_NAMES)) for row in is_member]
 
 
 def _count_gaps(rows: pd.DataFrame) -> int:

@@ -117,7 +117,7 @@ def classify_scans(
 
 
 def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
-    """Cut scans into parts of one chunk; a volume or series that is larger is a part of its own.
+    """Cut scans into parts of one chunk; volumes, archives and long series are parts of their own.
 
     Scans of one name, which come from different folders, are never in one part: they would be taken
     for one study.
@@ -131,7 +131,9 @@ def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
     names: set[str] = set()
     slices = 0
     for scan in scans:
-        count = {"dicom": len(scan.frames), "nifti": classifier.CHUNK}.get(scan.kind, 1)
+        # a format that is not named here may hold any number of slices
+        known = {"image": 1, "unreadable": 1, "dicom": len(scan.frames)}
+        count = known.get(scan.kind, classifier.CHUNK)
         if part and (slices + count > classifier.CHUNK or scan.series in names):
             yield part
             part, names, slices = [], set(), 0
