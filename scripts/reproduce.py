@@ -69,7 +69,7 @@ def reproduce_steps(output: str, epochs: int = 0) -> list[Step]:
     explore, _, evaluate, infer = pipeline.demo_steps(output, epochs)
     trainings = [step for model in (RELEASED, BASELINE) for step in training_steps(model, epochs)]
     shown = Step("02_train", trainings[0].parameters)
-    infer = Step("04_infer", {"model": f"{output}/model/{RELEASED}.keras"})
+    infer = Step("04_infer", {"model": str(Path(output, "model", f"{RELEASED}.keras"))})
     return [explore, *trainings[1:], shown, evaluate, infer]
 
 

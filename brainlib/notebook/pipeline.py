@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,12 +70,13 @@ def demo_steps(
     model: str = runs.TrainSettings.model,
 ) -> list[Step]:
     """Return explore, train, evaluate and infer, each once; 0 epochs: as the recipe says."""
+    folder = PurePath(output)  # of ".", the name is that of the file alone
     name = runs.run_name(model, protocol, 0)
     return [
         Step("01_explore"),
         Step("02_train", {"model": model, "protocol": protocol, "fold": 0, "epochs": epochs}),
-        Step("03_evaluate", {"predictions": f"{output}/{evaluation.tables.PUBLISHED}"}),
-        Step("04_infer", {"model": f"{output}/model/{name}.keras", "engine": "keras"}),
+        Step("03_evaluate", {"predictions": str(folder / evaluation.tables.PUBLISHED)}),
+        Step("04_infer", {"model": str(folder / "model" / f"{name}.keras"), "engine": "keras"}),
     ]
 
 
