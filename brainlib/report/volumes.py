@@ -54,6 +54,10 @@ class Stack:
         """Return the same values as displayed slices of another plane."""
         return Stack(*Volume(self.values, self.affine).turned(plane))
 
+    def to_nifti(self) -> bytes:
+        """Return the content of a `.nii`."""
+        return nibabel.Nifti1Image(self.values, self.affine).to_bytes()
+
     def slice(self, place: int) -> np.ndarray:
         """Return a slice with square pixels."""
         spacing = nibabel.affines.voxel_sizes(self.affine)

@@ -25,12 +25,13 @@ IDLE_SECONDS = 3600
 
 _PREFIX = "brainlib-page-"
 _TEMPLATE = Path(__file__).parent / "template"
-_EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8")
+_EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8",
+               "anywidget")  # fmt: skip
 _LONGEST_FOLDER = 36  # a socket's path has room for 104 characters on macOS
 _OVERHEAD_MEGABYTES = 8  # names and headers travel with the files
-# widgets are put together with eval; nothing is fetched from, or sent to, anywhere else
+# widgets are put together with eval and blobs; nothing is fetched from, or sent to, anywhere else
 _POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "default-src 'self'; script-src 'self' blob: 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "frame-ancestors 'self'; form-action 'self'; base-uri 'self'"
 )

@@ -4,6 +4,7 @@ import base64
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from brainlib.report import drawing, html, volumes
 from brainlib.report.answers import Answer, Model, load
 from brainlib.report.app.uploads import read_uploads, upload_limit
 
+TOGETHER = "all three"
 LAYERS = ("image", "outline", "heat map")
 TOOLTIPS = ("the slice alone", "tumour outline drawn by the network",
             "evidence for the answer to this slice, brightest where strongest")  # fmt: skip
@@ -160,7 +162,8 @@ class StudyView:
         has_maps = self.answer.draws_maps
         self.image, self.line = ipywidgets.Image(), ipywidgets.HTML()
         self.ribbon = ipywidgets.HTML(_html("ribbon", self.answer, self.numbers))
-        self.planes = ipywidgets.ToggleButtons(options=PLANES, value=self.own_plane or PLANES[0])
+        planes = [*PLANES, *([TOGETHER] if find_spec("ipyniivue") else [])]
+        self.planes = ipywidgets.ToggleButtons(options=planes, value=self.own_plane or PLANES[0])
         self.layers = ipywidgets.ToggleButtons(options=LAYERS, value=LAYERS[has_maps])
         self.layers.tooltips = TOOLTIPS
         self.slider = ipywidgets.IntSlider(first, 0, max(last, 1), readout=False)
@@ -191,8 +194,9 @@ class StudyView:
             (True, ipywidgets.HBox(labelled[:2]).add_class("brainlib-contrast")),
             (True, self.pan),
         ]
-        box = ipywidgets.VBox([row for is_shown, row in rows if is_shown])
-        return box.add_class("brainlib-viewer")
+        self.rows = [row for is_shown, row in rows if is_shown]
+        self.viewer = ipywidgets.VBox(self.rows).add_class("brainlib-viewer")
+        return self.viewer
 
     @property
     def _is_turned(self) -> bool:
@@ -200,13 +204,30 @@ class StudyView:
         return self.volume is not None and self.planes.value != self.own_plane
 
     def _turn(self) -> None:
-        """Show the slices of another plane, the middle one first."""
+        """Show the slices of another plane, the middle one first, or all planes together."""
+        if self.planes.value == TOGETHER:
+            self.viewer.children = (self.planes, self._together())
+            return
+        self.viewer.children = self.rows
         count = len(self.numbers)
         if self._is_turned:
             count = self.volume.cut(self.planes.value).values.shape[2]
         self.ribbon.layout.visibility = "hidden" if self._is_turned else "visible"
         self.slider.max, self.slider.value = count - 1, count // 2
         self._refresh()
+
+    def _together(self) -> ipywidgets.DOMWidget:
+        """Return a viewer of the volume and its outline that draws with the browser's WebGL."""
+        import ipyniivue
+
+        shown = [{"name": "scan.nii", "data": self.volume.to_nifti(), "opacity": 1}]
+        if self.answer.outline:
+            shown.append({"name": "outline.nii", "data": self.answer.outline.to_nifti(),
+                          "colormap": "blue", "cal_min": 127, "opacity": 0.4})  # fmt: skip
+        viewer = ipyniivue.NiiVue(height=560, is_radiological_convention=True,
+                                  multiplanar_show_render=ipyniivue.ShowRender.NEVER)  # fmt: skip
+        viewer.load_volumes(shown)
+        return viewer
 
     def _refresh(self) -> None:
         place, layer, maps = self.slider.value, self.layers.value, (None, None)
