@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from stand_ins import write_model
 
-from brainlib import CLASS_NAMES
+from brainlib import CLASS_NAMES, inference
 from brainlib.data import phantom
 from brainlib.models import efficientnet, lesion_net
 
@@ -23,6 +24,12 @@ def heads():
         for seed in range(2)
         for slice_ in phantom.simulate_patient(label, seed, slices=1, size=128)
     ]
+
+
+@pytest.fixture(scope="session")
+def task(tmp_path_factory):
+    """Return the classification by a model that goes by brightness."""
+    return inference.Task(write_model(tmp_path_factory.mktemp("model") / "small.onnx"))
 
 
 @pytest.fixture(scope="session")

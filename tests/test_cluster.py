@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_folder import draw, write_model
+from stand_ins import draw
 
 from brainlib import imaging, inference, paths
 from brainlib.inference import classifier, cluster, folder
@@ -57,11 +57,6 @@ def dask(tmp_path_factory):
 @pytest.fixture
 def address(dask):
     return dask[0]
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    return inference.Task(write_model(tmp_path_factory.mktemp("model") / "small.onnx"))
 
 
 @pytest.fixture(autouse=True)
