@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageShow
 
-from brainlib import CLASS_NAMES, imaging, inference, report
+from brainlib import CLASS_NAMES, explain, imaging, inference, report
 from brainlib.explain import OUTLINE_THRESHOLD
 from brainlib.models import engines
 from brainlib.paths import BrainlibError
@@ -30,52 +30,33 @@ FACTS = {"description": "Ax T1 post", "contrast": "given"}
 NOTICE = "This is not a medical device"
 NOT_FOR = ("Any decision about a person", "Ruling out a tumour", "other sequences", "Side, size")
 SHARE = {"value": 0.9, "low": 0.8, "high": 0.95}
+CONFORMAL = {"coverage": 0.9, "thresholds": dict.fromkeys(CLASSES, 0.4)}
+BIN = {"low": 0.0, "high": 1.0, "observed": 0.92, "lower": 0.881, "upper": 0.954}
+LIMITS = {
+    "sensitivity": SHARE, "positive_predictive_value": SHARE, "missed": {"glioma": SHARE},
+    "taken_for": {"class": "meningioma", "share": 0.03, "images": 4},
+    "really_was": {"class": "notumor", "share": 0.02, "images": 4},
+}  # fmt: skip
 RULES = {
-    "source": "kaggle version 1",
-    "synthetic": False,
+    "source": "kaggle version 1", "synthetic": False,
     "held_out": {"images": 4855, "groups": 798},
-    "conformal": {"coverage": 0.9, "thresholds": dict.fromkeys(CLASSES, 0.4)},
-    "study": {
-        "thresholds": dict.fromkeys(CLASSES, 0.4),
-        "sentence": "The answer to the study is a mean.",
-        "simulation": "These studies are simulated.",
-    },
-    "reliability": [
-        {"class": name, "low": 0.0, "high": 1.0, "observed": 0.92, "lower": 0.881, "upper": 0.954}
-        for name in CLASSES
-    ],
-    "study_reliability": [],
-    "limits": {
-        name: {
-            "sensitivity": SHARE,
-            "positive_predictive_value": SHARE,
-            "taken_for": {"class": "meningioma", "share": 0.03, "images": 4},
-            "really_was": {"class": "notumor", "share": 0.02, "images": 4},
-            "missed": {"glioma": SHARE},
-        }
-        for name in CLASSES
-    },
+    "conformal": CONFORMAL,
+    "study": CONFORMAL | {"sentence": "Pooled.", "simulation": "These studies are simulated."},
+    "reliability": [{"class": name} | BIN for name in CLASSES], "study_reliability": [],
+    "limits": dict.fromkeys(CLASSES, LIMITS),
     "limits_of_all": {"part": "source sartaj", "accuracy": 0.8, "low": 0.7, "high": 0.9},
-}
+}  # fmt: skip
 
 
-class Drawn:
-    """What explain draws of one image: an outline and a heat map left of the middle, below it."""
-
-    def in_images(self):
-        """Give outline and heat map in the frame of the image."""
-        rows, columns = np.mgrid[0:90, 0:60] + 0.5
-        spot = np.exp(-((rows - 60) ** 2 + (columns - 20) ** 2) / 200).astype(np.float32)
-        yield spot, spot
-
-    in_images = in_images
+ROWS, COLUMNS = np.mgrid[0:90, 0:60] + 0.5
+SPOT = np.exp(-((ROWS - 60) ** 2 + (COLUMNS - 20) ** 2) / 200).astype(np.float32)
+"""Outline and heat map of each image: left of the middle, below it."""
 
 
 @pytest.fixture(autouse=True)
 def maps(monkeypatch):
-    from brainlib import explain
-
-    monkeypatch.setattr(explain, "draw_maps", lambda *_: Drawn())
+    drawn = SimpleNamespace(in_images=lambda: iter([(SPOT, SPOT)]))
+    monkeypatch.setattr(explain, "draw_maps", lambda *_: drawn)
 
 
 def slices(*rows, path="series/x.dcm", series="401-70d5009c"):
@@ -181,17 +162,15 @@ def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():
     ],
 )
 def test_no_other_class_is_left_only_where_that_is_true(probabilities, limit, title, said):
-    conformal = {"coverage": 0.9, "thresholds": dict.fromkeys(CLASSES, limit)}
-    rules = RULES | {"conformal": conformal, "study": RULES["study"] | conformal}
-    found = answer(probabilities, rules=rules)
-    text = words_of(found)
-    assert words.headline(found)["title"] == title and said in text
+    conformal = CONFORMAL | {"thresholds": dict.fromkeys(CLASSES, limit)}
+    study = answer(probabilities, rules=RULES | {"conformal": conformal, "study": conformal})
+    text = words_of(study)
+    assert words.headline(study)["title"] == title and said in text
     assert "the only one of the four" not in text
 
 
 def test_an_absence_is_worded_with_care_and_has_no_heat_map():
-    table = slices(HEALTHY, HEALTHY, HEALTHY)
-    found = answer(HEALTHY, table)
+    found = answer(HEALTHY, slices(HEALTHY, HEALTHY, HEALTHY))
     text = words_of(found)
     assert "None of the three tumours was found 97 %" in text and "No tumour" not in text
     assert "2 slices were classified as tumour; please review them." in text
@@ -216,6 +195,10 @@ def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
     text = words_of(no_answer(table, "refused: it is blank", refused=20))
     assert "Of 20 slices 20 were refused" in text and "it is blank 1 to 20 (20)" in text
     assert "Known limits" not in text
+    single = slices(HEALTHY).assign(decision="refused: it is <blank>", **{"class": ""})
+    assert "Refused It is <blank>." in words_of(
+        no_answer(single, "refused: it is <blank>", shown=(1,))
+    )
     table["path"] = [f"x/{number}.dcm" for number in range(20)]
     broken = table.assign(error="truncated", decision="")
     text = words_of(no_answer(broken, "unreadable: truncated", unreadable=20))
@@ -224,26 +207,19 @@ def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("description", "said"),
     [
-        ({"description": "Ax T2 FLAIR", "contrast": "given"}, "The file says “Ax T2 FLAIR”"),
-        ({"description": "T1 SE"}, "does not say that contrast agent was given"),
-        ({}, "does not say which sequence this is"),
-        ({"description": "T1 post"}, ""),
+        ("Ax T2 FLAIR", "The file says “Ax T2 FLAIR”"),
+        ("T1 SE", "does not say that contrast agent was given"),
+        ("", "does not say which sequence this is"),
+        ("T1 post", ""),
     ],
 )
-def test_a_sequence_unlike_those_of_the_training_is_noted(facts, said):
-    study = answer()
-    scan = {1: imaging.ScanSlice(Path("x"), pixels=image(), facts=facts)}
-    text = words_of(Answer(study.study, study.slices, scan, study.classifier))
+def test_a_sequence_unlike_those_of_the_training_is_noted(description, said):
+    study, facts = answer(), {"description": description} if description else {}
+    study.images.update({2: imaging.ScanSlice(Path("x"), pixels=image(), facts=facts)})
+    text = words_of(study)
     assert said in text and ("learned tumours from" in text) == bool(said)
-
-
-def test_sides_come_from_the_affine():
-    assert drawing.sides(AXIAL) == ("R", "L", "A", "P")
-    oblique = AXIAL.astype(float)
-    oblique[:3, 0] = 0, -1, -1
-    assert drawing.sides(oblique) == ("R", "L", "AS", "PI") and drawing.sides(None) is None
 
 
 def test_limits_provenance_and_sides_are_stated():
@@ -255,6 +231,8 @@ def test_limits_provenance_and_sides_are_stated():
         assert fact in text
     assert "phantom" in words_of(answer(rules=RULES | {"synthetic": True}))
     assert "side unknown" in words_of(answer(table=slices(GLIOMA, GLIOMA).assign(plane="")))
+    oblique = np.c_[[0, -1, -1, 0], AXIAL[:, 1:]]
+    assert drawing.sides(oblique) == ("R", "L", "AS", "PI") and drawing.sides(None) is None
 
 
 def test_deciding_slices_come_first_and_no_more_than_fit():
@@ -266,10 +244,10 @@ def test_deciding_slices_come_first_and_no_more_than_fit():
 
 @pytest.mark.parametrize("size", [90, 180, 560])
 def test_overlays_lie_where_the_maps_say_whatever_the_size(size):
-    grey, (spot, _) = np.full((90, 60), 60, np.uint8), next(Drawn().in_images())
+    grey = np.full((90, 60), 60, np.uint8)
     radii = {}
     for overlay in ("outline", "heat_map"):
-        drawn = drawing.draw_slice(grey, **{overlay: spot}, affine=AXIAL, size=size)
+        drawn = drawing.draw_slice(grey, **{overlay: SPOT}, affine=AXIAL, size=size)
         colored = np.ptp(np.asarray(drawn, int), axis=2) > 60
         assert colored.shape == (size, round(size * 60 / 90))
         rows, columns = (places * 90 / size for places in np.nonzero(colored))
