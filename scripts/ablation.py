@@ -7,7 +7,6 @@ an interrupted one resumes at its last epoch. `python -m scripts.ablation`.
 
 import hashlib
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -174,13 +173,5 @@ def measure(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Study the parts of the released network."""
-    parser = command.parser(__doc__)
-    for name, default in (("seeds", SEEDS), ("epochs", EPOCHS), ("images", IMAGES)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    study(**vars(parser.parse_args()))
-
-
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(study)

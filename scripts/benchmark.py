@@ -44,9 +44,7 @@ pandas.DataFrame(rows).to_csv(sys.argv[3])
 """What a user would write: one `predict` an image."""
 
 
-def measure(
-    source: str = "kaggle", output: str = ".", images: int = IMAGES
-) -> dict[str, dict[str, float]]:
+def measure(source: str, output: str) -> dict[str, dict[str, float]]:
     """Time all ways.
 
     Returns
@@ -58,10 +56,10 @@ def measure(
     run = runs.Run("benchmark", runs.Settings(source), paths.resolve(output), smoke=False)
     collection = run.open_collection()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = link_images(collection, Path(temporary) / "scans", images)
+        folder = link_images(collection, Path(temporary) / "scans", IMAGES)
         first = next(folder.iterdir())
         timed = {
-            "folder to table": _folder(folder, images),
+            "folder to table": _folder(folder),
             "one image, from a cold start": _compared(
                 lambda: seconds_of(run_python, "-m", "brainlib", "classify", first),
                 lambda: seconds_of(_naive, folder, 1),
@@ -79,23 +77,21 @@ def link_images(collection: Collection, folder: Path, count: int) -> Path:
     """
     folder.mkdir()
     shuffled = collection.table["path"].sample(frac=1, random_state=0)
-    for number, path in enumerate(np.resize(shuffled.to_numpy(object), count)):
-        link = folder / f"{number:06d}{Path(path).suffix}"
+    for index, path in enumerate(np.resize(shuffled.to_numpy(object), count)):
+        link = folder / f"{index:06d}{Path(path).suffix}"
         link.symlink_to(collection.root / path)
         link.read_bytes()
     return folder
 
 
-def _folder(folder: Path, count: int) -> dict[str, float]:
-    few = min(NAIVE_IMAGES, count)
-
+def _folder(folder: Path) -> dict[str, float]:
     def naive() -> float:
         began = time.perf_counter()
-        loop = float(_naive(folder, few))
-        return time.perf_counter() - began + loop * (count / few - 1)
+        loop = float(_naive(folder, NAIVE_IMAGES))
+        return time.perf_counter() - began + loop * (IMAGES / NAIVE_IMAGES - 1)
 
     timed = _compared(lambda: seconds_of(classify, folder), naive)
-    return timed | {"images_a_second": round(count / timed["seconds"], 1)}
+    return timed | {"images_a_second": round(IMAGES / timed["seconds"], 1)}
 
 
 def _warm(image: Path) -> dict[str, float]:
@@ -130,10 +126,10 @@ def seconds_of(way: Callable[..., Any], *arguments: Any) -> float:
     return time.perf_counter() - began
 
 
-def classify(folder: Path, *options: str) -> None:
+def classify(folder: Path) -> None:
     """Classify a folder into tables, in a process of its own."""
     with tempfile.TemporaryDirectory() as output:
-        run_python("-m", "brainlib", "classify", folder, "--output", output, *options)
+        run_python("-m", "brainlib", "classify", folder, "--output", output)
 
 
 def _naive(folder: Path, count: int) -> str:
@@ -152,13 +148,10 @@ def run_python(*arguments: Any) -> str:
     return done.stdout
 
 
-def main() -> None:
+def main(source: str = "kaggle", output: str = ".") -> None:
     """Time all ways and print the table."""
-    parser = command.parser(__doc__)
-    parser.add_argument("--images", type=int, default=IMAGES, help="in the folder to classify")
-    chosen = parser.parse_args()
-    print(pd.DataFrame(measure(chosen.source, chosen.output, chosen.images)).T.to_string())
+    print(pd.DataFrame(measure(source, output)).T.to_string())
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)

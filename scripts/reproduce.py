@@ -2,43 +2,44 @@
 
 import itertools
 import os
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import nbformat
+import typer
 
 from brainlib import paths
 from brainlib.data import splits
-from brainlib.models.registry import MODELS
 from brainlib.notebook import pipeline, runs
 from brainlib.notebook.pipeline import Step
 from scripts import command, release
+from scripts.release.files import BASELINE, RELEASED
 
-RELEASED, BASELINE = list(MODELS)[:2]
 APP = "*The app appears here when the cell runs.*"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def main() -> None:
+def main(
+    source: str = "kaggle",
+    output: str = ".",
+    seed: int = 0,
+    epochs: Annotated[int, typer.Option(help="0: as each recipe says")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="keep finished trainings")] = False,
+    jobs: Annotated[int, typer.Option(help="trainings at a time")] = os.cpu_count() or 1,
+    scheduler: Annotated[str, typer.Option(help="dask cluster to train on")] = "",
+) -> None:
     """Train all, release the network of fold 0, then evaluate and infer with what was released."""
-    parser = command.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=0, help="0: as each recipe says")
-    parser.add_argument("--resume", action="store_true", help="keep the trainings that are done")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
-    parser.add_argument("--scheduler", default="", help="dask cluster to train on")
-    chosen = parser.parse_args()
-    source, output, seed = place = (chosen.source, chosen.output, chosen.seed)
-    steps = reproduce_steps(output, chosen.epochs)
-    if chosen.resume:
-        steps = [step for step in steps if not is_finished(step, *place)]
+    target = (source, output, seed)
+    steps = reproduce_steps(output, epochs)
+    if resume:
+        steps = [step for step in steps if not is_finished(step, *target)]
     first = [step for step in steps if step.notebook < "03"]
-    pipeline.run(first, *place, jobs=chosen.jobs, scheduler=chosen.scheduler)
+    pipeline.run(first, *target, jobs=jobs, scheduler=scheduler)
     release.make_release(release.ReleaseSettings(source, output, seed))
-    pipeline.run([step for step in steps if step.notebook == "03_evaluate"], *place)
+    pipeline.run([step for step in steps if step.notebook == "03_evaluate"], *target)
     # the rules name the weakest source, which is known now
     release.rules.make_rules(paths.resolve(output) / "model", RELEASED)
-    pipeline.run([step for step in steps if step.notebook == "04_infer"], *place)
+    pipeline.run([step for step in steps if step.notebook == "04_infer"], *target)
     if paths.resolve(output) == paths.project_root():
         for step in steps:
             if not step.suffix:
@@ -124,4 +125,4 @@ def _is_lasting(output: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)

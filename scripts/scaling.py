@@ -9,7 +9,6 @@ takes beyond the smallest one, which is mostly start-up. `python -m scripts.scal
 import multiprocessing
 import os
 import resource
-import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -92,7 +91,7 @@ WAYS = {
 """What is measured, and at which numbers of images."""
 
 
-def measure(source: str = "kaggle", output: str = ".", share: float = 1.0) -> pd.DataFrame:
+def measure(source: str, output: str, share: float = 1.0) -> pd.DataFrame:
     """Measure every way at every size, and estimate what more images take.
 
     Parameters
@@ -167,13 +166,10 @@ def estimate(rows: pd.DataFrame) -> dict[str, Any]:
     return known | {"exponent": round(float(steepest), 2), "core_hours": core_hours}
 
 
-def main() -> None:
+def main(source: str = "kaggle", output: str = ".", share: float = 1.0) -> None:
     """Measure growth and print the table."""
-    parser = command.parser(__doc__)
-    parser.add_argument("--share", type=float, default=1.0, help="of the sizes, to try it")
-    chosen = parser.parse_args()
-    print(measure(chosen.source, chosen.output, chosen.share).to_string())
+    print(measure(source, output, share).to_string())
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)

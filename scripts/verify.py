@@ -5,11 +5,9 @@ that it was not trained on (Keras and ONNX), and every metric, computed again fr
 tables. `python -m scripts.verify` ends with status 2 where one differs.
 """
 
-import sys
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from brainlib import CLASS_NAMES, evaluation, inference, models
 from brainlib.models import engines
@@ -29,7 +27,7 @@ class VerificationError(BrainlibError):
     """Released files that are not what `metrics.json` says."""
 
 
-def verify(source: str = "kaggle", output: str = ".", seed: int = 0) -> list[str]:
+def verify(source: str, output: str) -> list[str]:
     """Check the release and return what was checked, a line each.
 
     Raises
@@ -39,17 +37,13 @@ def verify(source: str = "kaggle", output: str = ".", seed: int = 0) -> list[str
     """
     folder = resolve(output) / "model"
     document = evaluation.read_metrics(folder.parent)
-    run = runs.Run("verify", runs.Settings(source, output, seed), folder.parent, smoke=False)
+    run = runs.Run("verify", runs.Settings(source, output), folder.parent, smoke=False)
     run.open_collection()
-    checked, differing = [], []
-    for line, is_same in [
-        check_hash(document, folder), *check_metrics(document, folder),
-        *check_probabilities(run),
-    ]:  # fmt: skip
-        (checked if is_same else differing).append(line)
-    if differing:
+    checks = [check_hash(document, folder), *check_metrics(document, folder),
+              *check_probabilities(run)]  # fmt: skip
+    if differing := [line for line, is_same in checks if not is_same]:
         raise VerificationError("not what metrics.json says: " + "; ".join(differing))
-    return checked
+    return [line for line, _ in checks]
 
 
 def check_hash(document: dict[str, Any], folder: Any) -> tuple[str, bool]:
@@ -60,15 +54,15 @@ def check_hash(document: dict[str, Any], folder: Any) -> tuple[str, bool]:
 
 def check_metrics(document: dict[str, Any], folder: Any) -> list[tuple[str, bool]]:
     """Compute every metric again from the prediction tables."""
-    found = []
+    checks = []
     for model, by_protocol in evaluation.read_tables(folder / "predictions").items():
         for protocol, table in by_protocol.items():
             published = document["results"][model][protocol]
             again = evaluation.point_metrics(table)
             same = [abs(again[name] - metric["value"]) <= METRIC_TOLERANCE
                     for name, metric in published.items() if isinstance(metric, dict)]  # fmt: skip
-            found.append((f"{len(same)} metrics of {model}, {protocol}", all(same)))
-    return found
+            checks.append((f"{len(same)} metrics of {model}, {protocol}", all(same)))
+    return checks
 
 
 def check_probabilities(run: runs.Run) -> list[tuple[str, bool]]:
@@ -77,24 +71,21 @@ def check_probabilities(run: runs.Run) -> list[tuple[str, bool]]:
     table = evaluation.read_predictions(run.model / "predictions" / f"{name}.test.csv")
     expected = table[list(CLASS_NAMES)].to_numpy()
     images = read_images(run, table["path"])
-    files = list_files(run.model)
-    found = []
-    for engine, model in (
-        ("Keras", models.load_model(files[RELEASED])), ("ONNX", engines.open_onnx(files["onnx"])),
-    ):  # fmt: skip
+    files, checks = list_files(run.model), []
+    loaded = {"Keras": models.load_model(files[RELEASED]), "ONNX": engines.open_onnx(files["onnx"])}
+    for engine, model in loaded.items():
         given = inference.predict_images(model, images)
-        accuracy = float((given.argmax(axis=1) == pd.Index(CLASS_NAMES).get_indexer(
-            table["label"])).mean())  # fmt: skip
+        accuracy = (given.argmax(axis=1) == evaluation.label_codes(table)).mean()
         difference = float(np.abs(given - expected).max())
         line = f"{len(images)} images with {engine}, accuracy {accuracy:.4f}, {difference:.1e} off"
-        found.append((line, difference <= TOLERANCE))
-    return found
+        checks.append((line, difference <= TOLERANCE))
+    return checks
 
 
-def main() -> None:
+def main(source: str = "kaggle", output: str = ".") -> None:
     """Verify the release and print what was checked."""
-    print("\n".join(verify(**vars(command.parser(__doc__).parse_args()))))
+    print("\n".join(verify(source, output)))
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)
