@@ -16,15 +16,8 @@ from brainlib.imaging.images import (
     resize,
     sample_images,
 )
-from brainlib.imaging.scans import list_scans, open_scans, read_scan
-from brainlib.imaging.slices import (
-    PLANES,
-    Scan,
-    ScanSlice,
-    refuse_colours,
-    robust_range,
-    to_grey,
-)
+from brainlib.imaging.scans import Scan, list_scans, open_scans, read_scan
+from brainlib.imaging.slices import PLANES, ScanSlice, refuse_colours, robust_range, to_grey
 
 __all__ = [
     "PLANES", "ImageError", "LoadedImages", "Scan", "ScanSlice", "draw_outlines", "draw_polygon",

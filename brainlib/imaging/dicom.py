@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -31,37 +31,21 @@ from pydicom.encaps import generate_fragments
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import RLELossless, UID_dictionary
 
+from brainlib.imaging import volumes
 from brainlib.imaging.errors import ImageError, reading
 from brainlib.imaging.slices import GZIP_MAGIC, ScanSlice, header_facts, open_plain
-from brainlib.imaging.volumes import (
-    Volume,
-    along_numbers,
-    draw,
-    map_volumes,
-    nearest_plane,
-    require_size,
-)
+from brainlib.imaging.volumes import Volume, along_numbers, nearest_plane, require_size
 
-MAX_SLICE_PIXELS, MAX_FRAMES = 40_000_000, 100_000  # of one file
 MAX_INFLATED = 500_000_000  # bytes that a compressed file (`.dcm.gz`, deflated) may unpack to
 MEMORY_BYTES = 8 * 2**30  # that dcm2niix may address
 SECONDS = 20  # that dcm2niix may take, and one more for every two million pixels
 
-_PERSON = ["PatientID", "PatientName", "StudyInstanceUID"]
-_TAGS = [
-    *_PERSON, "Modality", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "InstanceNumber", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "PixelPaddingValue", "PixelPaddingRangeLimit", "ImageOrientationPatient",
-    "ImagePositionPatient", "WindowCenter", "WindowWidth", "SeriesDescription",
-    "ScanningSequence", "MagneticFieldStrength", "ContrastBolusAgent", "ComplexImageComponent",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-]  # fmt: skip
+_PERSON = ("PatientID", "PatientName", "StudyInstanceUID")
 _DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
 _BITS_STORED = re.compile(rb"(\x28\0\x01\x01(?:US\x02\0|\x02\0\0\0))..", re.DOTALL)
 _NUMBER = re.compile(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[A-Z]?[\s\0]*")
 _HEADER_BYTES = 16_000_000  # an enhanced file of a thousand slices has some five million
-_GZIP_RATIO = 1032  # deflate packs no tighter
+_GZIP_RATIO, _RLE_RATIO = 1032, 64  # deflate and run lengths pack no tighter
 _FAILURES = 8  # after which the other files of a damaged series are not tried one by one
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
 
@@ -128,33 +112,33 @@ def index_file(file: Path) -> Frame:
     ImageError
         Where the file is damaged, holds no image, or none to be shown (a localizer).
     """
-    content = _unpack(file)
-    size = file.stat().st_size if content is None else len(content)
-    if content is None:
-        with file.open("rb") as whole:  # of which a damaged length may ask for gigabytes
-            content = whole.read(_HEADER_BYTES)
+    unpacked = _unpack(file)
+    with file.open("rb") as whole:  # of which a damaged length may ask for gigabytes
+        content = unpacked or whole.read(_HEADER_BYTES)
     if not any(content[132:200]):
         raise ImageError("nothing follows the start of its header; copy it again")
     stream = io.BytesIO(content)
-    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
     frame = _frame(file, header)
     try:
-        _require_pixels(stream, size, header, frame.count)
+        _require_pixels(stream, len(unpacked or "") or file.stat().st_size, header)
     except ImageError as error:
         return replace(frame, error=str(error))
     return frame
 
 
-def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
+def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[ScanSlice]:
     """Give the slices of one series in order of their positions, drawn as `volumes.draw` says.
 
     Parameters
     ----------
-    frames : list of Frame
+    frames : iterable of Frame
         In any order.
     plane : str
         `acquired`, or one of `PLANES`: a series in another plane is cut anew where its slices make
         a regular volume.
+    series : str
+        What to call it.
 
     Returns
     -------
@@ -168,20 +152,20 @@ def read_series(frames: list[Frame], plane: str) -> Iterator[ScanSlice]:
         Where the series cannot be cut in the plane that was asked for, or shows no organ.
     """
     frames = _in_order(frames)
-    like = ScanSlice(frames[0].file, frames[0].series)
+    like = ScanSlice(frames[0].file, series)
     with tempfile.TemporaryDirectory(prefix="brainlib-") as folder:
-        volumes, errors = _volumes(frames, Path(folder))
-        planes = [nearest_plane(volume.affine) for volume in volumes]
+        stacks, errors = _volumes(frames, Path(folder))
+        planes = [nearest_plane(stack.affine) for stack in stacks]
         cut_anew = plane != "acquired" and any(own != plane for own in planes)
         if cut_anew:
-            _require_regular(frames, volumes, errors, plane)
-        slices = draw(volumes, [plane] if cut_anew else planes, like) if volumes else iter(())
-        single = len(volumes) == 1 and not cut_anew
-        if single and volumes[0].stored.shape[2] + len(errors) == len(frames):
+            _require_regular(frames, stacks, errors, plane)
+        slices = volumes.draw(stacks, [plane] if cut_anew else planes, like) if stacks else iter(())
+        single = len(stacks) == 1 and not cut_anew
+        if single and stacks[0].stored.shape[2] + len(errors) == len(frames):
             for number, frame in enumerate(frames):
-                at = {"file": frame.file, "number": number}
                 error = errors.pop(number, "")
-                yield replace(like, error=error, **at) if error else replace(next(slices), **at)
+                shown = replace(like, error=error) if error else next(slices)
+                yield replace(shown, file=frame.file, number=number)
         yield from slices  # of several volumes (echoes, directions): of which file is not known
     for number, error in errors.items():
         yield replace(like, file=frames[number].file, number=number, error=error)
@@ -220,19 +204,18 @@ def _volumes(frames: list[Frame], folder: Path) -> tuple[list[Volume], dict[int,
             seen.add(frame.identity)
     whole = [number for number in range(len(frames)) if number not in errors]
     try:
-        return _convert([frames[number] for number in whole], folder / "all"), errors
+        return _convert([frames[number] for number in whole], folder), errors
     except ImageError as error:  # dcm2niix gives up on a series for one damaged file
         reason, failures = str(error), 0 if len(whole) > 1 else _FAILURES
     for number in whole:
         try:
             if failures < _FAILURES:
-                _convert([frames[number]], folder / str(number))
+                _convert([frames[number]], folder)
                 continue
         except ImageError as error:
             reason, failures = str(error), failures + 1
         errors[number] = reason
-    whole = [frames[number] for number in whole if number not in errors]
-    return _convert(whole, folder / "whole"), errors
+    return _convert([frames[number] for number in whole if number not in errors], folder), errors
 
 
 @reading()
@@ -240,15 +223,11 @@ def _convert(frames: list[Frame], folder: Path) -> list[Volume]:
     """Let dcm2niix convert the files of a series, and map what it wrote."""
     if not frames:
         return []
-    source, target = folder / "in", folder / "out"
-    source.mkdir(parents=True)
-    target.mkdir()
+    source, target = (Path(tempfile.mkdtemp(dir=folder)) for _ in range(2))
     for number, frame in enumerate(frames):
         link = source / f"{number:06d}.dcm"
         content = _unpack(frame.file)
-        if frame.look[
-            "shift"
-        ]:  # dcm2niix takes the lowest bits, wherever those that are stored lie
+        if frame.look["shift"]:  # dcm2niix takes the lowest bits, wherever those stored lie
             content = content or frame.file.read_bytes()
             content = _BITS_STORED.sub(b"\\g<1>\x10\0", content, count=1)
         try:
@@ -258,17 +237,16 @@ def _convert(frames: list[Frame], folder: Path) -> list[Volume]:
     slices = sum(max(1, frame.count) for frame in frames)
     require_size((*frames[0].shape, slices))
     _run(source, target, math.prod(frames[0].shape) * slices)
-    volumes = []
+    stacks = []
     for file in sorted(target.glob("*.nii")):
         if not re.search("_(Eq|Tilt)", file.stem):  # resampled, beside the volume itself
-            with file.open("rb") as stream:
-                header = nibabel.Nifti1Header(stream.read(348), check=False)
+            header, offset, _ = volumes.read_header(file)
             require_size(header.get_data_shape())
-            volumes += map_volumes(file, header, int(header["vox_offset"]))
-    if sum(volume.stored.shape[2] for volume in volumes) < sum(frame.count for frame in frames):
+            stacks += volumes.map_volumes(file, header, offset)
+    if sum(stack.stored.shape[2] for stack in stacks) < sum(frame.count for frame in frames):
         raise ImageError("dcm2niix cannot convert it: cut short, damaged or of a rare compression; "
                          "copy it again, or export it without compression")  # fmt: skip
-    return [_directed(replace(volume, **frames[0].look), frames[0]) for volume in volumes]
+    return [_directed(replace(stack, **frames[0].look), frames[0]) for stack in stacks]
 
 
 def _run(source: Path, target: Path, pixels: int) -> None:
@@ -321,39 +299,35 @@ def _unpack(file: Path) -> bytes | None:
 
 
 @reading()
-def _require_pixels(stream: io.BytesIO, size: int, header: Dataset, frames: int) -> None:
-    """Refuse pixel data that are absent, or contradict the header: dcm2niix may show them wrong."""
+def _require_pixels(stream: io.BytesIO, size: int, header: Dataset) -> None:
+    """Refuse pixel data that are absent or contradict the header: dcm2niix may show them wrong."""
     implicit, little_endian = header.original_encoding
     head = stream.read(8 if implicit else 12)
-    length, start = int.from_bytes(head[-4:], "little" if little_endian else "big"), stream.tell()
-    held = min(length, size - start)
+    length = int.from_bytes(head[-4:], "little" if little_endian else "big")
     if head[:2] not in (b"\xe0\x7f", b"\x7f\xe0"):
         raise ImageError("it holds no pixel data; it has been cut short, or never had any")
     syntax = header.file_meta.get("TransferSyntaxUID")
     compressed = syntax is not None and syntax.is_encapsulated
     if compressed != (length == 0xFFFFFFFF):
         raise ImageError("its header contradicts how its pixels are packed; copy it again")
-    if not compressed:
-        expected = get_expected_length(header)
-        # a few bytes are padding; as much as a row or a column means that the sizes are wrong
-        spare = max(2, min(header.Rows, header.Columns) * header.get("BitsAllocated", 8) // 8)
-        if not expected <= held < expected + spare:
-            raise ImageError(f"it holds {held:,} bytes of pixels, and its header says {expected:,};"
-                             " copy it again from where it came")  # fmt: skip
+    if compressed:
+        _, data = islice(generate_fragments(stream), 2)  # a table of offsets comes first
+        said = shown = header.Columns, header.Rows
+        with suppress(Exception):  # Pillow does not know all that dcm2niix decodes
+            shown = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
+        if syntax == RLELossless:
+            parts = np.frombuffer(data[:64], "<u4")  # how many segments, and where they start
+            whole = parts[1] == 64 and (np.diff(parts[1 : parts[0] + 1].astype(int)) >= 0).all()
+            shown = said if whole and math.prod(said) <= _RLE_RATIO * len(data) else "damaged"
+        if shown != said:
+            raise ImageError(f"its compressed slice is {shown} and not {said}; copy it again")
         return
-    if 8 * frames > held:  # each has at least a header of its own
-        raise ImageError(f"its {held:,} bytes cannot hold the {frames:,} slices of its header")
-    _, data = islice(generate_fragments(stream), 2)  # a table of offsets comes first
-    said, shown = (header.Columns, header.Rows), None
-    if syntax == RLELossless:
-        parts = [int.from_bytes(data[at : at + 4], "little") for at in range(0, 64, 4)]
-        whole = parts[1] == 64 and parts[: parts[0] + 1] == sorted(parts[: parts[0] + 1])
-        # runs pack no tighter than 64 times
-        shown = said if whole and math.prod(said) <= 64 * len(data) else "smaller"
-    with suppress(Exception):  # Pillow does not know all that dcm2niix decodes
-        shown = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
-    if shown not in (said, None):
-        raise ImageError(f"its compressed slice is {shown} and not {said}; copy it again")
+    expected, held = get_expected_length(header), min(length, size - stream.tell())
+    # a few bytes are padding; as much as a row or a column means that the sizes are wrong
+    spare = max(2, min(header.Rows, header.Columns) * header.get("BitsAllocated", 8) // 8)
+    if not expected <= held < expected + spare:
+        raise ImageError(f"it holds {held:,} bytes of pixels, and its header says {expected:,};"
+                         " copy it again from where it came")  # fmt: skip
 
 
 def _frame(file: Path, header: Dataset) -> Frame:
@@ -369,14 +343,17 @@ def _frame(file: Path, header: Dataset) -> Frame:
         with suppress(Exception):  # what an optional tag holds is no reason to refuse an image
             return tags.get(name)
 
+    def whole(name: str, otherwise: int) -> int:
+        return value if isinstance(value := get(name), int) else otherwise
+
     person, uid = [str(get(name)) for name in _PERSON], str(get("SeriesInstanceUID") or "")
     # files that name no series are one with the others of their folder
     name = _hash(*person, uid or os.fsencode(file.parent).hex())
-    number = _whole_number(header, "SeriesNumber", None)
+    number, copy = _whole_number(header, "SeriesNumber", None), get("SOPInstanceUID")
     instance = _whole_number(tags, "InstanceNumber", -1)
-    allocated = _whole_number(header, "BitsAllocated", 16)
-    bits = _whole_number(header, "BitsStored", allocated)
-    shift = _whole_number(header, "HighBit", bits - 1) + 1 - bits
+    allocated = whole("BitsAllocated", 16)
+    bits = whole("BitsStored", allocated)
+    shift = whole("HighBit", bits - 1) + 1 - bits
     look = {
         "bits": bits, "shift": shift if 0 < shift <= allocated - bits else 0,
         "unsigned": get("PixelRepresentation") == 0,
@@ -393,8 +370,7 @@ def _frame(file: Path, header: Dataset) -> Frame:
     mosaic = count == 1 and "MOSAIC" in (get("ImageType") or [])
     return Frame(
         file, name if number is None else f"{number}-{name}", _hash(*person), uid and _hash(uid),
-        (get("SOPInstanceUID") and _hash(get("SOPInstanceUID")), instance, positions[0]),
-        0 if mosaic else count, instance, affine,
+        (copy and _hash(copy), instance, positions[0]), 0 if mosaic else count, instance, affine,
         (int(header.Rows), int(header.Columns)), look, tuple(sorted(places)),
     )  # fmt: skip
 
@@ -411,9 +387,7 @@ def _require_image(header: Dataset, frames: int) -> None:
         raise ImageError("skipped: it is a localizer, which shows where the other series lie")
     if header.get("PhotometricInterpretation") == "PALETTE COLOR":
         raise ImageError("skipped: its colours are those of a palette; export it in grey")
-    pixels = f"{frames} slices of {header.Columns} by {header.Rows} pixels"
-    if header.Rows * header.Columns > MAX_SLICE_PIXELS or not 0 < frames <= MAX_FRAMES:
-        raise ImageError(f"it has {pixels}, too many or none; take it apart or scale it down first")
+    require_size((header.Rows, header.Columns, frames))
 
 
 def _window(tags: Dataset) -> tuple[float, float] | None:
@@ -445,13 +419,11 @@ def _affine(tags: Dataset, position: tuple[float, ...]) -> np.ndarray | None:
 
 
 def _numbers(tags: Dataset, name: str, count: int = 0) -> tuple[float, ...] | None:
-    """Return the numbers of a tag, `1,5` and `1A` included; None where it is unusable."""
+    """Return the numbers of a text tag, `1,5` and `1A` included; None where it is unusable."""
     with suppress(Exception):  # absent, or damaged in one of many ways
-        try:
-            values = np.atleast_1d(tags[name].value)
-        except (ValueError, TypeError, OverflowError):
-            values = tags.get_item(name).value.decode().split("\\")
-        numbers = tuple(float(_NUMBER.fullmatch(str(each))[1].replace(",", ".")) for each in values)
+        value = tags.get_item(name).value  # as it is stored, which pydicom may not take
+        texts = value.decode().split("\\") if isinstance(value, bytes) else np.atleast_1d(value)
+        numbers = tuple(float(_NUMBER.fullmatch(str(each))[1].replace(",", ".")) for each in texts)
         if len(numbers) == (count or len(numbers)):
             return numbers
     return None
@@ -466,7 +438,7 @@ def _hash(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(errors="replace"), digest_size=4).hexdigest()
 
 
-def _in_order(frames: list[Frame]) -> list[Frame]:
+def _in_order(frames: Iterable[Frame]) -> list[Frame]:
     """Sort by position along the normal, or by instance number where a position is missing."""
     # directions first, so that each stack of a series with several keeps together
     located = _located(frames)
@@ -476,24 +448,25 @@ def _in_order(frames: list[Frame]) -> list[Frame]:
 
 
 def _require_regular(
-    frames: list[Frame], volumes: list[Volume], errors: dict[int, str], plane: str
+    frames: list[Frame], stacks: list[Volume], errors: dict[int, str], plane: str
 ) -> None:
     """Refuse to cut a series in another plane where its slices do not make a regular volume."""
     steps = _steps(frames)
-    step = np.median(steps) if len(steps) else 0.0
+    step = np.median(steps) if steps.size else 0.0
+    several = len(stacks) > 1 or (steps.size and steps.min() <= _SAME_STEP * step)
+    uneven = steps.size and np.abs(steps - step).max() > _SAME_STEP * step
     way = frames[-1].affine[:3, 3] - frames[0].affine[:3, 3] if step else np.zeros(3)
-    sideways = np.linalg.norm(np.cross(way, along_numbers(volumes[0].affine))) / max(1, len(steps))
-    several = len(volumes) > 1 or (steps < _SAME_STEP * step).any() or (len(steps) and not step)
+    sideways = np.linalg.norm(np.cross(way, along_numbers(stacks[0].affine)))
     problems = {
-        "it does not say how its slices lie": not _located(frames) or not volumes[0].located,
+        "it does not say how its slices lie": not _located(frames) or not stacks[0].located,
         "a file of it cannot be read": errors,
         "several of its slices lie at the same place (echoes, times or copies)": several,
-        "it has one slice only": volumes[0].stored.shape[2] < 2,
-        "slices are missing": (np.abs(steps - step) > _SAME_STEP * step).any(),
-        "its slices are shifted against each other (a tilted gantry)": sideways > _SAME_STEP * step,
-    }
-    problem = next((problem for problem, is_so in problems.items() if is_so), "")
-    if problem:
+        "it has one slice only": stacks[0].stored.shape[2] < 2,
+        "slices are missing": uneven,
+        "its slices are shifted against each other (a tilted gantry)":
+            sideways > _SAME_STEP * step * steps.size,
+    }  # fmt: skip
+    for problem in filter(problems.get, problems):
         raise ImageError(f"its series cannot be cut to {plane} slices, because {problem}; "
                          "plane='acquired' gives the slices as they were scanned")  # fmt: skip
 

@@ -6,14 +6,18 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brainlib import paths
 from brainlib.data.datasets import IMAGE_SUFFIXES
 from brainlib.imaging.errors import ImageError, one_line, reading
 from brainlib.imaging.images import read_image
-from brainlib.imaging.slices import GZIP_MAGIC, PLANES, Scan, ScanSlice, open_plain
+from brainlib.imaging.slices import GZIP_MAGIC, PLANES, ScanSlice, open_plain
+
+if TYPE_CHECKING:
+    from brainlib.imaging.dicom import Frame
 
 SCAN_SUFFIXES = {
     ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".dcm.gz": "dicom", ".nii": "nifti",
@@ -31,6 +35,42 @@ _NOT_READ = (
 )  # fmt: skip
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths; many a text starts with BM
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One unit of reading: an image, a volume, a series, an archive, or an unreadable file.
+
+    It holds no pixels, can be pickled, and is read by `read_scan`.
+
+    Attributes
+    ----------
+    file : Path
+        As it was named; of a series the first file.
+    series : str
+        The name of its slices, as in `ScanSlice`.
+    root : Path
+        What `list_scans` looked through, on disk.
+    given : Path
+        The same, as it was named.
+    kind : str
+        `image`, `dicom`, `nifti`, `archive` or `unreadable`.
+    frames : tuple of Frame
+        The files of a DICOM series, in any order; empty for others.
+    error : str
+        Why it is unreadable, without the name of the file; empty for others.
+    remark : str
+        What is odd about how its files name patient, study and series.
+    """
+
+    file: Path
+    series: str
+    root: Path
+    given: Path
+    kind: str = "unreadable"
+    frames: tuple["Frame", ...] = ()
+    error: str = ""
+    remark: str = ""
 
 
 def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]:
@@ -169,7 +209,7 @@ def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
             number, _, digest = name.rpartition("-")
             words = series[name][0].look["facts"].get("description", "").split()
             told = "-".join(filter(None, (number, *words, digest)))
-            frames = tuple(replace(frame, series=told) for frame in series[name])
+            frames = tuple(series[name])
             yield replace(scan, series=told, frames=frames, remark=remarks.get(name, ""))
 
 
@@ -182,7 +222,7 @@ def _read_volume(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
 def _read_series(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
     from brainlib.imaging import dicom
 
-    return dicom.read_series(list(scan.frames), plane)
+    return dicom.read_series(scan.frames, plane, scan.series)
 
 
 def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:

@@ -5,14 +5,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from brainlib.imaging.errors import ImageError
-
-if TYPE_CHECKING:
-    from brainlib.imaging.dicom import Frame
 
 PLANES = ("axial", "coronal", "sagittal")
 """The planes that a volume can be cut in."""
@@ -37,42 +34,6 @@ _WORDS = re.compile(
 _CODES = re.compile(r"(SE|IR|GR|EP|RM)(\W+(SE|IR|GR|EP|RM))*")
 _COMPLEX = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}
 _PHASE = "it is a phase or imaginary image; choose the magnitude image"
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One unit of reading: an image, a volume, a series, an archive, or an unreadable file.
-
-    It holds no pixels, can be pickled, and is read by `read_scan`.
-
-    Attributes
-    ----------
-    file : Path
-        As it was named; of a series the first file.
-    series : str
-        The name of its slices, as in `ScanSlice`.
-    root : Path
-        What `list_scans` looked through, on disk.
-    given : Path
-        The same, as it was named.
-    kind : str
-        `image`, `dicom`, `nifti`, `archive` or `unreadable`.
-    frames : tuple of Frame
-        The files of a DICOM series, in any order; empty for others.
-    error : str
-        Why it is unreadable, without the name of the file; empty for others.
-    remark : str
-        What is odd about how its files name patient, study and series.
-    """
-
-    file: Path
-    series: str
-    root: Path
-    given: Path
-    kind: str = "unreadable"
-    frames: tuple["Frame", ...] = ()
-    error: str = ""
-    remark: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -220,13 +220,11 @@ def map_volumes(file: Path, header: nibabel.Nifti1Header, offset: int) -> list[V
     if not least <= held < most:
         raise ImageError(f"it holds {held:,} bytes, and its header says {least:,}; it is cut short "
                          "or damaged: copy it again from where it came")  # fmt: skip
-    count = math.prod(shape[3:])
-    stored = np.memmap(file, dtype, "r", offset, (*(*shape, 1)[:3], count), order="F")
     scale = getattr(header, "get_slope_inter", lambda: (None, None))()
     usable = None not in scale and np.isfinite(scale).all() and scale[0] != 0
-    scale = tuple(float(part) for part in scale) if usable else (1.0, 0.0)
-    affine, located = _affine(header)
-    return [Volume(stored[..., number], affine, located, *scale) for number in range(count)]
+    lies = (*_affine(header), *(map(float, scale) if usable else (1.0, 0.0)))
+    stored = np.memmap(file, dtype, "r", offset, (*(*shape, 1)[:3], math.prod(shape[3:])), "F")
+    return [Volume(stored[..., number], *lies) for number in range(stored.shape[3])]
 
 
 def _file_size(header: nibabel.Nifti1Header, offset: int) -> tuple[int, int]:
@@ -307,17 +305,19 @@ def require_size(shape: tuple[int, ...]) -> None:
     Raises
     ------
     ImageError
-        Where it has more than 400 million voxels, more than 65,535 along a side, or none.
+        Where it has more than 400 million voxels, more than 100 million in a slice, more than
+        65,535 along a side, or none.
     """
-    if not 0 < math.prod(shape) <= MAX_VOXELS or max(shape) > MAX_SIDE or min(shape) < 1:
+    *_, second, longest = sorted((1, *shape))
+    if not (0 < math.prod(shape) <= MAX_VOXELS and second * longest <= MAX_PIXELS
+            and longest <= MAX_SIDE and min(shape) > 0):  # fmt: skip
         sides = " by ".join(map(str, shape))
         raise ImageError(f"it has {sides} voxels, more than {MAX_VOXELS:,} or {MAX_SIDE:,} along a "
                          "side, or none; crop it or scale it down first")  # fmt: skip
 
 
 def _open_volume(file: Path, folder: Path) -> Volume:
-    with open_plain(file) as stream:
-        header, offset, data = _header(stream.read(_LONGEST_HEADER), file)
+    header, offset, data = read_header(file)
     shape = header.get_data_shape()
     require_size(shape)
     if len(shape) < 2 or math.prod(shape[3:]) != 1:
@@ -339,8 +339,10 @@ def _open_volume(file: Path, folder: Path) -> Volume:
     return volume
 
 
-def _header(start: bytes, file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
-    """Return the header, and where in which file its voxels start; no extension is read."""
+def read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
+    """Return the header of a volume, and where in which file its voxels start."""
+    with open_plain(file) as stream:
+        start = stream.read(_LONGEST_HEADER)  # no extension is read
     kind = next((kind for kind in _KINDS if kind.may_contain_header(start)), None)
     kind = kind or _KINDS_BY_NAME.get(file.suffix.lower())
     if kind is None:
@@ -354,14 +356,11 @@ def _header(start: bytes, file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
     offset = header["vox_offset"].item()
     if kind is nibabel.AnalyzeHeader or header["magic"].item() == kind.pair_magic:
         pair = (file.with_suffix(end) for end in (".img", ".IMG", ".img.gz"))
-        data = next((other for other in pair if other.is_file()), None)
-        if data is None:
+        file = next((other for other in pair if other.is_file()), None)
+        if file is None:
             raise ImageError("its .img is missing; copy both files of the pair into one folder")
-        return header, int(offset), data
-    if not header.sizeof_hdr <= offset < MAX_PIXELS:
-        raise ImageError(
-            "its voxels start inside of its header, or too far behind; convert it again"
-        )
+    elif not header.sizeof_hdr <= offset < MAX_PIXELS:
+        raise ImageError("its voxels start inside its header, or too far behind; convert it again")
     return header, int(offset), file
 
 
