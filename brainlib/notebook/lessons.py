@@ -98,7 +98,8 @@ def first_slices(
 
 def draw_maps(model: report.Model, images: Sequence[np.ndarray]) -> explain.Maps | None:
     """Return outlines and heat maps of some images; None if the model draws none."""
-    return explain.draw_maps(model.drawer, images) if model.drawer else None
+    engine = model.classifier.predict
+    return explain.draw_maps(engine, images) if engine.draws_maps else None
 
 
 def write_reports(

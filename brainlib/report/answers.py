@@ -20,8 +20,6 @@ from brainlib.report.study import ClassifiedStudy
 if TYPE_CHECKING:
     from PIL import Image
 
-    from brainlib.models.engines import Engine
-
 
 logger = logging.getLogger(__name__)
 
@@ -125,11 +123,6 @@ class Model:
 
     def __init__(self, classifier: inference.Classifier, plane: str = "acquired") -> None:
         self.classifier, self.plane = classifier, plane
-
-    @property
-    def drawer(self) -> "Engine | None":
-        """What draws the maps; None for a model that draws none."""
-        return self.classifier.predict if self.classifier.predict.draws_maps else None
 
     def __call__(self, scan: Any) -> Answer | Answers:
         """Classify a scan, or several.

@@ -16,7 +16,7 @@ import pandas as pd
 
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.report import drawing, words
-from brainlib.report.study import ClassifiedStudy, file_name
+from brainlib.report.study import ClassifiedStudy
 
 if TYPE_CHECKING:
     import jinja2
@@ -32,13 +32,8 @@ _COUNTED = {
     "refused": "refused", "unreadable": "unreadable",
 }  # fmt: skip
 _IN_TEMPLATES = {
-    "CLASS_COLORS": CLASS_COLORS, "model_sha256": inference.model_sha256, "version": __version__,
-    "file_name": file_name, "slice_reliability": words.slice_reliability,
-    "NAMES": words.NAMES, "TITLES": words.TITLES, "PLURALS": words.PLURALS,
-    "count_gaps": inference.count_gaps,
-    "decision_of": words.decision_of, "how_often": words.how_often, "level": words.level,
-    "sequence_doubt": words.sequence_doubt,
-    "heat_colors": drawing.HEAT_COLORS, "outline_color": drawing.OUTLINE_COLOR,
+    "words": words, "drawing": drawing, "inference": inference, "CLASS_COLORS": CLASS_COLORS,
+    "version": __version__,
 }  # fmt: skip
 
 
@@ -134,7 +129,8 @@ def write_reports(
         link = ""
         if most is None or len(stems) < most:
             scan, slices = next(read)
-            answer = ClassifiedStudy(study, rows, _images(slices), classifier)
+            images = {one.number + 1: one for one in slices if one.pixels is not None}
+            answer = ClassifiedStudy(study, rows, images, classifier)
             stems.append(file_stem(answer.name, stems))
             link = f"{stems[-1]}.html"
             _write_study(folder / link, answer, scan)
@@ -180,10 +176,6 @@ def _read_studies(
         slices = inference.read_slices(scan, plane)
         for _, study in groupby(slices, lambda one: one.series or str(one.file)):
             yield scan, list(study)
-
-
-def _images(slices: Iterable[imaging.ScanSlice]) -> dict[int, imaging.ScanSlice]:
-    return {one.number + 1: one for one in slices if one.pixels is not None}
 
 
 def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> None:

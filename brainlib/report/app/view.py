@@ -265,9 +265,7 @@ def _html(macro: str, *arguments: Any) -> str:
 
 
 def _link(text: str, name: str, content: bytes) -> tuple[str, str, str]:
-    kinds = {".html": "text/html", ".csv": "text/csv", ".gz": "application/gzip"}
-    kind = kinds[Path(name).suffix]
-    return text, name, f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return text, name, f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
 
 
 def _style() -> str:
