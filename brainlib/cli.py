@@ -7,6 +7,7 @@ are taken from the working directory.
 import ast
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -46,10 +47,14 @@ SchedulerOption = Annotated[str, typer.Option(help="Address of a running dask cl
 
 def main() -> int:
     """Run a command and return the exit status; user errors are printed in one line."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller; no result may take its number
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # names of files are any bytes
     try:
-        return app(standalone_mode=False) or 0
+        status = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        return status
     except BrainlibError as error:
         from brainlib.imaging.errors import one_line
 
@@ -61,6 +66,11 @@ def main() -> int:
         return MISTAKE
     except typer.Abort:
         return 130
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be printed
+        hint = "look at the working directory, and at where the output goes"
+        print(f"{error}: {hint}", file=sys.stderr)
+        return MISTAKE
     except Exception as error:
         if hasattr(error, "format_message"):  # of the command line itself
             error.show()

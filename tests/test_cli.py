@@ -112,3 +112,18 @@ def test_a_missing_source_is_one_line(call, monkeypatch, tmp_path):
     assert status == 2
     assert told.splitlines()[-1].endswith("raised BrainlibError: no folder")
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [(">&-", 0, ""), (">&- 2>&-", 0, ""), ("> /dev/full", 2, "No space left on device: look at")],
+)
+def test_output_that_goes_nowhere_ends_without_a_traceback(redirection, status, said, tmp_path):
+    Image.new("L", (64, 64), 90).save(tmp_path / "a.png")
+    program = f'"{sys.executable}" -m brainlib classify "{tmp_path}" --output "{tmp_path}/out"'
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{program} {redirection}"], capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert done.stderr.count("\n") == bool(said) and said in done.stderr
+    assert len(list((tmp_path / "out").glob("*.csv"))) == 2
