@@ -185,7 +185,7 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
 
     page = view.Page(stand_in(fail))
     give(page, upload("a.png", png(9)))
-    assert "not foreseen" in page.status.value and "secret detail" not in all_text(page.box)
+    assert "Unexpected error" in page.status.value and "secret detail" not in all_text(page.box)
     assert not page.upload.disabled and "ZeroDivisionError" in caplog.text
 
 
@@ -209,7 +209,7 @@ def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
 def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
     study = studied((9, 99, 240, 30), size=(40, 24))
     study.planes.value = "sagittal"
-    assert "Sagittal 13 of 24, cut from the axial slices" in study.line.value
+    assert "Sagittal 13 of 24, reformatted from the axial slices" in study.line.value
     assert study.answer.images[1].affine[1, 0] < 0  # rows lead to the back
     # five millimetres a slice, the head on top
     rows = shown(study)[[35, 105, 175, 245], 200].astype(int)

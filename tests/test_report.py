@@ -155,7 +155,7 @@ def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():
 @pytest.mark.parametrize(
     ("probabilities", "limit", "title", "said"),
     [
-        ((0.5, 0.45, 0.03, 0.02), 0.4, "Undecided", "no class reaches a confidence"),
+        ((0.5, 0.45, 0.03, 0.02), 0.4, "Undecided", "no class reaches 90 % confidence"),
         ((0.5, 0.45, 0.03, 0.02), 0.6, "Undecided", "it may be glioma or meningioma"),
         ((0.01, 0.51, 0.01, 0.47), 0.5, "Meningioma", "the next is pituitary tumour (47 %)"),
         ((0.2, 0.39, 0.25, 0.16), 0.61, "Undecided", "other classes together are more probable"),
@@ -193,7 +193,7 @@ def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
     table = slices(*[HEALTHY] * 20).assign(decision="refused: it is blank")
     table["class"] = ""
     text = words_of(no_answer(table, "refused: it is blank", refused=20))
-    assert "Of 20 slices 20 were refused" in text and "it is blank 1 to 20 (20)" in text
+    assert "20 of 20 slices were refused" in text and "it is blank 1 to 20 (20)" in text
     assert "Known limits" not in text
     single = slices(HEALTHY).assign(decision="refused: it is <blank>", **{"class": ""})
     assert "Refused It is <blank>." in words_of(
@@ -210,8 +210,8 @@ def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
     ("description", "said"),
     [
         ("Ax T2 FLAIR", "The file says “Ax T2 FLAIR”"),
-        ("T1 SE", "does not say that contrast agent was given"),
-        ("", "does not say which sequence this is"),
+        ("T1 SE", "does not state that contrast was given"),
+        ("", "does not state the sequence"),
         ("T1 post", ""),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_sequence_unlike_those_of_the_training_is_noted(description, said):
     study, facts = answer(), {"description": description} if description else {}
     study.images.update({2: imaging.ScanSlice(Path("x"), pixels=image(), facts=facts)})
     text = words_of(study)
-    assert said in text and ("learned tumours from" in text) == bool(said)
+    assert said in text and ("was trained on tumours in" in text) == bool(said)
 
 
 def test_limits_provenance_and_sides_are_stated():

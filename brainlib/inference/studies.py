@@ -36,9 +36,9 @@ UNFITTED = {"offset": 0.0, "temperature": 1.0}
 """The rule where no fitted one lies beside the model."""
 
 SENTENCE = (
-    "The answer to the study is read from lesions that persist: the strongest evidence of a tumour "
-    "that two neighbouring slices have at the same place, held against that of held-out tumour "
-    "patients; which tumour it is, slices tell in proportion to their evidence. A single slice "
+    "A study is classified by the finding that persists: the strongest evidence of a tumour that "
+    "neighbouring slices share at the same location, compared with that in held-out tumour "
+    "patients. The type is the mean of the slices, weighted by their evidence. A single slice "
     "keeps its own probabilities."
 )
 

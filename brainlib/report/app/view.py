@@ -80,7 +80,7 @@ class Page:
         except Exception as error:  # whatever it is, a visitor is told, and the page goes on
             logger.exception("an upload failed")
             kind = type(error).__name__
-            self._warn([f"it failed for a reason not foreseen ({kind}): try its files one by one"])
+            self._warn([f"unexpected error ({kind}): try the files one by one"])
         finally:
             self.upload.value = ()  # the files leave the memory, and may be uploaded again
             self.upload.disabled = False
