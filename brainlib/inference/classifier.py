@@ -1,6 +1,5 @@
 """Slices to answers: class, probabilities and conformal set, or the reason why there is none."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +115,7 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
 def model_sha256(classifier: Classifier) -> str:
     """Return the hash of the file that computed the answers, empty where it is gone."""
     file = classifier.model.with_suffix(f".{classifier.engine}")
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return paths.file_hash(file) if file.is_file() else ""
 
 
 def predict_images(

@@ -1,6 +1,5 @@
 """Released files: the network of one fold, its ONNX copy, and the manifest of all."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from brainlib import imaging, models, paths
 from brainlib.models import engines, export, manifest
 from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
-from brainlib.paths import BrainlibError
+from brainlib.paths import BrainlibError, file_hash
 
 RELEASED, BASELINE = list(MODELS)[:2]
 """The released network and the starting network, the first two of the registry."""
@@ -133,11 +132,6 @@ def check_file(expected: Answer, engine: engines.Engine, stacks: list[np.ndarray
 def read_images(run: runs.Run, paths_of: Any) -> list[np.ndarray]:
     """Read images of the collection, uint8 arrays of shape (height, width)."""
     return [imaging.read_image(run.collection.root / path) for path in paths_of]
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _are_equal(one: Path, other: Path) -> bool:
