@@ -231,7 +231,7 @@ class StudyView:
 
     def _refresh(self) -> None:
         place, layer, maps = self.slider.value, self.layers.value, (None, None)
-        self.pan.layout.visibility = "visible" if self.zoom.value > 1 else "hidden"
+        self.pan.layout.display = "flex" if self.zoom.value > 1 else "none"
         if self._is_turned:
             plane = self.planes.value
             volume = self.volume.cut(plane)
