@@ -522,6 +522,7 @@ KINDS = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"),
     "BMP": ("1", "L", "P", "RGB", "RGBA"),
+    "WEBP": ("L", "RGB", "RGBA"),
 }
 
 
@@ -536,6 +537,7 @@ def test_images_of_every_kind_show_the_same_greys(tmp_path, kind):
     for mode in KINDS[kind]:
         image, grey = drawn.get(mode) or (Image.fromarray(GREY).convert(mode), GREY)
         options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+        options |= {"lossless": True} if kind == "WEBP" else {}
         (tmp_path / "a").write_bytes(image_bytes(image, kind, **options))
         (shown,) = opened(tmp_path / "a")
         assert sound(shown), (mode, shown.error)

@@ -12,7 +12,6 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
@@ -176,13 +175,6 @@ def test_voxels_that_are_not_finite_do_not_spoil_the_others(tmp_path):
     assert 120 < np.median([image.pixels for image in opened(tmp_path / "odd.nii")]) < 135
 
 
-def test_a_volume_that_does_not_say_how_it_lies_names_no_plane(tmp_path):
-    image = nibabel.Nifti1Image(np.asarray(marked_head().dataobj), None)
-    image.set_qform(None, 0)
-    nibabel.save(image, tmp_path / "unknown.nii")
-    assert {image.plane for image in opened(tmp_path)} == {""}
-
-
 @pytest.mark.parametrize(
     ("orientation", "normal", "plane"),
     [(AXIAL, (0, 0, 1), "axial"), (CORONAL, (0, 1, 0), "coronal"),
@@ -294,15 +286,6 @@ def test_colours_become_grey(tmp_path):
     np.testing.assert_allclose(only(tmp_path / "a.dcm")[0], [100, 200], atol=1)
 
 
-@pytest.mark.parametrize("kind", ["bigendian", "jp2klossless", "RLE"])
-def test_the_examples_of_pydicom_are_read(tmp_path, kind):
-    file = get_testdata_file(f"MR_small_{kind}.dcm", download=False)
-    if file is None:
-        pytest.skip("this pydicom ships without its examples")
-    plain = only(get_testdata_file("MR_small.dcm", download=False))
-    np.testing.assert_array_equal(only(shutil.copy(file, tmp_path / "IM1")), plain)
-
-
 def test_each_frame_of_a_file_is_a_slice(tmp_path):
     frames = np.stack([np.full((4, 5), grey, np.uint8) for grey in (10, 20, 30)])
     tags = {"NumberOfFrames": 3, "Rows": 4, "Columns": 5}
@@ -395,7 +378,7 @@ def test_a_folder_without_scans_is_refused_at_once(tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_slices(tmp_path):
     peaks = []
-    for count in (5, 35, 140):  # the first imports and caches what the others use
+    for count in (5, 35, 90):  # the first imports and caches what the others use
         for number in range(count):
             tags = {"InstanceNumber": number, "WindowCenter": 500, "WindowWidth": 1000}
             write_dicom(tmp_path / str(count) / f"{number}.dcm", ramp((256, 256)), **tags)
