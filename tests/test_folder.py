@@ -109,10 +109,9 @@ def test_other_scans_and_another_model_start_anew(task, tmp_path, monkeypatch, r
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         stop_after(patch, 2, RuntimeError("stopped"))
         classify(place, tmp_path / "out", task)
-    if change == "a file":
-        Image.new("L", (9, 9), 7).save(place / "00000.png")
-    elif change == "a file more":
-        Image.new("L", (9, 9), 7).save(place / "99999.png")
+    if change.startswith("a file"):
+        name = "99999.png" if change == "a file more" else "00000.png"
+        Image.new("L", (9, 9), 7).save(place / name)
     elif change == "the model":
         gate = onnx.load(tmp_path / "mine.onnx")
         gate.doc_string = "another"
