@@ -58,9 +58,7 @@ def tame_network(seed):
 def run(collection, tmp_path_factory):
     """Leave two folds as `02_train` leaves them: models, and their predictions of test images."""
     output = tmp_path_factory.mktemp("release")
-    settings = release.ReleaseSettings(
-        source=str(collection), output=str(output), images=IMAGES, resamples=100,
-    )  # fmt: skip
+    settings = release.ReleaseSettings(str(collection), str(output), images=IMAGES)
     run = runs.Run("release", settings, output, smoke=False)
     tested = scores.tested_images(run)
     for fold in FOLDS:
@@ -82,7 +80,7 @@ def test_the_released_file_is_the_network_of_fold_0_and_all_files_answer_alike(r
     listed, found = files.list_files(run.model), document["release"]
     trained = files.fold_file(run.model)
     assert listed[RELEASED].read_bytes() == trained.read_bytes()
-    assert found[RELEASED]["sha256"] == files.file_hash(trained)
+    assert found[RELEASED]["sha256"] == paths.file_hash(trained)
     for name, file in listed.items():
         assert found[name]["megabytes"] == round(file.stat().st_size / 1e6, 3)
         assert name == RELEASED or 0 <= found[name]["largest_difference"] <= 1e-4

@@ -62,8 +62,9 @@ def write_files(folder: Path) -> keras.Model:
     """
     files, trained = list_files(folder), fold_file(folder)
     released = models.load_model(trained)
-    if not _are_equal(trained, files[RELEASED]):
-        with paths.atomic_write(files[RELEASED]) as temporary:
+    copy = files[RELEASED]
+    if not (copy.is_file() and copy.read_bytes() == trained.read_bytes()):
+        with paths.atomic_write(copy) as temporary:
             shutil.copyfile(trained, temporary)
     if not is_current(files["onnx"], files[RELEASED]):
         logger.info("writing %s", files["onnx"].name)
@@ -99,10 +100,9 @@ def measure_files(
     files = list_files(folder)
     stacks = [image[np.newaxis, ..., np.newaxis] for image in images]
     difference = check_file(released.predict_on_batch, engines.open_onnx(files["onnx"]), stacks)
-    measured = {"onnx": {"largest_difference": round(difference, 9)}}
-    measured[RELEASED] = {
-        "parameters": released.count_params(),
-        "sha256": file_hash(files[RELEASED]),
+    measured = {
+        "onnx": {"largest_difference": round(difference, 9)},
+        RELEASED: {"parameters": released.count_params(), "sha256": file_hash(files[RELEASED])},
     }
     return {
         name: {"megabytes": round(path.stat().st_size / 1e6, 3), **measured[name]}
@@ -132,7 +132,3 @@ def check_file(expected: Answer, engine: engines.Engine, stacks: list[np.ndarray
 def read_images(run: runs.Run, paths_of: Any) -> list[np.ndarray]:
     """Read images of the collection, uint8 arrays of shape (height, width)."""
     return [imaging.read_image(run.collection.root / path) for path in paths_of]
-
-
-def _are_equal(one: Path, other: Path) -> bool:
-    return other.is_file() and one.read_bytes() == other.read_bytes()
