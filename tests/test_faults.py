@@ -265,7 +265,7 @@ def test_a_second_run_is_told_who_has_the_folder_and_changes_nothing(model, tmp_
         first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert {file.name for file in output.iterdir()} == {"predictions.csv", "studies.csv"}
-    table = inference.read_predictions(output / "predictions.csv")["path"]
+    table = inference.read_slice_table(output / "predictions.csv")["path"]
     assert len(table) == 600 and table.str.startswith(str(scans)).all()
 
 
@@ -339,8 +339,8 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(model, tmp_path
     assert all(line.isprintable() and "unjudged" in line for line in lines)
     cells = pd.read_csv(output / "studies.csv", encoding_errors="surrogateescape")["series"]
     assert not cells.str.startswith(("=", "+", "-", "@")).any()
-    assert set(inference.read_studies(output / "studies.csv")["series"]) > set(NAMES[:-1])
-    slices = inference.read_predictions(output / "predictions.csv")["path"]
+    assert set(inference.read_study_table(output / "studies.csv")["series"]) > set(NAMES[:-1])
+    slices = inference.read_slice_table(output / "predictions.csv")["path"]
     assert set(slices) == {str(scans / name) for name in NAMES}
     pages = list((output / "reports").glob("*.html"))
     assert len(pages) == len(NAMES) + 1

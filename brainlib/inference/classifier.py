@@ -214,7 +214,7 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
     return table[list(STUDY_COLUMNS)]
 
 
-def count_gaps(gaps: int) -> str:
+def describe_gaps(gaps: int) -> str:
     """Return the gaps of a study in words."""
     subject, verb = ("slice", "was") if gaps == 1 else ("slices", "were")
     return f"{int(gaps)} {subject} inside the brain {verb} not classified"
@@ -346,7 +346,7 @@ def _decide(study: Mapping[str, Any], rows: pd.DataFrame, is_unjudged: bool) -> 
     if not study["accepted"]:
         return rows.loc[rows["error"] == "", "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
-        return INCOMPLETE + count_gaps(study["gaps"])
+        return INCOMPLETE + describe_gaps(study["gaps"])
     if is_unjudged:
         return UNJUDGED
     return ACCEPTED
