@@ -248,6 +248,7 @@ class Run:
             "git_commit": self.git_commit,
             "started": self.started.isoformat(timespec="seconds"),
             "duration_seconds": round((now - self.started).total_seconds(), 1),
+            "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0),  # 0: all
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         }
         path = self.write_json(record, f"{name}.run")
