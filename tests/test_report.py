@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageShow
+from PIL import Image
 
 from brainlib import CLASS_NAMES, explain, imaging, inference, report
 from brainlib.explain import OUTLINE_THRESHOLD
@@ -119,15 +119,6 @@ def test_names_and_reasons_are_escaped_and_folders_are_not_shown():
     assert "mathjax_ignore" in answer()._repr_html_()
     series = slices(GLIOMA, path="Doe/t1_axial", series="401-T1w-70d5009c")
     assert answer(table=series).name == "t1_axial 401-T1w-70d5009c"
-
-
-def test_an_answer_is_shown_where_it_can_be(monkeypatch, caplog):
-    seen = []
-    monkeypatch.setattr(ImageShow, "show", lambda *shown: seen.append(shown))
-    drawn = answer().show()
-    assert seen.pop()[0] is drawn and "no image viewer" in caplog.text
-    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel="of a notebook"))
-    assert answer().show(1).size == drawn.size and not seen
 
 
 def test_a_model_of_ones_own_without_onnx_file_is_run_by_keras_with_a_warning(tmp_path, caplog):
