@@ -140,9 +140,7 @@ def map_in_image(
     return np.asarray(resampled)
 
 
-def _drawer(
-    model: "keras.Model | engines.Engine",
-) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def _drawer(model: "keras.Model | engines.Engine") -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     if isinstance(model, engines.Engine):
         if not model.draws_maps:
             raise ExplainError("this model draws no maps: give a lesion_net")

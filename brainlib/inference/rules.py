@@ -271,11 +271,7 @@ def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
     if others.empty:
         return None
     count = int(others.iloc[0])
-    return {
-        "class": str(others.index[0]),
-        "share": round(count / len(classes), 6),
-        "images": count,
-    }
+    return {"class": str(others.index[0]), "share": round(count / len(classes), 6), "images": count}
 
 
 def _weakest_source(metrics: Mapping[str, Any]) -> dict[str, Any]:
