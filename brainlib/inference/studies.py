@@ -90,7 +90,8 @@ def study_probabilities(
     persistent = np.where(is_small[codes], evidence, persistent)
     offset, temperature = (np.where(is_small, UNFITTED[key], rule[key])
                            for key in ("offset", "temperature"))  # fmt: skip
-    tumor = _sigmoid((_highest(persistent, codes) - offset) / temperature)
+    highest = pd.Series(persistent).groupby(codes).max().to_numpy()
+    tumor = _sigmoid((highest - offset) / temperature)
     weights = _sigmoid((persistent - offset[codes]) / temperature[codes]) + _FLOOR
     kinds = np.delete(np.log(values), NOTUMOR, axis=1)
     scores = np.stack([np.bincount(codes, weights * kind) for kind in kinds.T], axis=1)
@@ -191,12 +192,6 @@ def _persistent(slices: pd.DataFrame, codes: np.ndarray, evidence: np.ndarray) -
     persistent = np.empty(len(order))
     persistent[order] = np.maximum(np.append(shared, lowest), np.append(lowest, shared))
     return persistent
-
-
-def _highest(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    highest = np.full(codes.max() + 1, -np.inf)
-    np.maximum.at(highest, codes, values)
-    return highest
 
 
 def _second_highest(values: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import base64
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -269,4 +268,4 @@ def _link(text: str, name: str, content: bytes) -> tuple[str, str, str]:
 
 
 def _style() -> str:
-    return resources.files("brainlib.report.app").joinpath("page.css").read_text("utf-8")
+    return Path(__file__).with_name("page.css").read_text("utf-8")
