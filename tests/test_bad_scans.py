@@ -20,15 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom import uid
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    RLELossless,
-)
 from test_scans import AXIAL, dicom_bytes, image_bytes, opened, png_bytes, write_series
 
 from brainlib import imaging
@@ -59,7 +52,7 @@ def compressed_bytes(pixels, syntax, frame, **tags):
 
 def rle_bytes(pixels):
     dataset, file = pydicom.dcmread(io.BytesIO(dicom_bytes(pixels))), io.BytesIO()
-    dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    dataset.compress(uid.RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     dataset.save_as(file)
     return file.getvalue()
 
@@ -86,15 +79,15 @@ def valid_files():
         "plain.dcm": dicom_bytes(slice_, WindowCenter=400, WindowWidth=900,
                                  ImageOrientationPatient=AXIAL, ImagePositionPatient=[1, 2, 3],
                                  PixelSpacing=[1, 1], InstanceNumber=3),
-        "implicit.dcm": dicom_bytes(slice_, ImplicitVRLittleEndian),
-        "deflated.dcm": dicom_bytes(slice_, DeflatedExplicitVRLittleEndian),
+        "implicit.dcm": dicom_bytes(slice_, uid.ImplicitVRLittleEndian),
+        "deflated.dcm": dicom_bytes(slice_, uid.DeflatedExplicitVRLittleEndian),
         "frames.dcm": dicom_bytes(noise((3, 9, 8)), NumberOfFrames=3),
         "rle.dcm": rle_bytes(slice_),
         "jpeg.dcm": compressed_bytes(
-            noise((24, 20)), JPEGBaseline8Bit, image_bytes(grey, "JPEG")
+            noise((24, 20)), uid.JPEGBaseline8Bit, image_bytes(grey, "JPEG")
         ),
         "jpeg2000.dcm": compressed_bytes(
-            noise((24, 20)), JPEG2000Lossless, image_bytes(grey, "JPEG2000", no_jp2=True)
+            noise((24, 20)), uid.JPEG2000Lossless, image_bytes(grey, "JPEG2000", no_jp2=True)
         ),
         "a.nii": volume,
         "two.nii": nifti_bytes(noise((7, 6, 5), np.float64, 1.5), nibabel.Nifti2Image),
@@ -217,7 +210,7 @@ def nifti_that_says(shape=(6, 6, 6), offset=352):
 
 def boxes(length):
     box = b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I", length) + b"ftyp" + bytes(30)
-    return compressed_bytes(noise((8, 8)), JPEG2000Lossless, box)
+    return compressed_bytes(noise((8, 8)), uid.JPEG2000Lossless, box)
 
 
 def refused_files():
@@ -263,7 +256,7 @@ def refused_files():
     short = dicom_bytes(small, PixelData=small.tobytes()[:-2])
     yield "short.dcm", short, "126 bytes of pixels, and its header says 128"
     yield "none.dcm", dicom_bytes(small, PixelData=None), "no pixel data"
-    plain, rle = ExplicitVRLittleEndian.encode() + b"\0", b"1.2.840.10008.1.2.5\0"
+    plain, rle = uid.ExplicitVRLittleEndian.encode() + b"\0", b"1.2.840.10008.1.2.5\0"
     yield "packed.dcm", VALID["plain.dcm"].replace(plain, rle), "contradicts"
     yield "plain.dcm", VALID["rle.dcm"].replace(rle, plain), "contradicts"
     for length in (0, 1, 7, 2**32 - 1):
@@ -279,9 +272,9 @@ def refused_files():
         for tags in ({"Rows": 7}, {"Columns": 5}, {"SamplesPerPixel": 2}):
             yield "more.dcm", dicom_that_says(VALID[name], **tags), ""
     huge = image_bytes(Image.new("L", (9000, 9000)), "JPEG")
-    yield "huge.dcm", compressed_bytes(noise((8, 8)), JPEGBaseline8Bit, huge), "and not (8, 8)"
+    yield "huge.dcm", compressed_bytes(noise((8, 8)), uid.JPEGBaseline8Bit, huge), "and not (8, 8)"
     huge = image_bytes(Image.new("L", (900, 900)), "JPEG2000", no_jp2=True)
-    yield "huge.dcm", compressed_bytes(noise((8, 8)), JPEG2000Lossless, huge), "and not (8, 8)"
+    yield "huge.dcm", compressed_bytes(noise((8, 8)), uid.JPEG2000Lossless, huge), "and not (8, 8)"
     yield "cut.dcm", VALID["jpeg.dcm"][:-60], ""
     length = bytearray(VALID["implicit.dcm"])
     length[length.index(b"\x28\0\x10\0") + 7] = 127  # of two gigabytes
@@ -317,7 +310,7 @@ def test_what_unpacks_without_end_takes_no_memory(tmp_path, monkeypatch):
     slices, memory = peak(tmp_path)
     assert memory < 20 * MEGABYTE and sum(not sound(image) for image in slices) >= 5
     monkeypatch.setattr(dicom, "MAX_INFLATED", 10 * MEGABYTE)
-    bomb = dicom_bytes(noise((8, 8)), DeflatedExplicitVRLittleEndian, PixelData=zeros)
+    bomb = dicom_bytes(noise((8, 8)), uid.DeflatedExplicitVRLittleEndian, PixelData=zeros)
     (tmp_path / "bomb.dcm").write_bytes(bomb)
     slices, memory = peak(tmp_path / "bomb.dcm")
     assert "unpacks to more than" in slices[0].error and memory < 40 * MEGABYTE
@@ -328,7 +321,7 @@ def test_not_every_file_of_a_damaged_series_is_tried(tmp_path, monkeypatch):
     run = dicom._run
     monkeypatch.setattr(dicom, "_run", lambda *args, **more: tries.append(1) or run(*args, **more))
     for number in range(60):
-        content = compressed_bytes(noise((8, 8)), RLELossless, b"no run lengths")
+        content = compressed_bytes(noise((8, 8)), uid.RLELossless, b"no run lengths")
         (tmp_path / f"{number}.dcm").write_bytes(content)
     slices = opened(tmp_path)
     assert len(slices) == 60 and not any(sound(image) for image in slices) and len(tries) < 20

@@ -12,14 +12,8 @@ import pydicom
 import pytest
 import tifffile
 from PIL import Image
+from pydicom import uid
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    RLELossless,
-)
 from scipy import ndimage
 from test_scans import AXIAL, functional_groups, image_bytes, only, opened, png_bytes, write_dicom
 
@@ -70,18 +64,19 @@ def shown(path, plane="acquired"):
     return np.stack([image.pixels for image in slices]).astype(int)
 
 
-def rewritten(syntax):
+def rewritten(syntax, then=lambda dataset, file: None):
     def change(dataset, file):
-        if syntax == RLELossless:
+        if syntax == uid.RLELossless:
             dataset.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
-        elif syntax == JPEG2000Lossless:
+        elif syntax == uid.JPEG2000Lossless:
             image = Image.fromarray(dataset.pixel_array)
             dataset.PixelData = encapsulate([image_bytes(image, "JPEG2000", no_jp2=True)])
             dataset["PixelData"].is_undefined_length = True
-        elif syntax == ExplicitVRBigEndian:
+        elif syntax == uid.ExplicitVRBigEndian:
             dataset.PixelData = dataset.pixel_array.astype(">u2").tobytes()
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.save_as(file, enforce_file_format=True)
+        then(dataset, file)
 
     return change
 
@@ -89,6 +84,12 @@ def rewritten(syntax):
 def gzipped(dataset, file):
     file.with_suffix(".dcm.gz").write_bytes(gzip.compress(file.read_bytes()))
     file.unlink()
+
+
+def bare(dataset, file):
+    """Leave out the preamble and the group that names the syntax."""
+    content = file.read_bytes()
+    file.write_bytes(content[content.index(b"\x08\0\x16\0") :])
 
 
 def floating(dataset, file):
@@ -115,12 +116,14 @@ UNSIGNED = head().astype(np.uint16)
 VARIANTS = {
     "explicit": {},
     "unsigned": {"values": UNSIGNED},
-    "implicit": {"values": UNSIGNED, "change": rewritten(ImplicitVRLittleEndian)},
-    "big endian": {"values": UNSIGNED, "change": rewritten(ExplicitVRBigEndian)},
-    "deflated": {"values": UNSIGNED, "change": rewritten(DeflatedExplicitVRLittleEndian)},
-    "run lengths": {"values": UNSIGNED, "change": rewritten(RLELossless)},
-    "JPEG 2000": {"values": UNSIGNED, "change": rewritten(JPEG2000Lossless)},
+    "implicit": {"values": UNSIGNED, "change": rewritten(uid.ImplicitVRLittleEndian)},
+    "big endian": {"values": UNSIGNED, "change": rewritten(uid.ExplicitVRBigEndian)},
+    "deflated": {"values": UNSIGNED, "change": rewritten(uid.DeflatedExplicitVRLittleEndian)},
+    "run lengths": {"values": UNSIGNED, "change": rewritten(uid.RLELossless)},
+    "JPEG 2000": {"values": UNSIGNED, "change": rewritten(uid.JPEG2000Lossless)},
     "gzip": {"change": gzipped},
+    "no preamble": {"change": bare},
+    "no preamble, implicit": {"change": rewritten(uid.ImplicitVRLittleEndian, then=bare)},
     "float": {"change": floating},
     "12 bits": {"values": UNSIGNED, "BitsStored": 12, "HighBit": 11},
     "left-justified": {"values": UNSIGNED << 4, "BitsStored": 12, "HighBit": 15},
@@ -152,8 +155,8 @@ def test_each_variant_of_dicom_shows_the_same_head(tmp_path, truth, variant):
 
 
 @pytest.mark.parametrize("order", [range(12), [5, 3, 0, 1, 2, 4, 11, 10, 9, 8, 7, 6]])
-@pytest.mark.parametrize("plane", ["acquired", "coronal", "sagittal"])
-def test_an_enhanced_file_shows_the_same_head(tmp_path, plane, order):
+@pytest.mark.parametrize("plane", ["acquired", *imaging.PLANES])
+def test_a_series_an_enhanced_file_and_a_volume_show_the_same_slices(tmp_path, plane, order):
     write_head(tmp_path / "single")
     write_dicom(
         tmp_path / "enhanced" / "a.dcm", head()[list(order)], NumberOfFrames=12, Rows=24,
@@ -165,8 +168,11 @@ def test_an_enhanced_file_shows_the_same_head(tmp_path, plane, order):
             PlanePositionSequence={"ImagePositionPatient": [0, 0, 2.5 * number]},
         ) for number in order],
     )  # fmt: skip
-    first, second = (shown(tmp_path / name, plane) for name in ("single", "enhanced"))
-    assert first.shape == second.shape and np.abs(first - second).max() <= 1
+    expected = shown(nifti(tmp_path), plane)
+    for name in ("single", "enhanced"):
+        np.testing.assert_allclose(shown(tmp_path / name, plane), expected, atol=1)
+        named = {image.plane for image in opened(tmp_path / name, plane)}
+        assert named == {plane.replace("acquired", "axial")}
 
 
 @pytest.mark.parametrize(("value", "wrapped", "limit"), [
@@ -414,7 +420,7 @@ def test_slices_know_their_total_and_what_their_series_is(tmp_path):
 
 
 def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path):
-    write_head(tmp_path, UNSIGNED, rewritten(RLELossless))
+    write_head(tmp_path, UNSIGNED, rewritten(uid.RLELossless))
     file = tmp_path / "04.dcm"
     dataset = pydicom.dcmread(file)
     dataset.PixelData = encapsulate([b"\2\0\0\0" + bytes(600)])
