@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import pickle
+import re
 import struct
 import sys
 import tracemalloc
@@ -102,11 +103,15 @@ def sound(image):
     return True
 
 
-def peak(path, *plane):
+def resident_peak():
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def peak(path):
     """Return the slices at a path, and the memory that reading them took."""
     tracemalloc.start()
     try:
-        slices = opened(path, *plane)
+        slices = opened(path)
         return slices, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -139,11 +144,13 @@ def test_no_damage_gives_anything_but_slices_and_reasons(tmp_path, name, data):
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content)))]
     (tmp_path / name).write_bytes(content)
-    slices, memory = peak(tmp_path / name, data.draw(st.sampled_from(["acquired", "sagittal"])))
-    for image in slices:
+    # resident memory: Pillow reserves what a damaged PNG says, and does not touch it
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_peak()
+    for image in opened(tmp_path / name, data.draw(st.sampled_from(["acquired", "sagittal"]))):
         sound(image)
         assert not any(part in repr(image) for part in IDENTIFIERS[:4])
-    assert memory < 300 * MEGABYTE
+    assert resident_peak() - before < 300 * MEGABYTE
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -422,7 +429,7 @@ def test_a_path_that_is_none_is_refused_at_once_on_one_line(tmp_path, path):
 KINDS = {
     "JPEG": ("1", "L", "RGB", "CMYK", "YCbCr"),
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
-    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"),
+    "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"),
     "BMP": ("1", "L", "P", "RGB", "RGBA"),
     "WEBP": ("L", "RGB", "RGBA"),
 }
@@ -435,6 +442,7 @@ def test_images_of_every_kind_show_the_same_greys(tmp_path, kind):
     drawn = {
         "1": (Image.fromarray(values > 100), np.where(values > 100, 255, 0)),
         "I;16": (Image.fromarray((whole * 257).round().astype(np.uint16)), whole),
+        "I": (Image.fromarray((whole * 16).round().astype(np.int32) - 1000), whole),
         "F": (Image.fromarray((values / 255).astype(np.float32)), values),
     }
     for mode in KINDS[kind]:

@@ -2,7 +2,6 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,17 +54,6 @@ def gradient(low, high, dtype, shape=(16, 16)):
     return np.linspace(low, high, shape[0] * shape[1]).reshape(shape).astype(dtype)
 
 
-def test_the_odd_files_of_the_phantom_are_read_and_counted(folder):
-    collection = datasets.open_folder(folder)
-    formats = imaging.file_formats(collection)
-    odd = formats[formats["format"] == "PNG"]
-    assert set(odd["mode"]) == {"RGBA", "P"} and (odd["ending"] == ".jpg").all()
-    assert formats["files"].sum() == len(collection.table)
-    for path in collection.table["path"]:
-        pixels = imaging.read_image(folder / path)
-        assert pixels.shape == (64, 64) and pixels.std() > 10
-
-
 def test_what_is_transparent_is_black(tmp_path):
     grey = gradient(10, 250, np.uint8)
     alpha = np.full_like(grey, 255)
@@ -79,18 +67,6 @@ def test_what_is_transparent_is_black(tmp_path):
     image.putpalette([200, 200, 200, 50, 50, 50, 90, 90, 90])
     assert read_saved(image, tmp_path)[0].tolist() == [200, 50, 90]
     assert read_saved(image, tmp_path, transparency=2)[0].tolist() == [200, 50, 0]
-
-
-@pytest.mark.parametrize(("values", "name"), [
-    (gradient(0, 65535, np.uint16), "image.png"),
-    (gradient(100, 4000, np.uint16), "image.tif"),
-    (gradient(-1000, 3000, np.int32), "image.tif"),
-    (gradient(-2.5, 900.0, np.float32), "image.tif"),
-    (gradient(0.0, 1.0, np.float32), "image.tif"),
-])  # fmt: skip
-def test_greys_of_more_than_8_bits_keep_their_contrast(tmp_path, values, name):
-    pixels = read_saved(Image.fromarray(values), tmp_path, name)
-    np.testing.assert_allclose(pixels.ravel(), np.linspace(0, 255, 256), atol=1)
 
 
 def test_8_bit_greys_in_a_wider_file_stay_as_they_are(tmp_path):
@@ -114,20 +90,12 @@ def test_resizing_is_antialiased():
     assert small.shape == (32, 32) and np.abs(small.astype(int) - 127).max() <= 2
 
 
-def no_image(file):
-    file.write_text("not an image", encoding="utf-8")
-
-
-@pytest.mark.parametrize("spoil", [
-    lambda file: file.write_bytes(file.read_bytes()[:400]), no_image, Path.unlink,
-    lambda file: (file.unlink(), file.mkdir()),
-], ids=["cut short", "no image", "absent", "a folder"])  # fmt: skip
-def test_an_image_that_cannot_be_read_is_named(folder, spoil):
-    file = next((folder / "Testing" / "glioma").iterdir())
-    spoil(file)
-    with pytest.raises(imaging.ImageError, match="cannot be read as an image") as refused:
-        imaging.read_image(file)
-    assert str(refused.value).count(str(file)) == 1
+def test_the_odd_files_of_the_phantom_are_counted(folder):
+    collection = datasets.open_folder(folder)
+    formats = imaging.file_formats(collection)
+    odd = formats[formats["format"] == "PNG"]
+    assert set(odd["mode"]) == {"RGBA", "P"} and (odd["ending"] == ".jpg").all()
+    assert formats["files"].sum() == len(collection.table)
 
 
 def test_row_i_shows_image_i_and_a_second_load_decodes_nothing(folder, decoded):
@@ -141,6 +109,7 @@ def test_row_i_shows_image_i_and_a_second_load_decodes_nothing(folder, decoded):
         assert loaded.pixels.shape == (len(loaded.table), SIZE, SIZE, 1)
         for path, pixels in zip(loaded.table["path"], loaded.pixels, strict=True):
             expected = imaging.resize(imaging.read_image(folder / path), SIZE)
+            assert expected.std() > 10
             np.testing.assert_array_equal(pixels[..., 0], expected)
     other = imaging.load_images(datasets.open_folder(folder), SIZE // 2)
     assert other.pixels.shape[1] == SIZE // 2
@@ -175,7 +144,7 @@ def test_a_damaged_cache_is_noticed_and_made_again(folder, decoded, damage):
     assert not decoded
 
 
-def test_a_load_that_is_stopped_while_it_writes_leaves_no_half_cache(folder, monkeypatch):
+def test_a_load_that_cannot_write_or_is_stopped_meanwhile_leaves_no_half_cache(folder, monkeypatch):
     def stop(file, **arrays):
         file.write_bytes(b"half of it")
         raise KeyboardInterrupt
@@ -186,9 +155,6 @@ def test_a_load_that_is_stopped_while_it_writes_leaves_no_half_cache(folder, mon
             load(folder)
     assert not cache_files(folder)
     assert len(load(folder).pixels) and len(cache_files(folder)) == 1
-
-
-def test_a_cache_that_cannot_be_written_costs_only_time(folder, monkeypatch):
     (folder.parent / "file").touch()
     monkeypatch.setenv("BRAINLIB_CACHE", str(folder.parent / "file"))
     assert len(load(folder).pixels)
@@ -213,7 +179,7 @@ def many(tmp_path, monkeypatch):
 
 
 def test_one_unreadable_in_a_hundred_is_left_out_and_named_and_two_are_too_many(many, caplog):
-    no_image(many / "glioma" / "004.png")
+    (many / "glioma" / "004.png").write_text("not an image")
     for _ in range(2):  # the second time from the cache
         loaded = load(many)
         assert list(loaded.unreadable) == ["glioma/004.png"]

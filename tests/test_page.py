@@ -112,10 +112,8 @@ def shown(study):
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
 
 
 def test_the_name_of_an_upload_is_never_a_path(tmp_path):
@@ -160,15 +158,6 @@ def test_an_upload_leaves_no_file_behind_and_is_refused_before_it_is_cut(tempora
     assert list(temporary.iterdir()) == []
 
 
-def test_what_identifies_a_patient_is_nowhere_on_the_page(temporary):
-    page = view.Page(stand_in())
-    text = give(page, *uploaded_series((9, 99, 199)))
-    assert "7-T1-" in text  # the series has a name, of its number, sequence and a hash
-    linked = [base64.b64decode(link).decode() for link in re.findall(r"base64,([^\"]+)", text)]
-    text = " ".join([text, *linked])
-    assert "IM0002.dcm" in text and "Doe" not in text and "ID-4711" not in text
-
-
 def test_what_was_just_dropped_is_what_is_shown(temporary):
     page = view.Page(stand_in())
     for names in (["b.png"], ["z.png", "a.png"], ["notes.txt"], ["b.png"], ["b.png"]):
@@ -192,6 +181,14 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
     assert not page.upload.disabled and "ZeroDivisionError" in caplog.text
     page = app.open_page(temporary / "absent.keras")
     assert "absent.onnx" in all_text(page) and not hasattr(page.children[0], "upload")
+
+
+def test_what_identifies_a_patient_is_nowhere_on_the_page(temporary):
+    text = give(view.Page(stand_in()), *uploaded_series((9, 99, 199)))
+    linked = [base64.b64decode(link).decode() for link in re.findall(r"base64,([^\"]+)", text)]
+    text = " ".join([text, *linked])
+    assert "7-T1-" in text and "IM0002.dcm" in text  # number, sequence and a hash name a series
+    assert "Doe" not in text and "ID-4711" not in text
 
 
 def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
@@ -301,9 +298,8 @@ def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
 
 def test_the_page_opens_without_tensorflow():
     program = (
-        "import sys\nfrom brainlib.report import app\napp.open_page()\n"
-        "heavy = {'tensorflow', 'keras', 'matplotlib', 'seaborn'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+        "import sys; from brainlib.report import app; app.open_page()\n"
+        "assert not {'tensorflow', 'keras', 'matplotlib', 'seaborn'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
