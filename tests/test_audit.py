@@ -185,9 +185,8 @@ def test_published_splits_are_scored_under_both_protocols(shortcuts, tmp_path, m
         monkeypatch.delitem(audit.BASELINES, name)
     collection, loaded = shortcuts
     table = loaded.table.assign(split=np.where(np.arange(160) < 96, "Training", "Testing"))
-    accuracies = audit.write_predictions(
-        collection, LoadedImages(loaded.pixels, table, {}), tmp_path
-    )
+    loaded = LoadedImages(loaded.pixels, table, {})
+    accuracies = audit.write_predictions(collection, loaded, tmp_path)
     assert accuracies.columns.tolist() == ["patient", "official"]
     assert len(pd.read_csv(tmp_path / "nearest_neighbor_official.test.csv")) == 64
 

@@ -25,11 +25,6 @@ def folder(tmp_path):
     return draw(tmp_path / "mine", names)
 
 
-@pytest.fixture
-def names(folder):
-    return datasets.open_folder(folder).table["path"].tolist()
-
-
 def write_details(folder, **columns):
     pd.DataFrame(columns).to_csv(folder / "images.csv", index=False)
 
@@ -121,7 +116,7 @@ def test_offline_alternatives_and_a_missing_marker_are_named(monkeypatch, tmp_pa
     assert (f"marker {dataset / '1.complete'} is missing" in str(error.value)) != has_marker
 
 
-def test_a_folder_of_classes_in_splits(folder):
+def test_a_folder_of_classes_in_splits_or_alone(folder, tmp_path, monkeypatch):
     collection = datasets.open_folder(folder)
     assert collection.title == "mine" and collection.groups_from == "nothing"
     assert collection.counts().to_numpy().tolist() == [[1] * 4] * 2
@@ -129,18 +124,16 @@ def test_a_folder_of_classes_in_splits(folder):
     assert first["path"] == "Training/glioma/1.png" and first["source"] == "folder"
     assert first["group"] == first["source_image"] == first["path"] and first["patient"] == ""
     assert datasets.patient_across_splits(collection.table).empty
-
-
-def test_a_folder_of_classes_alone_lists_images_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "project_root", lambda: tmp_path.parent)
-    draw(tmp_path, ["glioma/deeper/1.PNG", "notumor/deeper/1.PNG"])
-    (tmp_path / "glioma" / "notes.txt").write_text("no image", encoding="utf-8")
-    table = open_collection(tmp_path.name).table
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    alone = draw(tmp_path / "alone", ["glioma/deeper/1.PNG", "notumor/deeper/1.PNG"])
+    (alone / "glioma" / "notes.txt").write_text("no image", encoding="utf-8")
+    table = open_collection("alone").table
     assert table["path"].tolist() == ["glioma/deeper/1.PNG", "notumor/deeper/1.PNG"]
     assert table["label"].tolist() == ["glioma", "notumor"] and set(table["split"]) == {""}
 
 
-def test_images_csv_names_patients_and_groups_but_not_labels(folder, names):
+def test_images_csv_names_patients_and_groups_but_not_labels(folder):
+    names = datasets.open_folder(folder).table["path"].tolist()
     write_details(
         folder, path=names[::-1], label="glioma", patient=[*[""] * 5, "9", "NA", "007"],
         group=[*[""] * 7, "family"], mirrored=[*[0] * 7, 1], mislabelled=[*["False"] * 7, "True"],
@@ -170,11 +163,11 @@ def test_images_csv_names_patients_and_groups_but_not_labels(folder, names):
         ("path\nä".encode("latin-1"), "cannot be read as UTF-8 CSV"),
     ],
 )
-def test_images_csv_that_does_not_match_is_refused(folder, names, change, message):
+def test_images_csv_that_does_not_match_is_refused(folder, change, message):
     if isinstance(change, bytes):
         (folder / "images.csv").write_bytes(change)
     else:
-        write_details(folder, **change(names))
+        write_details(folder, **change(datasets.open_folder(folder).table["path"].tolist()))
     with pytest.raises(BrainlibError, match=message):
         datasets.open_folder(folder)
 

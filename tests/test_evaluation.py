@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -39,9 +40,8 @@ def random_table(seed=0, images=600, groups=120, skill=2.0):
     generator = np.random.default_rng(seed)
     group = generator.integers(0, groups, images)
     truth = generator.integers(0, 4, groups)[group]
-    return make_table(
-        truth, softmax(generator.normal(size=(images, 4)) + skill * np.eye(4)[truth]), group
-    )
+    logits = generator.normal(size=(images, 4)) + skill * np.eye(4)[truth]
+    return make_table(truth, softmax(logits), group)
 
 
 def with_ties(table, decimals):
@@ -54,9 +54,6 @@ def table():
     return random_table()
 
 
-# --- tables
-
-
 def test_a_written_table_is_read_back_with_its_names_as_text(tmp_path, table):
     table.loc[0, ["patient", "group", "path"]] = ["", "007", "NA"]
     table.to_csv(tmp_path / "predictions.csv", index=False)
@@ -67,12 +64,7 @@ def test_a_written_table_is_read_back_with_its_names_as_text(tmp_path, table):
 
 
 def spoil(column, value):
-    def change(table):
-        table[column] = table[column].astype(object)
-        table.loc[2, column] = value
-        return table
-
-    return change
+    return lambda t: t.assign(**{column: t[column].astype(object).where(t.index != 2, value)})
 
 
 SPOILED = {
@@ -128,9 +120,6 @@ def test_tumor_type_is_asked_among_tumors_of_one_source_only():
         evaluation.restrict_to_tumors(table, "br35h")
 
 
-# --- metrics
-
-
 def sklearn_metrics(table, weights):
     """Return what scikit-learn says, with weights of the images."""
     truth, values = evaluation.label_codes(table), evaluation.probabilities(table)
@@ -162,8 +151,8 @@ def sklearn_metrics(table, weights):
     return expected
 
 
-@pytest.mark.parametrize("decimals", [1, 12], ids=["many ties", "no ties"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("decimals", [1, 12])
+@pytest.mark.parametrize("seed", range(2))
 def test_metrics_agree_with_scikit_learn(seed, decimals):
     table = with_ties(random_table(seed, images=400), decimals)
     generator = np.random.default_rng(seed)
@@ -205,7 +194,6 @@ def test_absent_classes_are_not_a_number_and_left_out_of_means():
 
 
 def test_a_metric_from_outside_is_resampled_like_ours(table, monkeypatch):
-    """A plain function of labels and probabilities has value, interval and paired difference."""
     monkeypatch.setitem(
         METRICS, "theirs", lambda labels, p: -np.log(p[np.arange(len(p)), labels]).mean()
     )
@@ -225,9 +213,6 @@ def test_confusion_report_and_errors_tell_the_same_story(table):
     errors = evaluation.most_confused(table, count=1000)
     assert len(errors) == expected.sum() - np.trace(expected)
     assert errors["probability"].is_monotonic_decreasing
-
-
-# --- intervals
 
 
 def test_intervals_hold_their_values_and_repeat_with_the_seed(table):
@@ -284,8 +269,7 @@ def test_calibration_error_of_a_calibrated_model_may_be_mere_noise():
 
 
 def test_breakdown_counts_images_and_groups(table):
-    table["plane"] = np.where(np.arange(len(table)) < 250, "axial", "")
-    table["source"] = "figshare"
+    table = table.assign(plane=["axial"] * 250 + [""] * 350, source="figshare")
     rows = evaluation.break_down(table, resamples=300)
     counts = {"source figshare": 600, "plane axial": 250, "plane unknown": 350}
     assert rows["images"].iloc[:3].to_dict() == counts
@@ -293,9 +277,6 @@ def test_breakdown_counts_images_and_groups(table):
     expected = evaluation.metrics_with_intervals(table, 300, metrics=["accuracy"]).iloc[0].tolist()
     whole = rows.loc["source figshare", ["accuracy", "low", "high"]].tolist()
     assert whole == pytest.approx(expected, abs=1e-6)
-
-
-# --- calibration and conformal sets
 
 
 @pytest.mark.parametrize("coverage", [0.95, 0.8])
@@ -350,9 +331,6 @@ def test_a_fold_is_never_calibrated_on_its_own_test_images(with_validation):
             evaluation.cross_conformal(test, validation[validation["fold"] != 3])
 
 
-# --- comparison
-
-
 def test_a_better_model_is_told_from_a_worse_one():
     good, poor = random_table(6, skill=3.0), random_table(6, skill=1.0)
     result = evaluation.compare(good, poor, resamples=200)
@@ -381,21 +359,15 @@ def test_tables_of_other_images_are_not_compared(table):
         evaluation.compare(table, table.assign(label="glioma"))
 
 
-# --- all
-
-
 def test_the_order_of_rows_changes_nothing():
     table = with_ties(random_table(7, images=300), decimals=1)
     shuffled = table.sample(frac=1, random_state=1)
+    resampled = (evaluation.metrics_with_intervals, evaluation.break_down, evaluation.reliability)
     for function in (
-        lambda t: evaluation.metrics_with_intervals(t, resamples=100),
-        lambda t: evaluation.break_down(t, resamples=100),
-        lambda t: evaluation.reliability(t, resamples=100),
+        *(partial(function, resamples=100) for function in resampled),
         lambda t: evaluation.describe_sets(t, evaluation.cross_conformal(t), resamples=100),
-        evaluation.most_confused,
-        evaluation.per_patient,
-        evaluation.risk_coverage,
-    ):
+        evaluation.most_confused, evaluation.per_patient, evaluation.risk_coverage,
+    ):  # fmt: skip
         pd.testing.assert_frame_equal(function(table), function(shuffled))
 
 

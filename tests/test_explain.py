@@ -91,9 +91,6 @@ def test_a_map_lies_over_its_image_where_the_model_looked(small_network, heads, 
     assert aligned > 0.95 and aligned > moved + 0.05
 
 
-# --- what is scored
-
-
 def block(rows, columns):
     """Return a map in the frame of an image that is 0 but for a block."""
     drawn = np.zeros((SIZE, SIZE))

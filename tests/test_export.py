@@ -36,28 +36,17 @@ def exported(tiny, tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def drawing(small_network, tmp_path_factory):
-    """Return a LesionNet with maps, and its file."""
-    path = tmp_path_factory.mktemp("drawing") / "lesion_net.onnx"
-    export.export_onnx(small_network, path)
-    return models.with_maps(small_network), path
-
-
 def images(count, height, width, seed=0):
     """Return noise of every brightness, with which the model's answers vary."""
     values = np.random.default_rng(seed).integers(0, 256, (count, height, width, 1))
     return (values * np.linspace(0.1, 1, count)[:, None, None, None]).astype(np.uint8)
 
 
-def difference(one, other):
-    assert one.dtype == np.float32 and one.shape == other.shape
-    return np.abs(one - other).max()
-
-
-def test_the_released_network_answers_and_draws_the_same_from_its_file(drawing, heads):
-    model, path = drawing
-    draw = engines.open_onnx(path)
+def test_the_released_network_answers_and_draws_the_same_from_its_file(
+    small_network, heads, tmp_path
+):
+    export.export_onnx(small_network, tmp_path / "lesion_net.onnx")
+    model, draw = models.with_maps(small_network), engines.open_onnx(tmp_path / "lesion_net.onnx")
     assert draw.draws_maps
     slices = np.stack([head.pixels for head in heads])[..., None]
     for pixels in (slices, np.repeat(slices[:1, ::2], 3, axis=3), slices[1:2, 10:-10]):
@@ -65,7 +54,8 @@ def test_the_released_network_answers_and_draws_the_same_from_its_file(drawing, 
         assert set(found) == {"probabilities", *engines.MAPS}
         for name, values in expected.items():
             scale = max(1.0, float(np.abs(values).max()))  # a field of view is in pixels
-            assert difference(found[name], np.asarray(values)) <= TOLERANCE * scale
+            np.testing.assert_allclose(found[name], values, rtol=0, atol=TOLERANCE * scale)
+            assert found[name].dtype == np.float32
     assert draw(slices)["probabilities"].std(axis=0).max() > 0.1
 
 
@@ -75,11 +65,11 @@ def test_many_images_are_answered_as_each_alone_and_as_by_keras(tiny, exported):
     assert not engine.draws_maps
     alone = [engine(pixels[n : n + 1])["probabilities"] for n in range(len(pixels))]
     alone = np.concatenate(alone)
-    assert difference(engine(pixels)["probabilities"], alone) <= TOLERANCE
-    assert difference(np.asarray(tiny.predict_on_batch(pixels)), alone) <= TOLERANCE
+    np.testing.assert_allclose(engine(pixels)["probabilities"], alone, atol=TOLERANCE)
+    np.testing.assert_allclose(np.asarray(tiny.predict_on_batch(pixels)), alone, atol=TOLERANCE)
     # every second column is no block of memory: an engine that read it as one would see another
     wide = np.repeat(pixels[:3], 2, axis=2)
-    assert difference(engine(wide[:, :, ::2])["probabilities"], alone[:3]) <= TOLERANCE
+    np.testing.assert_allclose(engine(wide[:, :, ::2])["probabilities"], alone[:3], atol=TOLERANCE)
 
 
 def test_threads_may_share_an_engine(exported):
@@ -88,7 +78,7 @@ def test_threads_may_share_an_engine(exported):
     expected = [engine(pixels) for pixels in several]
     with ThreadPoolExecutor(4) as pool:
         for one, other in zip(pool.map(engine, several), expected, strict=True):
-            assert difference(one["probabilities"], other["probabilities"]) <= TOLERANCE
+            np.testing.assert_allclose(one["probabilities"], other["probabilities"], atol=TOLERANCE)
 
 
 def test_an_onnx_file_says_what_it_takes_and_gives(exported):

@@ -47,9 +47,6 @@ def flips(file, count):
         file.write_bytes(content)
 
 
-# --- kills
-
-
 def kill_at_random(command, seed, kills, check=lambda: None):
     """Kill a command at seeded random moments, check what it left, and let it end in the last run.
 
@@ -148,9 +145,6 @@ def test_a_killed_release_mixes_no_old_file_with_a_new_one(build_small, tmp_path
     np.testing.assert_array_equal(killed["probabilities"], whole["probabilities"])
 
 
-# --- full disks
-
-
 @pytest.fixture
 def disk(tmp_path):
     """Mount a small disk, and give it with a function that fills all of it but some pages."""
@@ -221,9 +215,6 @@ def test_notebooks_on_a_full_disk_end_with_one_line(disk, tmp_path, pages):
     assert "No space left" in done.stderr.splitlines()[-1]
 
 
-# --- two runs at once
-
-
 def test_a_second_run_is_told_who_has_the_folder_and_changes_nothing(task, tmp_path):
     output, other = tmp_path / "out", draw(tmp_path / "other", 3)
     leftover = output / ".brainlib-abcd1234" / ".lock"  # of a run that was killed
@@ -244,9 +235,6 @@ def test_a_second_run_is_told_who_has_the_folder_and_changes_nothing(task, tmp_p
     assert {file.name for file in output.iterdir()} == {"predictions.csv", "studies.csv"}
     table = inference.read_slice_table(output / "predictions.csv")["path"]
     assert len(table) == 600 and table.str.startswith(str(scans)).all()
-
-
-# --- hostile files and names, and too little memory
 
 
 def tiff(tags):
@@ -358,9 +346,6 @@ def test_too_little_memory_ends_with_one_line_or_the_right_tables(tmp_path):
             assert tables == whole
 
 
-# --- bits flipped in caches
-
-
 def test_flipped_bits_in_the_cache_of_pixels_change_no_pixel(tmp_path):
     folder = tmp_path / "images"
     for number, name in enumerate(CLASS_NAMES):
@@ -401,9 +386,6 @@ def test_a_flipped_bit_in_the_state_of_a_fit_has_it_begin_anew(tmp_path, caplog)
         for found, wanted in zip(learner.get_weights(), weights, strict=True):
             assert begun == 0 or np.array_equal(found, wanted)
     assert "damaged" in caplog.text and kept < 150
-
-
-# --- released files
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".keras", ".gate.npz", ".rules.json"])

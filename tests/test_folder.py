@@ -28,13 +28,9 @@ def small_parts(monkeypatch):
 @pytest.fixture
 def read(monkeypatch):
     """Note the names of the scans that are read."""
-    names, read_scan = [], imaging.read_scan
-
-    def note(scan, plane):
-        names.append(scan.series)
-        return read_scan(scan, plane)
-
-    monkeypatch.setattr(imaging, "read_scan", note)
+    names, read = [], imaging.read_scan
+    noted = lambda scan, plane: names.append(scan.series) or read(scan, plane)  # noqa: E731
+    monkeypatch.setattr(imaging, "read_scan", noted)
     return names
 
 

@@ -83,9 +83,8 @@ def test_an_image_cut_short_has_its_reason_and_the_others_their_answers(tmp_path
     files = sorted(draw(tmp_path, 6).iterdir())
     files[2].write_bytes(files[2].read_bytes()[:50])
     files[5].write_text("no image", encoding="utf-8")
-    table = inference.classify(
-        classifier(), (one for file in files for one in imaging.open_scans(file))
-    )
+    opened = (slice_ for file in files for slice_ in imaging.open_scans(file))
+    table = inference.classify(classifier(), opened)
     assert table.columns.tolist() == list(inference.COLUMNS)
     assert table["path"].tolist() == [str(file) for file in files]
     good, bad = table.loc[[0, 1, 3, 4]], table.loc[[2, 5]]
@@ -106,25 +105,20 @@ def test_predictions_of_a_fold_are_a_prediction_table(tmp_path):
     np.testing.assert_array_equal(predictions[CLASSES].idxmax(axis="columns"), predictions["label"])
 
 
-def test_a_set_holds_every_class_within_its_threshold():
+def test_thresholds_and_the_modality_that_a_file_states_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference.classifier.gate, "refuse", lambda _, rows: [""] * len(rows))
     thresholds = {"glioma": 0.995, "meningioma": 1.0, "notumor": 0.0, "pituitary": 0.0}
-    rules = {"conformal": {"coverage": 0.9, "thresholds": thresholds}}
-    table = inference.classify(classifier(rules=rules), [a_slice(0, flat(0)), a_slice(1, flat(1))])
-    assert table["set"].tolist() == ["glioma meningioma", "glioma meningioma"]
-
-
-@pytest.mark.parametrize(
-    ("modality", "decision"),
-    [("CT", "refused: its file says that it is a CT, not an MRI"), ("", "accepted")],
-)
-def test_the_modality_that_a_file_states_counts(tmp_path, monkeypatch, modality, decision):
-    monkeypatch.setattr(inference.classifier.gate, "refuse", lambda _, features: [""] * 1)
+    judge = classifier(rules={"conformal": {"coverage": 0.9, "thresholds": thresholds}})
+    sets = inference.classify(judge, [a_slice(0, flat(0)), a_slice(1, flat(1))])["set"]
+    assert sets.tolist() == ["glioma meningioma"] * 2
+    judge = classifier(gate="any")
     header = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
-    header.Modality = modality
-    header.save_as(tmp_path / "slice.dcm")
-    table = inference.classify(classifier(gate="any"), imaging.open_scans(tmp_path / "slice.dcm"))
-    assert table["decision"].tolist() == [decision]
-    assert bool(table["class"].item()) == (decision == "accepted")
+    refused = "refused: its file says that it is a CT, not an MRI"
+    for modality, decision in (("CT", refused), ("", "accepted")):
+        header.Modality = modality
+        header.save_as(tmp_path / "slice.dcm")
+        row = inference.classify(judge, imaging.open_scans(tmp_path / "slice.dcm")).iloc[0]
+        assert row["decision"] == decision and bool(row["class"]) == (decision == "accepted")
 
 
 DARK, HEALTHY, TUMOR = np.zeros((8, 8), np.uint8), flat(2), flat(0)
@@ -180,16 +174,8 @@ def model():
     return brainlib.load()
 
 
-@pytest.fixture(scope="module")
-def head():
-    """Draw a disc with a bright ring, which the gate takes or refuses, but always the same."""
-    rows, columns = np.mgrid[-1:1:90j, -1:1:90j]
-    radius = np.hypot(rows, columns)
-    return ((radius < 0.7) * 90 + (abs(radius - 0.75) < 0.05) * 200).astype(np.uint8)
-
-
-def test_one_call_answers_a_scan_in_any_form(model, head, tmp_path):
-    file = tmp_path / "head.png"
+def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads, tmp_path):
+    file, head = tmp_path / "head.png", heads[0].pixels
     Image.fromarray(head).save(file)
     expected = model(file).to_dict()
     forms = [
@@ -204,6 +190,12 @@ def test_one_call_answers_a_scan_in_any_form(model, head, tmp_path):
     both = model([file, head])
     assert len(both) == 2 and len(repr(both).splitlines()) == 2
     assert both.to_frame()["decision"].tolist() == [expected["decision"]] * 2
+    for wrong in (7, np.zeros(5), np.array(["x"])):
+        with pytest.raises(report.ReportError, match="is no scan"):
+            model(wrong)
+    answer = model(b"junk")
+    assert answer.decision.startswith("unreadable") and answer.label is None
+    assert "brainlib-scan-" not in repr(answer) + str(answer.to_dict())
 
 
 def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):
@@ -217,6 +209,8 @@ def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):
     answer = model(tmp_path / "a.nii.gz")
     assert sorted(answer.pixels) == [1, 2, 3, 4] and answer.name == "a.nii.gz"
     assert answer.show(2).size == (560, 560)
+    assert answer.decision.startswith("unjudged") and "unjudged" in str(answer)  # without a gate
+    assert "<b>Unjudged.</b>" in answer.report(tmp_path / "a.html").read_text(encoding="utf-8")
     with pytest.raises(report.ReportError, match="no slice 9"):
         answer.show(9)
     place = draw(tmp_path, ["a/1.png", "b/1.png"])
@@ -224,17 +218,8 @@ def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):
     assert [one.label for one in found] == ["glioma", "meningioma"], "of one name, yet two studies"
 
 
-def test_what_is_no_scan_is_said(model, tmp_path):
-    for wrong in (7, np.zeros(5), np.array(["x"])):
-        with pytest.raises(report.ReportError, match="is no scan"):
-            model(wrong)
-    answer = model(b"junk")
-    assert answer.decision.startswith("unreadable") and answer.label is None
-    assert "brainlib-scan-" not in repr(answer) + str(answer.to_dict())
-
-
-def test_the_door_opens_quickly_and_without_tensorflow(head, tmp_path):
-    Image.fromarray(head).save(tmp_path / "head.png")
+def test_the_door_opens_quickly_and_without_tensorflow(heads, tmp_path):
+    Image.fromarray(heads[0].pixels).save(tmp_path / "head.png")
     program = (
         "import sys, time\nstart = time.process_time()\nimport brainlib\n"
         "assert time.process_time() - start < 0.5\n"
@@ -244,9 +229,3 @@ def test_the_door_opens_quickly_and_without_tensorflow(head, tmp_path):
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "head.png"], check=True, cwd=tmp_path)
-
-
-def test_the_report_of_a_model_without_gate_and_rules_says_that_it_is_unjudged(tmp_path):
-    answer = answers.Model(classifier())(flat(200, (20, 20)))
-    assert answer.decision.startswith("unjudged") and "unjudged" in str(answer)
-    assert "<b>Unjudged.</b>" in answer.report(tmp_path / "a.html").read_text(encoding="utf-8")

@@ -26,17 +26,10 @@ def both(seed_cnn, small_network):
     return {"seed_cnn": seed_cnn, "lesion_net": small_network}
 
 
-def noise(*shape):
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-
-
-# --- what they accept
-
-
 @pytest.mark.parametrize("name", ["seed_cnn", "lesion_net"])
 @pytest.mark.parametrize("shape", [(150, 90, 3), (37, 512, 1), (16, 16, 1)])
 def test_images_of_any_size_are_accepted_grey_or_rgb(both, name, shape):
-    grey = noise(2, *shape[:2], 1)
+    grey = np.random.default_rng(0).integers(0, 256, (2, *shape[:2], 1), np.uint8)
     found = np.asarray(both[name].predict_on_batch(np.repeat(grey, shape[2], axis=3)))
     assert found.shape == (2, 4)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
@@ -51,8 +44,6 @@ def test_the_scale_of_grey_values_does_not_count(small_network, heads):
         found = small_network.predict_on_batch(pixels * np.float32(factor))
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
-
-# --- the field of view
 
 HEIGHT = 0.78 * 160
 
@@ -119,18 +110,14 @@ def test_text_inside_the_square_is_blackened_and_the_head_is_not(head, look):
     assert np.corrcoef(square.ravel(), clean.ravel())[0, 1] > 0.97
 
 
-# --- what the answers depend on
-
-
 @pytest.fixture(scope="module")
 def inner(small_network, heads):
     """Tissue map and features of the heads, and what follows from them: evidence and logits."""
     network = models.network_of(small_network)
     names = ("tissue", "drawn4", "features16", "features32")
     between = [network.get_layer(name).output for name in names]
-    squares = keras.Model(small_network.input, small_network.get_layer("head").output)(
-        np.stack([head.pixels for head in heads])[..., None]
-    )
+    pixels = np.stack([head.pixels for head in heads])[..., None]
+    squares = keras.Model(small_network.input, small_network.get_layer("head").output)(pixels)
     values = [np.array(part) for part in keras.Model(network.input, between)(squares)]
     answer = keras.Model(between, network.output["logits"])
     return values, lambda *parts: np.asarray(answer(list(parts)))
@@ -197,9 +184,6 @@ def test_local_contrast_normalises_each_place_by_what_lies_around_it(small_netwo
         np.testing.assert_allclose(contrast, expected, atol=1e-3)
 
 
-# --- files
-
-
 @pytest.fixture(scope="module")
 def saved(both, tmp_path_factory):
     """Return a folder with the files of both networks, as they are after a training."""
@@ -251,9 +235,6 @@ def test_a_damaged_file_and_a_model_without_four_probabilities_are_refused(tmp_p
         keras.Model(pixels, dense(features)).save(tmp_path / "other.keras")
         with pytest.raises(models.ModelError, match=r"other\.keras does not give a probability"):
             models.load_model(tmp_path / "other.keras")
-
-
-# --- the registry
 
 
 def test_the_released_network_starts_from_imagenet():

@@ -49,16 +49,13 @@ def test_a_seed_writes_the_same_bytes_on_any_machine(tmp_path, monkeypatch):
     assert first == again and not set(first.values()) & set(other.values())
 
 
-def test_every_file_has_one_row_and_a_name_of_its_class(folder, table):
+def test_the_collection_is_named_balanced_and_leaks_as_the_real_one(folder, table):
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")}
     assert set(table["path"]) == files and table["path"].is_unique
     pattern = r"((Tr|Te)\w+)/((gl|me|no|pi)\w+)/\2-\4_\d{4}\.jpg"
     assert table["path"].str.fullmatch(pattern).all() and set(table["label"]) == set(CLASS_NAMES)
     assert set(table["plane"]) == set(phantom.PLANES)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_the_collection_is_balanced_and_leaks_as_the_real_one(table):
     assert (table.groupby("label")["patient"].nunique() == PATIENTS // 4).all()
     assert (table.groupby("patient")["source_image"].nunique() == SLICES).all()
     copies = 2 * round(PATIENTS * SLICES / 10)

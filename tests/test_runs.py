@@ -127,16 +127,6 @@ def test_a_folder_has_one_run_at_a_time_until_its_process_is_gone(tmp_path):
     assert runs.start("04_infer", {"output": str(tmp_path)}).output == tmp_path
 
 
-def test_what_was_written_is_listed_and_what_was_there_is_not(run):
-    old = run.output / "old.csv"
-    old.touch()
-    os.utime(old, (0, 0))
-    run.write_table(pd.DataFrame({"ä": [1]}), "new")
-    run.write_json({"name": "ä"}, "model/metrics")
-    assert run.written()["file"].tolist() == ["model/metrics.json", "new.csv"]
-    assert (run.output / "new.csv").read_bytes() == "ä\n1\n".encode()
-
-
 def test_a_figure_of_synthetic_images_is_stamped(run):
     collection = run.open_collection()
     for source, stamps in (("phantom", ["phantom"]), ("clinic", [])):
@@ -160,9 +150,14 @@ def test_groups_come_from_the_pixels_where_no_patient_is_named(phantom_folder, t
     assert table["source_image"].duplicated().any() and (groups == 1).all() and group.nunique() > 4
 
 
-def test_results_are_written_whole_or_not_at_all(run, monkeypatch):
-    run.write_json({"accuracy": 0.5}, "model/metrics")
-    run.write_table(pd.DataFrame({"a": [1]}), "table")
+def test_results_are_listed_and_written_whole_or_not_at_all(run, monkeypatch):
+    old = run.output / "old.csv"
+    old.touch()
+    os.utime(old, (0, 0))
+    run.write_table(pd.DataFrame({"ä": [1]}), "table")
+    run.write_json({"name": "ä"}, "model/metrics")
+    assert run.written()["file"].tolist() == ["model/metrics.json", "table.csv"]
+    assert (run.output / "table.csv").read_bytes() == "ä\n1\n".encode()
     kept = {path: path.read_bytes() for path in run.output.rglob("*.*")}
 
     def fail(table, path, **options):
@@ -171,7 +166,7 @@ def test_results_are_written_whole_or_not_at_all(run, monkeypatch):
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
     with pytest.raises(OSError, match="no space"):
-        run.write_table(pd.DataFrame({"a": [2]}), "table")
+        run.write_table(pd.DataFrame({"ä": [2]}), "table")
     for wrong, error in ((np.zeros(2), TypeError), (float("nan"), ValueError)):
         with pytest.raises(error):
             run.write_json({"accuracy": wrong}, "model/metrics")

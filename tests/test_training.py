@@ -94,34 +94,25 @@ def lesion_examples(count=8):
     return training.Examples(pixels, classes, outlines, np.ones(count, bool))
 
 
-# --- the released network
-
 SMALL = training.Schedule(
     epochs=2, batch_size=4, weight_decay=0.05, warm_up=0.1, average=0.9, outline_weight=1.0,
     frozen_blocks=1,
 )  # fmt: skip
 
 
-class KeptState(keras.callbacks.Callback):
-    """Note which epochs begin, and keep what an interruption in the second leaves."""
-
-    def __init__(self, state, kept):
-        super().__init__()
-        self.state, self.kept, self.begun = state, kept, []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Copy the state once."""
-        self.begun.append(epoch)
-        if epoch == 1 and not self.kept.exists():
-            shutil.copytree(self.state, self.kept)
-
-
 def fit_small(build_small, state, kept):
-    model, watcher = build_small(), KeptState(state, kept)
+    """Fit a network, note which epochs begin, keep what an interruption in the second leaves."""
+    model, seen, begun = build_small(), lesion_examples(), []
     start = {weight.path: np.array(weight) for weight in model.weights}
-    seen = lesion_examples()
+
+    def keep(epoch, logs):
+        begun.append(epoch)
+        if epoch == 1 and not kept.exists():
+            shutil.copytree(state, kept)
+
+    watcher = keras.callbacks.LambdaCallback(on_epoch_begin=keep)
     history = training.fit(model, seen, seen, SMALL, state, watchers=[watcher])
-    return model, history, watcher.begun, start
+    return model, history, begun, start
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +149,6 @@ def test_what_is_kept_is_an_average_of_the_last_weights():
         seen.append(float(weight[0]))
     optimizer.finalize_variable_values([weight])
     assert seen[-1] < float(weight[0]) < seen[3]
-
-
-# --- what a batch holds
 
 
 def batches_of(seen, **how):
