@@ -127,21 +127,16 @@ def test_a_changed_image_is_noticed(folder, decoded):
     assert not decoded  # the old images are still in the cache
 
 
-@pytest.mark.parametrize("damage", [
-    lambda content: content[: len(content) // 2],
-    lambda content: content[:5000] + bytes([content[5000] ^ 255]) + content[5001:],
-    lambda content: b"",
-], ids=["cut", "flipped", "empty"])  # fmt: skip
-def test_a_damaged_cache_is_noticed_and_made_again(folder, decoded, damage):
+def test_a_damaged_cache_is_noticed_and_made_again(folder, decoded):
     expected = load(folder).pixels
     (cache,) = cache_files(folder)
-    cache.write_bytes(damage(cache.read_bytes()))
-    decoded.clear()
-    np.testing.assert_array_equal(load(folder).pixels, expected)
-    assert len(decoded) == len(expected)
-    decoded.clear()
+    content = cache.read_bytes()
+    flipped = content[:5000] + bytes([content[5000] ^ 255]) + content[5001:]
+    for damaged in (content[: len(content) // 2], flipped, b""):
+        cache.write_bytes(damaged)
+        np.testing.assert_array_equal(load(folder).pixels, expected)
     load(folder)
-    assert not decoded
+    assert len(decoded) == 4 * len(expected)
 
 
 def test_a_load_that_cannot_write_or_is_stopped_meanwhile_leaves_no_half_cache(folder, monkeypatch):
