@@ -52,7 +52,7 @@ release: setup ## released files of the trainings in model/, measured
 	$(BIN)/python -m scripts.pages
 
 external: setup ## slices of scans from elsewhere: SCANS=folder, MODEL=file
-	$(BIN)/python -m scripts.external --scans "$(SCANS)" $(if $(MODEL),--model "$(MODEL)")
+	$(BIN)/python -m scripts.external "$(SCANS)" $(if $(MODEL),--model "$(MODEL)")
 	$(BIN)/python -m scripts.pages
 
 ablate: setup ## contribution of each part of the network: short trainings

@@ -189,7 +189,8 @@ def _write_tables(
     task = inference.Task(classifier.model, classifier.engine, model.plane)
     with paths.locked(output):  # no other run replaces the tables before they are read
         slices, series = inference.classify_scans(scans, output, task, scheduler)
-        predictions, studies = inference.read_predictions(slices), inference.read_studies(series)
+        predictions = inference.read_slice_table(slices)
+        studies = inference.read_study_table(series)
         if reports:
             report.write_reports(
                 classifier, scans, predictions, studies, output / "reports", model.plane

@@ -1,5 +1,6 @@
 """Where things lie: the project's root, the cache folder, and writes that are whole or absent."""
 
+import hashlib
 import os
 import shutil
 import socket
@@ -66,6 +67,11 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("BRAINLIB_CACHE")
     return resolve(chosen) if chosen else Path.home() / ".cache" / "brainlib"
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class LockedError(BrainlibError):

@@ -1,16 +1,12 @@
 """Scans from elsewhere, slice by slice: treated glioblastomas with masks, and healthy heads.
 
-They are few, and treated tumours are outside the intended use: the counts show a direction only.
-`python -m scripts.external --scans DIR` puts those of the released network into `metrics.json`. It
-is never trained on these scans.
+The scans are few, and treated tumours are outside the intended use: counts only indicate a
+direction. `python -m scripts.external DIR` puts those of the released network into `metrics.json`.
+It is never trained on these scans.
 """
 
-import argparse
 import dataclasses
-import json
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,15 +17,15 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from brainlib import CLASS_NAMES, imaging, inference, paths
+from brainlib import CLASS_NAMES, evaluation, imaging, inference, paths
 from brainlib.imaging import volumes
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
 from scripts import command
 
 NOTE = (
-    "Few scans, and the glioblastomas are after first treatment, which is outside the intended "
-    "use: the counts show a direction only."
+    "Few scans, and the glioblastomas were imaged after initial treatment, which is outside the "
+    "intended use: the counts only indicate a direction."
 )
 LEAST_PIXELS = 200
 """Mask pixels of a slice that counts as one with tumour; between 1 and these it counts nowhere."""
@@ -58,18 +54,16 @@ def measure(classifier: inference.Classifier, scans: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        `model`, `model_sha256`, `gate_sha256`, `note`, and the sections `glioblastoma` and
-        `healthy`. Slices are counted as if the gate had accepted all; `accepted` says how many it
-        does.
+        `model_sha256`, `gate_sha256`, `note`, and the sections `glioblastoma` and `healthy`. Slices
+        are counted without the gate; `accepted` is how many it accepts.
 
     Raises
     ------
     ExternalError
         Where scans are absent, unreadable, or not on the grid of their masks.
     """
-    file, gate = (classifier.model.with_suffix(end) for end in (".onnx", ".gate.npz"))
+    gate = classifier.model.with_suffix(".gate.npz")
     return {
-        "model": file.name,
         "model_sha256": inference.model_sha256(classifier),
         "gate_sha256": paths.file_hash(gate) if gate.is_file() else "",
         "note": NOTE,
@@ -84,22 +78,22 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
     Returns
     -------
     dict
-        `patients`, `volumes`; counts of the slices `with_tumor` and `without_tumor`, and the number
-        `between` these (`called_tumor`: alone; `called_in_study`: with the evidence that a tumour
-        study needs); `auroc` of P(tumour) = 1 - P(notumor) between the two; `study` and
-        `study_without_gate`, the number of volumes by answer.
+        `patients`, `volumes`; counts of the slices `with_tumor` and `without_tumor`
+        (`called_tumor`: alone; `called_in_study`: with the evidence that a tumour study needs);
+        `auroc` of P(tumour) = 1 - P(notumor) between the two; `study`, the number of volumes by
+        answer.
     """
     scans = sorted(folder.rglob("*_Scan_T1.nii.gz"))
     if not scans:
-        raise ExternalError(f"{folder} holds no *_Scan_T1.nii.gz: name another folder with --scans")
+        raise ExternalError(f"{folder} holds no *_Scan_T1.nii.gz: name the folder above it")
     tables, studies = [], []
     for scan in scans:
-        table, answers = classify(classifier, imaging.open_scans(scan))
+        table, study = classify(classifier, imaging.open_scans(scan))
         rule = (classifier.rules or {}).get("study", inference.studies.UNFITTED)
         in_study = inference.studies.is_tumor(table, np.zeros(len(table), int), rule)
         mask = count_mask_pixels(scan)[table["slice"] - 1]
         tables.append(table.assign(mask=mask, in_study=in_study))
-        studies.append(answers)
+        studies.append(study)
     slices = pd.concat(tables)
     ill, well = slices[slices["mask"] >= LEAST_PIXELS], slices[slices["mask"] == 0]
     compared = pd.concat([ill, well])
@@ -114,9 +108,8 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
             "called_in_study": int(ill["in_study"].sum()),
         },
         "without_tumor": _count(well) | {"called_in_study": int(well["in_study"].sum())},
-        "between": len(slices) - len(compared),
         "auroc": round(float(area), 6),
-        **{key: _tally(answers[key] for answers in studies) for key in studies[0]},
+        "study": {name: studies.count(name) for name in dict.fromkeys((*CLASS_NAMES, *studies))},
     }
 
 
@@ -124,31 +117,32 @@ def measure_healthy(classifier: inference.Classifier, scans: Path) -> dict[str, 
     """Count the slices of healthy heads that are called a tumour, by head and plane."""
     heads = {name: imaging.open_scans(scans / place) for name, place in HEALTHY.items()}
     heads |= {f"MNI152 {plane}": template_slices(plane) for plane in imaging.PLANES}
-    found = {name: classify(classifier, slices) for name, slices in heads.items()}
-    return {name: _count(table) | answers for name, (table, answers) in found.items()}
+    answers = {name: classify(classifier, slices) for name, slices in heads.items()}
+    return {name: _count(table) | {"study": study} for name, (table, study) in answers.items()}
 
 
 def classify(
     classifier: inference.Classifier, slices: Iterable[imaging.ScanSlice]
-) -> tuple[pd.DataFrame, dict[str, str]]:
+) -> tuple[pd.DataFrame, str]:
     """Classify the slices of one scan with and without the gate.
 
     Returns
     -------
     table : DataFrame
         As `inference.classify` gives it without the gate, with `accepted` by the gate.
-    answers : dict
-        To the `study` and the `study_without_gate`: a class, `notumor (incomplete)` or `refused`.
+    study : str
+        The answer to the study: a class, `notumor (incomplete)` or `refused`.
     """
     read = list(slices)
     ungated = dataclasses.replace(classifier, gate=None)
     gated_table, table = (inference.classify(one, read) for one in (classifier, ungated))
     if table.empty or (table["class"] == "").any():
         raise ExternalError("; ".join({*table["error"]} - {""}) or "there is nothing to classify")
-    return table.assign(accepted=gated_table["class"] != ""), {
-        "study": _study(classifier, gated_table),
-        "study_without_gate": _study(ungated, table),
-    }
+    study = inference.summarise(classifier, gated_table).iloc[0]
+    answer = study["class"] or study["decision"].partition(":")[0]
+    if study["decision"].startswith(inference.INCOMPLETE):  # only a study without tumour can be
+        answer = "notumor (incomplete)"
+    return table.assign(accepted=gated_table["class"] != ""), answer
 
 
 def count_mask_pixels(scan: Path) -> np.ndarray:
@@ -185,34 +179,16 @@ def _count(slices: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def _study(classifier: inference.Classifier, slices: pd.DataFrame) -> str:
-    study = inference.summarise(classifier, slices).iloc[0]
-    if study["decision"].startswith(inference.INCOMPLETE):  # only a study without tumour can be
-        return "notumor (incomplete)"
-    return study["class"] or study["decision"].partition(":")[0]
-
-
-def _tally(studies: Iterable[str]) -> dict[str, int]:
-    counts = Counter(studies)
-    return {name: counts[name] for name in (*CLASS_NAMES, *sorted({*counts} - {*CLASS_NAMES}))}
-
-
-def main() -> None:
+def main(scans: Path, model: str = "") -> None:
     """Classify the scans with a model, print the counts, and keep those of the released network."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scans", required=True, help="folder of the scans")
-    parser.add_argument("--model", default="", help="the released one, unless named")
-    chosen = parser.parse_args()
-    classifier = inference.open_classifier(chosen.model)
-    section = measure(classifier, paths.resolve(chosen.scans))
+    classifier = inference.open_classifier(model)
+    section = measure(classifier, paths.resolve(scans))
     print(pd.json_normalize(section, sep=": ").T.to_string(header=False))
     if classifier.model == paths.released_model():
-        file = classifier.model.with_name("metrics.json")
-        document = json.loads(file.read_text(encoding="utf-8"))
-        with paths.atomic_write(file) as temporary:
-            text = runs.to_json(document | {"external": section})
-            temporary.write_text(f"{text}\n", encoding="utf-8")
+        root = paths.project_root()
+        run = runs.Run("external", runs.Settings(), root, smoke=False)
+        run.write_json(evaluation.read_metrics(root) | {"external": section}, "model/metrics")
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)

@@ -130,7 +130,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
     )
     environment.filters |= {
         "interval": interval, "percent": percent, "count": count,

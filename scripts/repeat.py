@@ -22,7 +22,7 @@ class RepeatError(paths.BrainlibError):
     """A run that cannot be repeated from its record."""
 
 
-def repeat(record: Path, output: str = "runs/repeat", threads: int = 0) -> dict[str, Any]:
+def repeat(record: Path, output: str = "runs/repeat", threads: int | None = None) -> dict[str, Any]:
     """Repeat a training and compare its predictions with the recorded ones.
 
     Parameters
@@ -31,8 +31,8 @@ def repeat(record: Path, output: str = "runs/repeat", threads: int = 0) -> dict[
         `<name>.run.json` of `02_train`, with its `predictions/<name>.test.csv` beside it.
     output : str
         Folder that the repeated run writes to.
-    threads : int
-        Threads of TensorFlow; 0: as many as it likes.
+    threads : int, optional
+        Threads of TensorFlow, as recorded by default; 0: as many as it likes.
 
     Returns
     -------
@@ -58,6 +58,7 @@ def repeat(record: Path, output: str = "runs/repeat", threads: int = 0) -> dict[
     own = {"source", "output", "seed"}
     parameters = {name: v for name, v in recorded["parameters"].items() if name not in own}
     os.environ["KERAS_BACKEND"] = recorded["backend"]
+    threads = recorded.get("threads", 0) if threads is None else threads
     if threads:
         os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), str(threads))
     pipeline.run([pipeline.Step("02_train", parameters)], source, output, seed)
@@ -101,7 +102,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     }
 
 
-def main(record: Path, output: str = "runs/repeat", threads: int = 0) -> None:
+def main(record: Path, output: str = "runs/repeat", threads: int | None = None) -> None:
     """Repeat a run and print what differs."""
     result = repeat(record, output, threads)
     lines = [f"differs: {line}" for line in result.pop("differing")]

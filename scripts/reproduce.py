@@ -99,12 +99,10 @@ def publish(executed: Path) -> None:
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"],
                          "language_info": {"name": "python"}}  # fmt: skip
     counter = itertools.count(1)
-    kept = []
+    notebook.cells = [cell for cell in notebook.cells
+                      if "injected-parameters" not in cell.metadata.get("tags", [])]  # fmt: skip
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
-        if "injected-parameters" in tags:
-            continue
-        kept.append(cell)
         cell.metadata = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
             cell.execution_count = next(counter)
@@ -114,7 +112,6 @@ def publish(executed: Path) -> None:
         for output in cell.get("outputs", []):
             if "execution_count" in output:
                 output.execution_count = cell.execution_count
-    notebook.cells = kept
     with paths.atomic_write(paths.project_root() / "notebooks" / executed.name) as temporary:
         nbformat.write(notebook, temporary)
 

@@ -12,9 +12,9 @@ import numpy as np
 from brainlib import CLASS_NAMES, evaluation, inference, models
 from brainlib.models import engines
 from brainlib.notebook import runs
-from brainlib.paths import BrainlibError, resolve
+from brainlib.paths import BrainlibError, file_hash, resolve
 from scripts import command
-from scripts.release.files import FOLD, RELEASED, file_hash, list_files, read_images
+from scripts.release.files import FOLD, RELEASED, list_files, read_images
 
 TOLERANCE = 1e-3
 """How far probabilities may be apart: machines round differently."""

@@ -34,6 +34,12 @@ def grey_of(number):
     return number % 4 * BAND + BAND // 2
 
 
+def contents(folder):
+    """Return the bytes of each file below a folder."""
+    return {file.relative_to(folder): file.read_bytes()
+            for file in folder.rglob("*") if file.is_file()}  # fmt: skip
+
+
 def draw(place, count, size=(8, 8)):
     """Write images whose names say their order, one of each class after the other."""
     place.mkdir(parents=True, exist_ok=True)

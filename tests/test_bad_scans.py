@@ -3,6 +3,7 @@
 import gzip
 import inspect
 import io
+import itertools
 import logging
 import os
 import pickle
@@ -120,6 +121,16 @@ def sound(image):
     return True
 
 
+def peak(path, *plane):
+    """Return the slices at a path, and the memory that reading them took."""
+    tracemalloc.start()
+    try:
+        slices = opened(path, *plane)
+        return slices, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.fixture(autouse=True)
 def silence(capfd):
     """Nothing is printed or logged, neither by Python nor by the decoders below it."""
@@ -134,39 +145,24 @@ def silence(capfd):
     assert (shown.out, lines, records) == ("", [], [])
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("damaged")
-
-
+@pytest.mark.parametrize("name", VALID)
 @quickly
-@given(st.data())
-def damaged_files(name, place, data):
+@given(data=st.data())
+def test_no_damage_gives_anything_but_slices_and_reasons(tmp_path, name, data):
     content = bytearray(VALID[name])
     # half of the changes hit the header, where sizes and offsets are
     near = st.integers(0, len(content) - 1) | st.integers(0, min(700, len(content) - 1))
-    for position, value in data.draw(
-        st.lists(st.tuples(near, st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255)),
-                 max_size=12)
-    ):  # fmt: skip
-        content[position] = value
+    value = st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255)
+    for position, new in data.draw(st.lists(st.tuples(near, value), max_size=12)):
+        content[position] = new
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content)))]
-    file = place / name
-    file.write_bytes(content)
-    tracemalloc.start()
-    try:
-        for image in imaging.open_scans(file, data.draw(st.sampled_from(["acquired", "sagittal"]))):
-            sound(image)
-            assert not any(part in repr(image) for part in IDENTIFIERS[:4])
-        assert tracemalloc.get_traced_memory()[1] < 300 * MEGABYTE
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize("name", VALID)
-def test_no_damage_gives_anything_but_slices_and_reasons(place, name):
-    damaged_files(name, place)
+    (tmp_path / name).write_bytes(content)
+    slices, memory = peak(tmp_path / name, data.draw(st.sampled_from(["acquired", "sagittal"])))
+    for image in slices:
+        sound(image)
+        assert not any(part in repr(image) for part in IDENTIFIERS[:4])
+    assert memory < 300 * MEGABYTE
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -186,43 +182,28 @@ def test_a_file_cut_short_anywhere_gives_no_slice_that_it_does_not_hold(tmp_path
 
 
 @pytest.mark.parametrize("name", VALID)
-@pytest.mark.parametrize("ending", [".png", ".dcm", ".nii.gz", ".txt", ""])
-def test_a_wrong_ending_changes_nothing(tmp_path, name, ending):
+def test_a_wrong_ending_changes_nothing(tmp_path, name):
     (tmp_path / name).write_bytes(VALID[name])
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / f"renamed{ending}").write_bytes(VALID[name])
-    right, renamed = opened(tmp_path / name), opened(tmp_path / "other")
-    for image, other in zip(right, renamed, strict=True):
-        np.testing.assert_array_equal(image.pixels, other.pixels)
+    right = opened(tmp_path / name)
+    for ending in (".png", ".dcm", ".nii.gz", ".txt", ""):
+        folder = tmp_path / f"as{ending}"
+        folder.mkdir()
+        (folder / f"renamed{ending}").write_bytes(VALID[name])
+        for image, expected in zip(opened(folder), right, strict=True):
+            np.testing.assert_array_equal(image.pixels, expected.pixels)
 
 
-DAMAGES = {
-    "half": lambda content: content[: len(content) // 2],
-    "stump": lambda content: content[:200],
-    "nothing": lambda content: b"",
-    "noise": lambda content: np.random.default_rng(0).bytes(2000),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["plain.dcm", "a.nii", "a.nii.gz", "a.png", "rle.dcm"])
-def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, name, damage):
-    file = tmp_path / f"b{name}"
+def test_a_damaged_file_is_named_and_the_rest_is_read(tmp_path, name):
+    file, content = tmp_path / f"b{name}", VALID[name]
     for whole in ("a.png", "c.png"):
         (tmp_path / whole).write_bytes(VALID["a.png"])
-    file.write_bytes(DAMAGES[damage](VALID[name]))
-    before, bad, after = opened(tmp_path)
-    assert sound(before) and sound(after) and not sound(bad)
-    assert bad.file == file and bad.error.count(str(file)) == 1
-
-
-def peak(path):
-    tracemalloc.start()
-    try:
-        slices = opened(path)
-        return slices, tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    noise = np.random.default_rng(0).bytes(2000)
+    for damaged in (content[: len(content) // 2], content[:200], b"", noise):
+        file.write_bytes(damaged)
+        before, bad, after = opened(tmp_path)
+        assert sound(before) and sound(after) and not sound(bad)
+        assert bad.file == file and bad.error.count(str(file)) == 1
 
 
 def dicom_that_says(content, **tags):
@@ -271,11 +252,8 @@ def refused_files():
     flipped[400] ^= 1
     yield "flipped.nii.gz", flipped, "damaged"
     yield "4d.nii", nifti_bytes(noise((4, 5, 6, 3), np.int16)), "4 by 5 by 6 by 3"
-    yield (
-        "rgba.nii",
-        nifti_bytes(np.zeros((4, 4, 4), [(channel, "u1") for channel in "RGBA"])),
-        "colours",
-    )
+    rgba = np.zeros((4, 4, 4), [(channel, "u1") for channel in "RGBA"])
+    yield "rgba.nii", nifti_bytes(rgba), "colours"
     yield "complex.nii", nifti_bytes(np.zeros((4, 4, 4), np.complex64)), "complex"
     yield "pair.hdr", nibabel.nifti1.Nifti1PairHeader().binaryblock, "its .img is missing"
     for value in (np.nan, np.inf, -np.inf):
@@ -331,36 +309,24 @@ def test_what_is_wrong_is_one_reason_in_little_memory(tmp_path, name, content, r
     assert not any(part in image.error for part in IDENTIFIERS)
 
 
-def test_a_volume_that_unpacks_without_end_takes_no_memory(tmp_path):
-    small = nibabel.Nifti1Image(noise((4, 4, 4), np.int16), np.eye(4))
+def test_what_unpacks_without_end_takes_no_memory(tmp_path, monkeypatch):
     zeros = bytes(60 * MEGABYTE)
+    header = nibabel.Nifti1Image(noise((4, 4, 4), np.int16), np.eye(4)).header
     for name, offset in (("offset", 50e6), ("far", 3e9), ("infinite", np.inf)):
-        header = small.header.copy()
         header["vox_offset"] = offset
-        file = tmp_path / f"{name}.nii.gz"
-        file.write_bytes(gzip.compress(header.binaryblock + zeros, 1))
-    del zeros
-    slices, memory = peak(tmp_path)
-    assert memory < 20 * MEGABYTE and len([image for image in slices if image.error]) >= 2
-
-
-def test_a_deflated_bomb_takes_no_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "MAX_INFLATED", 10 * MEGABYTE)
-    zeros = {"PixelData": bytes(40 * MEGABYTE)}
-    bomb = dicom_bytes(noise((8, 8)), DeflatedExplicitVRLittleEndian, **zeros)
-    (tmp_path / "bomb.dcm").write_bytes(bomb)
-    del bomb, zeros
-    slices, memory = peak(tmp_path / "bomb.dcm")
-    assert "unpacks to more than" in slices[0].error and memory < 40 * MEGABYTE
-
-
-def test_a_long_file_of_zeros_is_refused_at_once(tmp_path):
+        content = gzip.compress(header.binaryblock + zeros, 1)
+        (tmp_path / f"{name}.nii.gz").write_bytes(content)
     for name, start in {"a.dcm": b"", "b.dcm": bytes(128) + b"DICM", "a.nii": b""}.items():
         with (tmp_path / name).open("wb") as file:
             file.write(start)
             file.truncate(2**31)  # nothing is stored
     slices, memory = peak(tmp_path)
-    assert [sound(image) for image in slices] == [False] * 3 and memory < 20 * MEGABYTE
+    assert memory < 20 * MEGABYTE and sum(not sound(image) for image in slices) >= 5
+    monkeypatch.setattr(dicom, "MAX_INFLATED", 10 * MEGABYTE)
+    bomb = dicom_bytes(noise((8, 8)), DeflatedExplicitVRLittleEndian, PixelData=zeros)
+    (tmp_path / "bomb.dcm").write_bytes(bomb)
+    slices, memory = peak(tmp_path / "bomb.dcm")
+    assert "unpacks to more than" in slices[0].error and memory < 40 * MEGABYTE
 
 
 def test_not_every_file_of_a_damaged_series_is_tried(tmp_path, monkeypatch):
@@ -390,14 +356,11 @@ def test_slices_that_are_missing_are_said_and_the_others_read(tmp_path):
     assert "2 slices are missing in its series: most are 3 mm apart, some 9 mm" in said.error
     assert said.file == tmp_path / "gap" / "00_0" and len(slices) == 8 + 7 + 1
     assert said.series == slices[0].series and said.number == 7
-
-
-@pytest.mark.parametrize("heights", [[0, 1, 2.5, 3, 7.2, 7.9], [0, 1, 1, 2, 2, 3], [5], [0, 9]])
-def test_what_is_only_irregular_is_not_called_missing(tmp_path, heights):
-    write_series(tmp_path, heights)
-    slices = opened(tmp_path)
-    assert all(sound(image) for image in slices) and len(slices) == len(heights)
-    assert [image.number for image in slices] == list(range(len(heights)))
+    for number, heights in enumerate(([0, 1, 2.5, 3, 7.2, 7.9], [0, 1, 1, 2, 2, 3], [5], [0, 9])):
+        write_series(tmp_path / str(number), heights)  # only irregular
+        slices = opened(tmp_path / str(number))
+        assert all(sound(image) for image in slices)
+        assert [image.number for image in slices] == list(range(len(heights)))
 
 
 def test_the_same_instance_number_twice_is_said_where_nothing_else_gives_the_order(tmp_path):
@@ -409,69 +372,42 @@ def test_the_same_instance_number_twice_is_said_where_nothing_else_gives_the_ord
     assert said.file.parent.name == "not"
 
 
-def test_mixed_series_in_a_folder_are_each_read_in_their_order(tmp_path):
-    for number in range(6):
-        content = dicom_bytes(
-            np.full((4, 4), 10 * number, np.uint8), SeriesInstanceUID=f"1.{number % 2}",
-            InstanceNumber=9 - number,
-        )  # fmt: skip
-        (tmp_path / f"{number}.dcm").write_bytes(content)
-    (tmp_path / "bad.dcm").write_bytes(VALID["plain.dcm"][:300])
-    slices = opened(tmp_path)
-    assert [int(image.pixels[0, 0]) for image in slices[:-1]] == [40, 20, 0, 50, 30, 10]
-    assert slices[-1].file.name == "bad.dcm" and not sound(slices[-1])
+def test_what_may_not_be_opened_or_goes_away_is_said_and_the_rest_is_read(tmp_path, monkeypatch):
+    def deny(method, denied):
+        def ask(path, *args, **kwargs):  # tests may run as root, who is denied nothing
+            if path.name == denied:
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return real(path, *args, **kwargs)
 
+        real = getattr(Path, method)
+        monkeypatch.setattr(Path, method, ask)
 
-def denied(real, *names):
-    """Return a function that is denied some files; tests may run as root, who is denied nothing."""
-
-    def ask(path, *args, **kwargs):
-        if Path(os.fspath(path)).name in names:
-            raise PermissionError(13, "Permission denied", os.fspath(path))
-        return real(path, *args, **kwargs)
-
-    return ask
-
-
-def test_what_may_not_be_opened_is_said_and_the_rest_is_read(tmp_path, monkeypatch):
     for name in ("closed/a.png", "open/b.png", "open/secret.dcm", "open/unknown.nii"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(VALID["a.png"])
-    monkeypatch.setattr(Path, "iterdir", denied(Path.iterdir, "closed"))
-    monkeypatch.setattr(Path, "open", denied(Path.open, "secret.dcm"))
-    monkeypatch.setattr(Path, "is_file", denied(Path.is_file, "unknown.nii"))
-    slices = opened(tmp_path)
+    deny("iterdir", "closed")
+    deny("open", "secret.dcm")
+    deny("is_file", "unknown.nii")
+    listed = imaging.list_scans(tmp_path)
+    slices = [image for scan in listed for image in imaging.read_scan(scan)]
     assert [sound(image) for image in slices] == [False, True, False, False]
     assert "the folder cannot be opened (Permission denied)" in slices[0].error
     assert all("look at who may" in slices[place].error for place in (0, 2, 3))
-
-
-def test_a_file_that_goes_away_while_others_are_read_is_said(tmp_path):
-    for name in ("a.png", "plain.dcm", "a.nii"):
-        (tmp_path / name).write_bytes(VALID[name])
-    listed = imaging.list_scans(tmp_path)
-    for file in tmp_path.iterdir():
-        file.unlink()
-    slices = [image for scan in listed for image in imaging.read_scan(scan)]
-    assert len(slices) == 3 and all("No such file" in image.error for image in slices)
+    (tmp_path / "open" / "b.png").unlink()
+    assert "No such file" in next(imaging.read_scan(listed[1])).error
 
 
 def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
     (tmp_path / "a.png").write_bytes(VALID["a.png"])
     (tmp_path / "around").symlink_to(tmp_path)
     (tmp_path / "self.dcm").symlink_to(tmp_path / "self.dcm")
-    (tmp_path / "one").symlink_to(tmp_path / "two")
-    (tmp_path / "two").symlink_to(tmp_path / "one")
     os.mkfifo(tmp_path / "pipe.nii.gz")
     os.mkfifo(tmp_path / "pipe")
-    slices = opened(tmp_path)
-    assert [image.file.name for image in slices] == ["a.png", "pipe.nii.gz", "self.dcm"]
-    assert [sound(image) for image in slices] == [True, False, False]
-    for name in ("self.dcm", "one", "pipe"):
-        try:
-            assert not sound(opened(tmp_path / name)[0])
-        except imaging.ImageError as error:
-            assert len(str(error).splitlines()) == 1
+    slices = {image.file.name: sound(image) for image in opened(tmp_path)}
+    assert slices == {"a.png": True, "pipe.nii.gz": False, "self.dcm": False}
+    assert not sound(opened(tmp_path / "pipe")[0])
+    with pytest.raises(imaging.ImageError):
+        opened(tmp_path / "self.dcm")
 
 
 def test_folders_may_be_nested_deeper_than_python_calls_itself(tmp_path):
@@ -509,10 +445,10 @@ def test_any_name_is_read_and_told_on_one_line_that_can_be_stored(tmp_path, name
             image.error.encode("utf-8")
 
 
-@pytest.mark.parametrize("path", ["", "nothing\0here", "a" * 5000, "\udcff", "/dev/null/x"])
+@pytest.mark.parametrize("path", ["", "a\0b", "a" * 5000, "\udcff", "/dev/null/x"])
 def test_a_path_that_is_none_is_refused_at_once_on_one_line(tmp_path, path):
     with pytest.raises(imaging.ImageError) as wrong:
-        list(imaging.open_scans(tmp_path / "no" / path))
+        imaging.open_scans(tmp_path / "no" / path)
     assert len(str(wrong.value).splitlines()) == 1
 
 
@@ -522,6 +458,7 @@ KINDS = {
     "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"),
     "BMP": ("1", "L", "P", "RGB", "RGBA"),
+    "WEBP": ("L", "RGB", "RGBA"),
 }
 
 
@@ -536,6 +473,7 @@ def test_images_of_every_kind_show_the_same_greys(tmp_path, kind):
     for mode in KINDS[kind]:
         image, grey = drawn.get(mode) or (Image.fromarray(GREY).convert(mode), GREY)
         options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+        options |= {"lossless": True} if kind == "WEBP" else {}
         (tmp_path / "a").write_bytes(image_bytes(image, kind, **options))
         (shown,) = opened(tmp_path / "a")
         assert sound(shown), (mode, shown.error)
@@ -566,14 +504,9 @@ def test_scans_can_be_sent_away_and_read_in_many_threads(tmp_path):
     for name, content in VALID.items():
         (tmp_path / name).write_bytes(content)
         (tmp_path / f"bad {name}").write_bytes(content[: len(content) // 2])
-    expected = opened(tmp_path)
     listed = pickle.loads(pickle.dumps(imaging.list_scans(tmp_path)))
     with ThreadPoolExecutor(8) as threads:
-        parts = list(threads.map(lambda scan: list(imaging.read_scan(scan)), listed * 3))
-    read = [image for part in parts for image in part]
-    assert len(read) == 3 * len(expected)
-    for image, other in zip(read, expected * 3, strict=True):
-        assert (image.file, image.series, image.number, image.plane, image.error) == (
-            other.file, other.series, other.number, other.plane, other.error,
-        )  # fmt: skip
+        read = list(threads.map(lambda scan: list(imaging.read_scan(scan)), listed * 3))
+    for image, other in zip(itertools.chain(*read), opened(tmp_path) * 3, strict=True):
+        assert repr(image) == repr(other)
         assert image.error or np.array_equal(image.pixels, other.pixels)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageShow
+from PIL import Image
 
 from brainlib import paths
 from brainlib.data import phantom
@@ -32,7 +32,6 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     [head] = phantom.simulate_patient("meningioma", seed=1, slices=1)
     Image.fromarray(head.pixels).save(tmp_path / "my_slice.jpg")
-    monkeypatch.setattr(ImageShow, "_viewers", [])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""The promises of `brainlib.evaluation`: right numbers, honest intervals, errors that help."""
+"""Evaluation: right numbers, honest intervals, errors that help."""
 
 import doctest
 import importlib
@@ -17,17 +17,16 @@ CLASSES = list(CLASS_NAMES)
 
 def make_table(labels, values, groups=None):
     """Return a prediction table for numbers of classes and probabilities."""
-    labels = np.asarray(labels)
-    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    table = pd.DataFrame({
-        "path": [f"image_{row:05}.jpg" for row in range(len(labels))],
-        "patient": [f"P{group:04}" for group in groups],
-        "group": [f"group_{group:04}" for group in groups],
-        "label": np.array(CLASSES)[labels],
-        "fold": groups % 5,
-    })  # fmt: skip
-    table[CLASSES] = np.asarray(values, float)
-    return table
+    rows = np.arange(len(labels))
+    groups = rows if groups is None else np.asarray(groups)
+    table = pd.DataFrame(np.asarray(values, float), columns=CLASSES)
+    return table.assign(
+        path=[f"image_{row:05}.jpg" for row in rows],
+        patient=[f"P{group:04}" for group in groups],
+        group=[f"group_{group:04}" for group in groups],
+        label=np.array(CLASSES)[labels],
+        fold=groups % 5,
+    )
 
 
 def softmax(logits):
@@ -35,27 +34,14 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def random_table(seed=0, images=600, groups=120, skill=2.0, patient_noise=0.0):
-    """Return predictions of some skill; `patient_noise` makes a patient's errors alike."""
+def random_table(seed=0, images=600, groups=120, skill=2.0):
+    """Return predictions of some skill for patients of several images."""
     generator = np.random.default_rng(seed)
     group = generator.integers(0, groups, images)
     truth = generator.integers(0, 4, groups)[group]
-    logits = generator.normal(size=(images, 4)) + skill * np.eye(4)[truth]
-    logits += patient_noise * generator.normal(size=(groups, 4))[group]
-    return make_table(truth, softmax(logits), group)
-
-
-def calibrated_table(seed, images, spread=2.0):
-    """Return images whose labels are drawn from the very probabilities they have."""
-    generator = np.random.default_rng(seed)
-    values = softmax(spread * generator.normal(size=(images, 4)))
-    truth = (values.cumsum(axis=1) > generator.random((images, 1))).argmax(axis=1)
-    return make_table(truth, values)
-
-
-def perfect_table(images=40, groups=20):
-    truth = np.arange(images) % groups % 4
-    return make_table(truth, np.eye(4)[truth], np.arange(images) % groups)
+    return make_table(
+        truth, softmax(generator.normal(size=(images, 4)) + skill * np.eye(4)[truth]), group
+    )
 
 
 def with_ties(table, decimals):
@@ -126,9 +112,8 @@ def test_slices_of_a_patient_are_averaged_and_the_group_stands_for_an_unknown_pa
     evaluation.check_predictions(patients)
     assert patients["path"].tolist() == ["P0000/glioma", "P0000/meningioma", "group_0001"]
     assert patients["images"].tolist() == [2, 1, 2]
-    np.testing.assert_allclose(
-        patients[CLASSES], [[0.6, 0.4, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0.8, 0.2]]
-    )
+    expected = [[0.6, 0.4, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 0.8, 0.2]]
+    np.testing.assert_allclose(patients[CLASSES], expected)
     same_name = make_table([0, 0], [[1, 0, 0, 0]] * 2).assign(patient=["7", ""], group=["g", "7"])
     assert len(evaluation.per_patient(same_name)) == 2
 
@@ -152,9 +137,8 @@ def sklearn_metrics(table, weights):
     predicted, one_hot = values.argmax(axis=1), np.eye(4)[truth]
     given = {"sample_weight": weights}
     say = sklearn.metrics
-    false_alarms, hits, _ = say.roc_curve(
-        truth != 2, -values[:, 2], drop_intermediate=False, **given
-    )
+    alarm = -values[:, 2]
+    false_alarms, hits, _ = say.roc_curve(truth != 2, alarm, drop_intermediate=False, **given)
     expected = {
         "accuracy": say.accuracy_score(truth, predicted, **given),
         "balanced_accuracy": say.balanced_accuracy_score(truth, predicted, **given),
@@ -166,13 +150,12 @@ def sklearn_metrics(table, weights):
     }
     for index, name in enumerate(CLASSES):
         is_class, is_called = truth == index, predicted == index
+        negative = ~is_class, ~is_called
         expected |= {
             f"sensitivity_{name}": say.recall_score(is_class, is_called, **given),
             f"positive_predictive_value_{name}": say.precision_score(is_class, is_called, **given),
-            f"specificity_{name}": say.recall_score(~is_class, ~is_called, **given),
-            f"negative_predictive_value_{name}": say.precision_score(
-                ~is_class, ~is_called, **given
-            ),
+            f"specificity_{name}": say.recall_score(*negative, **given),
+            f"negative_predictive_value_{name}": say.precision_score(*negative, **given),
             f"f1_{name}": say.f1_score(is_class, is_called, **given),
             f"auroc_{name}": say.roc_auc_score(is_class, values[:, index], **given),
         }
@@ -209,47 +192,34 @@ def test_calibration_error_is_the_gap_in_equal_mass_bins():
     assert tied["images"].tolist() == [1, 2]
 
 
-def test_constant_and_confidently_wrong_predictors():
-    constant = evaluation.point_metrics(make_table(np.arange(80) % 4, np.full((80, 4), 0.25)))
-    assert constant["accuracy"] == 0.25 and constant["macro_auroc"] == 0.5
-    assert constant["log_loss"] == pytest.approx(np.log(4))
-    assert np.isnan(constant["positive_predictive_value_pituitary"])  # it is never called
-    wrong = make_table([0, 1], [[0, 1, 0, 0], [0, 1, 0, 0]])
-    assert evaluation.point_metrics(wrong)["log_loss"] == pytest.approx(-np.log(1e-12) / 2)
-
-
 def test_absent_classes_are_not_a_number_and_left_out_of_means():
-    table = make_table([0, 0, 1], [[0.8, 0.2, 0, 0], [0.4, 0.6, 0, 0], [0.1, 0.9, 0, 0]])
-    values = evaluation.point_metrics(table)
-    for name in ("sensitivity_notumor", "auroc_pituitary", "f1_pituitary"):
+    values = evaluation.point_metrics(make_table([0, 0, 1], [[0.8, 0.2, 0, 0], [0.4, 0.6, 0, 0],
+                                                             [0, 1, 0, 0]]))  # fmt: skip
+    for name in ("sensitivity_notumor", "auroc_pituitary", "positive_predictive_value_pituitary",
+                 "f1_pituitary", "tumor_sensitivity_at_99_specificity"):  # fmt: skip
         assert np.isnan(values[name])
-    assert np.isnan(values["tumor_sensitivity_at_99_specificity"])
     assert values["balanced_accuracy"] == pytest.approx(0.75)
     assert values["macro_f1"] == pytest.approx(2 / 3) and values["macro_auroc"] == 1
+    wrong = evaluation.point_metrics(make_table([0, 1], [[0, 1, 0, 0], [0, 1, 0, 0]]))
+    assert wrong["log_loss"] == pytest.approx(-np.log(1e-12) / 2)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
-def test_a_metric_from_outside_is_resampled_like_ours(table, metric, monkeypatch):
+def test_a_metric_from_outside_is_resampled_like_ours(table, monkeypatch):
     """A plain function of labels and probabilities has value, interval and paired difference."""
-    plain = {
-        "accuracy": lambda labels, p: (p.argmax(axis=1) == labels).mean(),
-        "log_loss": lambda labels, p: -np.log(p[np.arange(len(p)), labels]).mean(),
-    }
-    monkeypatch.setitem(METRICS, "theirs", plain[metric])
-    rows = evaluation.metrics_with_intervals(table, 50, metrics=[metric, "theirs"])
-    if metric == "log_loss":
-        np.testing.assert_allclose(rows.loc["theirs"], rows.loc[metric])
+    monkeypatch.setitem(
+        METRICS, "theirs", lambda labels, p: -np.log(p[np.arange(len(p)), labels]).mean()
+    )
+    rows = evaluation.metrics_with_intervals(table, 50, metrics=["log_loss", "theirs"])
+    np.testing.assert_allclose(rows.loc["theirs"], rows.loc["log_loss"])
     other = random_table(1).assign(path=table["path"], label=table["label"], group=table["group"])
-    ours, theirs = (evaluation.compare(table, other, m, 50) for m in (metric, "theirs"))
+    ours, theirs = (evaluation.compare(table, other, m, 50) for m in ("log_loss", "theirs"))
     assert ours == pytest.approx(theirs)
 
 
 def test_confusion_report_and_errors_tell_the_same_story(table):
-    matrix = evaluation.confusion(table)
-    expected = sklearn.metrics.confusion_matrix(
-        evaluation.label_codes(table), evaluation.probabilities(table).argmax(axis=1)
-    )
-    np.testing.assert_array_equal(matrix, expected)
+    truth, predicted = evaluation.label_codes(table), evaluation.probabilities(table).argmax(axis=1)
+    expected = sklearn.metrics.confusion_matrix(truth, predicted)
+    np.testing.assert_array_equal(evaluation.confusion(table), expected)
     report = evaluation.class_report(table)
     np.testing.assert_allclose(report["sensitivity"], np.diag(expected) / expected.sum(axis=1))
     errors = evaluation.most_confused(table, count=1000)
@@ -289,7 +259,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 
 
 def test_no_error_in_few_groups_is_not_taken_for_certainty():
-    few = evaluation.metrics_with_intervals(perfect_table(groups=20), resamples=50)
+    groups = np.arange(40) % 20
+    perfect = make_table(groups % 4, np.eye(4)[groups % 4], groups)
+    few = evaluation.metrics_with_intervals(perfect, resamples=50)
     assert few.loc["accuracy"].tolist() == pytest.approx([1, 0.025 ** (1 / 20), 1])
     assert few.loc["sensitivity_glioma", "low"] == pytest.approx(0.025 ** (1 / 5))
     assert few.loc["specificity_glioma", "low"] == pytest.approx(0.025 ** (1 / 15))
@@ -299,29 +271,28 @@ def test_no_error_in_few_groups_is_not_taken_for_certainty():
 
 def test_calibration_error_of_a_calibrated_model_may_be_mere_noise():
     """Plain percentiles would begin near the value, where the truth is 0."""
-    rows = pd.DataFrame([
-        evaluation.metrics_with_intervals(
-            calibrated_table(seed, images=2000), 200, metrics=["calibration_error"]
-        ).iloc[0]
-        for seed in range(12)
-    ])  # fmt: skip
-    assert (rows["low"] >= 0).all()
-    assert ((rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])).all()
-    assert rows["low"].mean() < 0.5 * rows["value"].mean()
+    rows = []
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        values = softmax(2 * generator.normal(size=(2000, 4)))
+        drawn = (values.cumsum(axis=1) > generator.random((2000, 1))).argmax(axis=1)
+        table = make_table(drawn, values)
+        rows += [evaluation.metrics_with_intervals(table, 200, metrics=["calibration_error"])]
+    value, low, high = pd.concat(rows)[["value", "low", "high"]].to_numpy().T
+    assert (low >= 0).all() and ((low <= value) & (value <= high)).all()
+    assert low.mean() < 0.5 * value.mean()
 
 
 def test_breakdown_counts_images_and_groups(table):
     table["plane"] = np.where(np.arange(len(table)) < 250, "axial", "")
     table["source"] = "figshare"
     rows = evaluation.break_down(table, resamples=300)
-    assert rows["images"].iloc[:3].to_dict() == {
-        "source figshare": 600, "plane axial": 250, "plane unknown": 350,
-    }  # fmt: skip
+    counts = {"source figshare": 600, "plane axial": 250, "plane unknown": 350}
+    assert rows["images"].iloc[:3].to_dict() == counts
     assert rows.loc["plane axial", "groups"] == table["group"].iloc[:250].nunique()
-    whole = rows.loc["source figshare"]
-    expected = evaluation.metrics_with_intervals(table, 300, metrics=["accuracy"]).iloc[0]
-    values = whole[["accuracy", "low", "high"]].tolist()
-    assert values == pytest.approx(expected.tolist(), abs=1e-6)
+    expected = evaluation.metrics_with_intervals(table, 300, metrics=["accuracy"]).iloc[0].tolist()
+    whole = rows.loc["source figshare", ["accuracy", "low", "high"]].tolist()
+    assert whole == pytest.approx(expected, abs=1e-6)
 
 
 # --- calibration and conformal sets
@@ -333,9 +304,8 @@ def test_sets_cover_each_class_as_promised(coverage):
     for seed in range(40):
         images = random_table(seed, images=4000, groups=4000, skill=1.5)
         tested = images.iloc[2000:]
-        sets = evaluation.conformal_sets(
-            tested, evaluation.fit_conformal(images.iloc[:2000], coverage)
-        )
+        thresholds = evaluation.fit_conformal(images.iloc[:2000], coverage)
+        sets = evaluation.conformal_sets(tested, thresholds)
         coverages.append(evaluation.describe_sets(tested, sets, resamples=20)["coverage"])
     mean = pd.concat(coverages, axis=1).mean(axis=1)
     assert list(mean.index) == [*CLASSES, "all"]
@@ -372,9 +342,8 @@ def test_a_fold_is_never_calibrated_on_its_own_test_images(with_validation):
     pd.testing.assert_frame_equal(plain[rows], other[rows])
     assert plain[~rows].equals(other[~rows]) == with_validation
     if with_validation:  # a fold takes the validation images of its own
-        spoiled = validation.assign(
-            label=validation["label"].mask(validation["fold"] == 2, "glioma")
-        )
+        labels = validation["label"].mask(validation["fold"] == 2, "glioma")
+        spoiled = validation.assign(label=labels)
         changed = (evaluation.cross_conformal(test, spoiled, 0.9) != plain).any(axis=1)
         assert set(test["fold"][changed]) == {2}
         with pytest.raises(EvaluationError, match="fold 3 on: give its validation table"):
@@ -397,15 +366,12 @@ def test_a_better_model_is_told_from_a_worse_one():
     assert (result["images"], result["groups"]) == (len(good), good["group"].nunique())
     same = evaluation.compare(good, good, "macro_f1", resamples=50)
     assert (same["difference"], same["low"], same["high"], same["p_value"]) == (0, 0, 0, 1)
-
-
-def test_mcnemar_counts_and_probability():
     right, wrong = [0.8, 0.2, 0, 0], [0.2, 0.8, 0, 0]
     first = make_table([0] * 10, [right] * 8 + [wrong] * 2)
     second = make_table([0] * 10, [wrong] * 6 + [right] * 3 + [wrong])
-    result = evaluation.compare(first, second, resamples=10)
-    assert (result["only_first_right"], result["only_second_right"]) == (6, 1)
-    assert result["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)
+    exact = evaluation.compare(first, second, resamples=10)
+    assert (exact["only_first_right"], exact["only_second_right"]) == (6, 1)
+    assert exact["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)
 
 
 def test_tables_of_other_images_are_not_compared(table):
@@ -419,7 +385,7 @@ def test_tables_of_other_images_are_not_compared(table):
 
 
 def test_the_order_of_rows_changes_nothing():
-    table = with_ties(random_table(7, images=300, patient_noise=1.0), decimals=1)
+    table = with_ties(random_table(7, images=300), decimals=1)
     shuffled = table.sample(frac=1, random_state=1)
     for function in (
         lambda t: evaluation.metrics_with_intervals(t, resamples=100),
@@ -433,10 +399,8 @@ def test_the_order_of_rows_changes_nothing():
         pd.testing.assert_frame_equal(function(table), function(shuffled))
 
 
-@pytest.mark.parametrize(
-    "name", [module.name for module in pkgutil.iter_modules(evaluation.__path__)]
-)
-def test_examples_in_the_docstrings_are_true(name):
-    module = importlib.import_module(f"brainlib.evaluation.{name}")
-    result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
-    assert result.failed == 0 and result.attempted > 0
+def test_examples_in_the_docstrings_are_true():
+    for found in pkgutil.iter_modules(evaluation.__path__, "brainlib.evaluation."):
+        module = importlib.import_module(found.name)
+        result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+        assert result.failed == 0 and result.attempted > 0

@@ -190,6 +190,8 @@ def test_every_outlined_tumour_has_a_row_of_scores(small_network, collection, sc
     answer = np.asarray(small_network.predict_on_batch(image[None, ..., None]))[0]
     assert scored["answer"].iloc[-1] == CLASS_NAMES[answer.argmax()]
     assert scored["dice"].between(0, 1).all() and scored["heat_peak_inside"].dtype == bool
+    with pytest.raises(explain.ExplainError, match="open_collection"):
+        explain.score_maps(small_network, table[["path", "label"]], collection.root, 0)
 
 
 def test_scores_survive_their_file(scored, tmp_path):
@@ -199,19 +201,11 @@ def test_scores_survive_their_file(scored, tmp_path):
     again = explain.read_scores(tmp_path / "maps.csv")
     pd.testing.assert_frame_equal(again, scored, check_dtype=False)
     assert again["heat_peak_inside"].dtype == bool and again["outline"].iloc[0] == ""
-
-
-def test_a_file_of_something_else_is_named(tmp_path):
     (tmp_path / "other.csv").write_text("path,dice\na,1\n", encoding="utf-8")
     with pytest.raises(explain.ExplainError, match=r"other\.csv has no column patient"):
         explain.read_scores(tmp_path / "other.csv")
     with pytest.raises(explain.ExplainError, match=r"absent\.csv"):
         explain.read_scores(tmp_path / "absent.csv")
-
-
-def test_a_table_without_outlines_is_refused(small_network, collection):
-    with pytest.raises(explain.ExplainError, match="open_collection"):
-        explain.score_maps(small_network, collection.table[["path", "label"]], collection.root, 0)
 
 
 # --- what is summed up

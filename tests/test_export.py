@@ -143,8 +143,7 @@ def test_an_operation_that_a_format_lacks_is_named(tmp_path):
     probabilities = layers.Dense(4, "softmax")(layers.Flatten()(resized))
     with pytest.raises(export.ExportError, match=r"model resizes cannot.*ScaleAndTranslate"):
         export.export_onnx(
-            keras.Model(pixels, probabilities, name="resizes"),
-            tmp_path / "resizes.onnx",
+            keras.Model(pixels, probabilities, name="resizes"), tmp_path / "resizes.onnx"
         )
     assert not list(tmp_path.iterdir())
 

@@ -66,7 +66,7 @@ def test_each_slice_of_a_mixed_folder_is_one_row_in_order(task, tmp_path):
     (place / "00020.nii").write_bytes(b"no volume")
     (place / "notes.txt").write_text("no scan", encoding="utf-8")
     slices, series = inference.classify_scans(imaging.list_scans(place), tmp_path / "out", task)
-    table, studies = inference.read_predictions(slices), pd.read_csv(series, keep_default_na=False)
+    table, studies = inference.read_slice_table(slices), pd.read_csv(series, keep_default_na=False)
     expected = [f"{number:05d}.png" for number in range(30)]
     expected[20:20] = ["00020.nii"]
     expected[11:11] = ["00010v.nii.gz"] * 4
@@ -109,10 +109,9 @@ def test_other_scans_and_another_model_start_anew(task, tmp_path, monkeypatch, r
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         stop_after(patch, 2, RuntimeError("stopped"))
         classify(place, tmp_path / "out", task)
-    if change == "a file":
-        Image.new("L", (9, 9), 7).save(place / "00000.png")
-    elif change == "a file more":
-        Image.new("L", (9, 9), 7).save(place / "99999.png")
+    if change.startswith("a file"):
+        name = "99999.png" if change == "a file more" else "00000.png"
+        Image.new("L", (9, 9), 7).save(place / name)
     elif change == "the model":
         gate = onnx.load(tmp_path / "mine.onnx")
         gate.doc_string = "another"
@@ -144,7 +143,7 @@ def test_a_reader_that_fails_in_a_way_of_its_own_costs_its_scan_alone(task, tmp_
 
     monkeypatch.setattr(imaging, "read_scan", fail)
     classify(place, tmp_path / "out", task)
-    table = inference.read_predictions(tmp_path / "out" / "predictions.csv").set_index("series")
+    table = inference.read_slice_table(tmp_path / "out" / "predictions.csv").set_index("series")
     assert len(table) == 12 and (table["error"] != "").sum() == 2
     assert "MemoryError: too large" in table.loc["00003.png", "error"]
     assert "holds no slice" in table.loc["00005.png", "error"]

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from brainlib import CLASS_NAMES, paths
+from brainlib import CLASS_NAMES, inference, paths
 from brainlib.data import phantom
 from brainlib.inference import gate
 from brainlib.models import engines
-from scripts.release import gating, wrong_inputs
+from scripts.release import wrong_inputs
 
 RELEASED = paths.project_root() / "model" / "lesion_net.gate.npz"
 RANDOM = np.random.default_rng(0)
@@ -126,10 +126,12 @@ def test_the_released_gate_knows_heads_from_photographs():
     engine = engines.open_onnx(RELEASED.with_name("lesion_net.onnx"))
     patients = [(CLASS_NAMES[number % 4], number, 3, 96) for number in range(8)]
     heads = [drawn.pixels for patient in patients for drawn in phantom.simulate_patient(*patient)]
-    features = gating.features_of(engine, [*heads, data.camera(), data.cat()[..., 0]])
+    features = inference.predict_images(
+        engine, [*heads, data.camera(), data.cat()[..., 0]], "features"
+    )
     reasons = gate.refuse(released, features)
     assert np.mean([reason == "" for reason in reasons[:-2]]) > 0.8
     assert reasons[-2:] == [gate.STRANGE] * 2
-    mirrored = gating.features_of(engine, [image[:, ::-1] for image in heads])
+    mirrored = inference.predict_images(engine, [image[:, ::-1] for image in heads], "features")
     again = gate.refuse(released, mirrored)
     assert np.mean([one == other for one, other in zip(again, reasons, strict=False)]) > 0.9

@@ -192,13 +192,3 @@ def test_existing_files_are_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="delete it, or choose another"):
         phantom.write_phantom(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
-    def fail(*arguments):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(collection, "_encode", fail)
-    with pytest.raises(OSError, match="disk full"):
-        phantom.write_phantom(tmp_path / "collection", **SMALL)
-    assert not list(tmp_path.iterdir())

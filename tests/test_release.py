@@ -29,11 +29,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corruptions, "robustness", measure)
         patch.setattr(scores, "MARGINS", {"off centre": margins.off_centre})
-        patch.setattr(
-            gating,
-            "measure_gate",
-            lambda run: {"source": run.settings.source, "sha256": "of the gate"},
-        )
+        patch.setattr(gating, "measure_gate", lambda run: {"sha256": "of the gate"})
         patch.setattr(rules, "make_rules", lambda *given: given)
         patch.setattr(files, "JUDGED_BY", ())
         yield
@@ -45,31 +41,20 @@ def collection(tmp_path_factory):
     return phantom.write_phantom(folder, patients=40, slices=2, size=64)
 
 
-def tame_network(seed):
-    """Build the released network with small last weights: random large ones amplify rounding."""
-    model = models.build_model(RELEASED, seed)
-    for name in ("tissue", "kinds"):
-        layer = models.network_of(model).get_layer(name)
-        layer.set_weights([0.1 * weight for weight in layer.get_weights()])
-    return model
-
-
 @pytest.fixture(scope="module")
-def run(collection, tmp_path_factory):
+def run(collection, build_small, tmp_path_factory):
     """Leave two folds as `02_train` leaves them: models, and their predictions of test images."""
     output = tmp_path_factory.mktemp("release")
-    settings = release.ReleaseSettings(
-        source=str(collection), output=str(output), images=IMAGES, resamples=100,
-    )  # fmt: skip
+    settings = release.ReleaseSettings(str(collection), str(output), images=IMAGES)
     run = runs.Run("release", settings, output, smoke=False)
     tested = scores.tested_images(run)
     for fold in FOLDS:
         file = files.fold_file(run.model, fold=fold)
-        models.save_model(tame_network(fold), file)
+        models.save_model(build_small(fold), file)
         model = models.load_model(file)
         table = inference.predict_table(model, tested[fold], run.collection.root, fold)
         run.write_table(table, f"model/predictions/{file.stem}.test")
-    models.save_model(models.build_model(BASELINE), files.fold_file(run.model, BASELINE))
+    models.save_model(build_small(9), files.fold_file(run.model, BASELINE))
     return run
 
 
@@ -82,7 +67,7 @@ def test_the_released_file_is_the_network_of_fold_0_and_all_files_answer_alike(r
     listed, found = files.list_files(run.model), document["release"]
     trained = files.fold_file(run.model)
     assert listed[RELEASED].read_bytes() == trained.read_bytes()
-    assert found[RELEASED]["sha256"] == files.file_hash(trained)
+    assert found[RELEASED]["sha256"] == paths.file_hash(trained)
     for name, file in listed.items():
         assert found[name]["megabytes"] == round(file.stat().st_size / 1e6, 3)
         assert name == RELEASED or 0 <= found[name]["largest_difference"] <= 1e-4
@@ -125,10 +110,7 @@ def test_margins_leave_the_head_as_it_is(name):
     windows = np.lib.stride_tricks.sliding_window_view(changed, inner.shape)
     assert changed.dtype == np.uint8 and (windows == inner).all(axis=(2, 3)).any()
     assert changed.shape != image.shape or (changed[:12] == 255).all()
-
-
-def test_sides_make_a_square_a_16_to_9_image():
-    assert margins.sides(np.zeros((100, 100), np.uint8)).shape == (100, 180)
+    assert margins.sides(np.zeros((100, 100), np.uint8)).shape == (100, 180)  # 16:9
 
 
 def test_a_second_run_keeps_files_and_what_still_holds(run, document):
@@ -167,10 +149,10 @@ def test_every_published_metric_is_that_of_its_prediction_table():
     assert not all(is_same for _, is_same in verify.check_metrics(document, ROOT / "model"))
 
 
-def test_a_network_that_was_trained_again_is_released_again(run, document, tmp_path):
+def test_a_network_that_was_trained_again_is_released_again(build_small, run, document, tmp_path):
     for file in (files.fold_file(run.model), files.list_files(run.model)[RELEASED]):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    models.save_model(tame_network(7), files.fold_file(tmp_path))
+    models.save_model(build_small(7), files.fold_file(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files.export, "export_onnx", lambda model, path: path.write_bytes(b""))
         files.write_files(tmp_path)

@@ -67,10 +67,7 @@ def test_rules_come_back_from_their_file_as_they_were(fitted, tmp_path):
     path = rules.write_rules(fitted, tmp_path / "lesion_net.rules.json")
     assert rules.read_rules(path) == fitted
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-
-
-def test_a_model_of_ones_own_needs_no_rules(tmp_path):
-    assert rules.read_rules(tmp_path / "none.rules.json") is None
+    assert rules.read_rules(tmp_path / "none.rules.json") is None  # a model of one's own
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00\xff", "{}"])
@@ -131,8 +128,7 @@ def test_reliability_counts_every_answer_once(table, fitted):
         assert all(row["lower"] <= row["observed"] <= row["upper"] for row in rows)
 
 
-def test_reliability_is_the_share_that_was_right():
-    table = held_out()
+def test_reliability_is_the_share_that_was_right(table):
     answers = table[CLASSES].idxmax(axis=1)
     right = (answers == table["label"])[answers == "glioma"]
     rows = [row for row in rules.measure_reliability(table, 20) if row["class"] == "glioma"]
@@ -171,6 +167,6 @@ def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):
         part.to_csv(tmp_path / f"predictions/lesion_net_patient{fold}.test.csv", index=False)
     made = make_rules(tmp_path, "lesion_net")
     assert made["study"] == fit_study_rule(table[table["fold"] != 0])
-    assert rules.read_rules(tmp_path / rules.RULES_FILE) == made
+    assert rules.read_rules(tmp_path / "lesion_net.rules.json") == made
     with pytest.raises(rules.RulesError, match="no test predictions of other"):
         make_rules(tmp_path, "other")

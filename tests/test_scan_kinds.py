@@ -50,13 +50,19 @@ def write_head(folder, values=None, change=None, **tags):
     return folder
 
 
+def nifti(folder, name="a.nii", kind=nibabel.Nifti1Image, air=(0, 0)):
+    """Write the head as a volume, with values for the air at its side and elsewhere."""
+    voxels = head().transpose(2, 1, 0)[::-1, ::-1].copy()
+    voxels[voxels == 0] = air[-1]
+    voxels[:1] = air[0]
+    nibabel.save(kind(voxels, np.diag([1, 1, 2.5, 1])), folder / name)
+    return folder / name
+
+
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
     """Return the slices of the head as NIfTI."""
-    file = tmp_path_factory.mktemp("truth") / "head.nii"
-    voxels = head().transpose(2, 1, 0)[::-1, ::-1]
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 2.5, 1])), file)
-    return shown(file)
+    return shown(nifti(tmp_path_factory.mktemp("truth")))
 
 
 def shown(path, plane="acquired"):
@@ -142,8 +148,7 @@ VARIANTS = {
 def test_each_variant_of_dicom_shows_the_same_head(tmp_path, truth, variant):
     images = shown(write_head(tmp_path, **VARIANTS[variant]))
     if "with window" in variant:
-        correlation = np.corrcoef(images.ravel(), truth.ravel())[0, 1]
-        assert correlation > 0.995
+        assert np.corrcoef(images.ravel(), truth.ravel())[0, 1] > 0.995
     else:
         assert np.abs(images - truth).max() <= 1
 
@@ -166,37 +171,27 @@ def test_an_enhanced_file_shows_the_same_head(tmp_path, plane, order):
     assert first.shape == second.shape and np.abs(first - second).max() <= 1
 
 
-@pytest.mark.parametrize("value", [-2000, -1024, 32767])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_padding_is_black_and_outside_the_grey_range(tmp_path, truth, value, wrapped):
+@pytest.mark.parametrize(("value", "wrapped", "limit"), [
+    (-2000, False, None), (-2000, True, None), (-1024, True, None), (32767, False, None),
+    (9000, False, 9020),
+])  # fmt: skip
+def test_padding_is_black_and_outside_the_grey_range(tmp_path, truth, value, wrapped, limit):
     values = head()
-    values[:, :, :4] = values[:, :, -4:] = value
-    write_head(tmp_path, values, PixelPaddingValue=value)
-    if wrapped and value < 0:  # written as if it had no sign
+    values[:, :, :4], values[:, :, -4:] = value, value if limit is None else limit - 10
+    write_head(tmp_path, values, PixelPaddingValue=value, PixelPaddingRangeLimit=limit)
+    if wrapped:  # written as if it had no sign
         for file in tmp_path.iterdir():
             file.write_bytes(file.read_bytes().replace(b"\x28\0\x20\x01SS", b"\x28\0\x20\x01US"))
     images = shown(tmp_path)
-    assert not images[:, :, :4].any()
+    assert not images[:, :, :4].any() and not images[:, :, -4:].any() and images.max() == 255
     inside = np.s_[:, :, 4:-4]
     assert np.corrcoef(images[inside].ravel(), truth[inside].ravel())[0, 1] > 0.99
     assert np.abs(images[inside] - truth[inside]).mean() < 8
 
 
-def test_a_range_of_padding_is_black(tmp_path):
-    values = head()
-    values[:, :3], values[:, -3:] = 9000, 9010
-    tags = {"PixelPaddingValue": 9000, "PixelPaddingRangeLimit": 9020}
-    images = shown(write_head(tmp_path, values, **tags))
-    assert not images[:, :3].any() and not images[:, -3:].any() and images.max() == 255
-
-
 @pytest.mark.parametrize("air", [(-1000,), (-2000, -1000), (-1,)])
 def test_air_far_below_all_signal_is_left_out_of_the_grey_range(tmp_path, truth, air):
-    voxels = head().transpose(2, 1, 0)[::-1, ::-1].copy()
-    voxels[voxels == 0] = air[-1]
-    voxels[:1] = air[0]
-    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1, 1, 2.5, 1])), tmp_path / "a.nii")
-    images = shown(tmp_path)
+    images = shown(nifti(tmp_path, air=air))
     inside = truth > 20
     assert np.corrcoef(images[inside], truth[inside])[0, 1] > 0.99
     assert np.ptp(images[inside]) > 240 and not images[:, 0, 0].any()
@@ -214,37 +209,29 @@ def test_a_ct_given_as_nifti_is_refused_by_its_values(tmp_path):
     assert "skipped: it looks like a CT" in refused.error
 
 
-def test_two_patients_with_one_series_uid_are_kept_apart_and_said(tmp_path):
+def test_who_is_who_is_told_apart_and_what_is_odd_is_said(tmp_path):
     for patient in ("one", "two"):
-        write_head(tmp_path / patient, PatientID=patient)
-    slices = opened(tmp_path)
-    names = {image.series for image in slices}
-    assert len(names) == 2 and sum(image.pixels is not None for image in slices) == 24
+        write_head(tmp_path / "shared" / patient, PatientID=patient)
+    slices = opened(tmp_path / "shared")
+    assert len({image.series for image in slices}) == 2
+    assert sum(image.pixels is not None for image in slices) == 24
     said = [image.error for image in slices if image.error]
     assert len(said) == 2 and all("2 patients or studies share the UID" in text for text in said)
-
-
-def test_a_series_uid_for_each_slice_is_said(tmp_path):
     for number, pixels in enumerate(head()):
-        write_dicom(tmp_path / f"{number}.dcm", pixels, SeriesInstanceUID=f"1.2.{number}")
-    said = [image.error for image in opened(tmp_path) if image.error]
-    assert len(said) == 1 and "12 slices that look like one series each name" in said[0]
-
-
-def labels(count):
-    z, y, x = np.indices((16, 24, 20))
-    return ((x // 5 + y // 6 + z // 4) % count).astype(np.int16)
+        uid = f"1.2.{number}"
+        write_dicom(tmp_path / "each" / f"{number}.dcm", pixels, SeriesInstanceUID=uid)
+    (said,) = [image.error for image in opened(tmp_path / "each") if image.error]
+    assert "12 slices that look like one series each name" in said
 
 
 @pytest.mark.parametrize("count", [2, 5, 11])
-@pytest.mark.parametrize("kind", ["nifti", "dicom"])
-def test_a_label_map_is_refused_by_what_it_looks_like(tmp_path, count, kind):
-    if kind == "nifti":
-        nibabel.save(nibabel.Nifti1Image(labels(count), np.eye(4)), tmp_path / "aseg.nii.gz")
-    else:
-        write_head(tmp_path, labels(count))
+def test_a_label_map_is_refused_by_what_it_looks_like(tmp_path, count):
+    z, y, x = np.indices((16, 24, 20))
+    labels = ((x // 5 + y // 6 + z // 4) % count).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "aseg.nii.gz")
+    write_head(tmp_path, labels)
     said = [image.error for image in opened(tmp_path)]
-    assert len(said) == 1 and "looks like a label map" in said[0]
+    assert len(said) == 2 and all("looks like a label map" in text for text in said)
 
 
 @pytest.mark.parametrize("tags", [
@@ -273,38 +260,30 @@ def test_phase_and_imaginary_images_are_refused_by_what_they_look_like(tmp_path)
     assert shown(tmp_path / "scores.nii").max() == 255
 
 
-def nifti(tmp_path, name="a.nii", kind=nibabel.Nifti1Image):
-    voxels = head().transpose(2, 1, 0)[::-1, ::-1]
-    nibabel.save(kind(voxels, np.diag([1, 1, 2.5, 1])), tmp_path / name)
-    return tmp_path / name
+def write_header(file, image):
+    image.header["vox_offset"] = 352
+    file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
 
 
-def test_an_sform_of_zeros_gives_way_to_the_qform(tmp_path, truth):
+def test_a_damaged_sform_qform_or_sidecar_costs_nothing(tmp_path, truth):
     file = nifti(tmp_path)
     image = nibabel.load(file)
     image.set_qform(image.affine, 1)
-    image.header["sform_code"], image.header["vox_offset"] = 1, 352
+    image.header["sform_code"] = 1
     for row in ("srow_x", "srow_y", "srow_z"):
         image.header[row] = 0
-    content = image.header.binaryblock + file.read_bytes()[348:]
-    file.write_bytes(content)
+    write_header(file, image)
     assert {image.plane for image in opened(file)} == {"axial"}
     np.testing.assert_array_equal(shown(file), truth)
-
-
-def test_a_damaged_qform_or_sidecar_costs_nothing(tmp_path, truth):
-    file = nifti(tmp_path)
-    image = nibabel.load(file)
-    image.header["qform_code"] = image.header["sform_code"] = 1
+    image.set_sform(image.affine, 1)
     for name in ("quatern_b", "quatern_c", "quatern_d"):
         image.header[name] = 9
-    image.header["vox_offset"] = 352
-    file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
+    write_header(file, image)
     for sidecar in ("[]", "{", '{"Modality": 3, "SeriesDescription": [1]}'):
         file.with_suffix(".json").write_text(sidecar, encoding="utf-8")
         np.testing.assert_array_equal(shown(file), truth)
     image.header["sform_code"] = 0  # then nothing says how it lies
-    file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
+    write_header(file, image)
     assert shown(file).shape == truth.shape and {image.plane for image in opened(file)} == {""}
 
 
@@ -323,7 +302,7 @@ def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):
                                                         "flat.nii"}  # fmt: skip
 
 
-def test_an_archive_is_read_like_its_folder(tmp_path, truth):
+def test_an_archive_or_a_dicomdir_is_read_like_its_folder(tmp_path, truth):
     write_head(tmp_path / "in" / "series")
     Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / "in" / "a.png")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
@@ -335,12 +314,9 @@ def test_an_archive_is_read_like_its_folder(tmp_path, truth):
     np.testing.assert_array_equal(np.stack([image.pixels for image in slices[1:]]), truth)
     (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes()[:900])
     assert opened(tmp_path / "bad.zip")[0].error
-
-
-def test_a_dicomdir_stands_for_its_folder(tmp_path):
-    write_head(tmp_path)
-    (tmp_path / "DICOMDIR").write_bytes((tmp_path / "00.dcm").read_bytes())
-    assert sum(image.pixels is not None for image in opened(tmp_path / "DICOMDIR")) == 12
+    directory = tmp_path / "in" / "series" / "DICOMDIR"
+    directory.write_bytes((tmp_path / "in" / "series" / "00.dcm").read_bytes())
+    assert sum(image.pixels is not None for image in opened(directory)) == 12
 
 
 @pytest.mark.parametrize("name", ["a.nrrd", "b.mha", "c.tar.gz", "d.rar", "e.mnc"])
@@ -380,14 +356,6 @@ def test_a_mark_in_colour_is_read(tmp_path):
     assert only(tmp_path / "a.png")[3, 3] == 76
 
 
-def test_webp_is_read_like_png(tmp_path):
-    grey = Image.fromarray(head()[5].astype(np.uint8))
-    grey.convert("RGB").save(tmp_path / "a.webp", lossless=True)
-    grey.save(tmp_path / "b.png")
-    slices = opened(tmp_path)
-    np.testing.assert_array_equal(slices[0].pixels, slices[1].pixels)
-
-
 def test_a_png_of_48_bits_is_shown_or_refused_for_what_it_is(tmp_path):
     grey = np.linspace(0, 65535, 256).reshape(16, 16)
     for values in (grey / 16, grey):
@@ -410,19 +378,6 @@ def test_images_of_16_bits_keep_their_contrast(tmp_path):
     one_white_pixel[3, 3] = 65535
     Image.fromarray(one_white_pixel).save(tmp_path / "a.png")
     assert np.median(only(tmp_path / "a.png")) > 100
-
-
-def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(tmp_path):
-    file = io.BytesIO()
-    Image.new("L", (2000, 2000), 90).save(file, "JPEG", progressive=True)
-    content = file.getvalue()
-    last = content.rindex(b"\xff\xda")
-    (tmp_path / "a.jpg").write_bytes(content[:last] + content[last:-2] * 3000 + content[-2:])
-    start = time.monotonic()
-    (image,) = opened(tmp_path)
-    assert "scans are too slow to decode" in image.error and time.monotonic() - start < 5
-    (tmp_path / "a.jpg").write_bytes(content)
-    assert only(tmp_path).shape == (2000, 2000)
 
 
 def test_dcm2niix_ends_at_its_limit_of_time(tmp_path, monkeypatch):

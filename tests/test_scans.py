@@ -9,10 +9,8 @@ import zlib
 
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
@@ -136,16 +134,12 @@ LEFT, RIGHT = np.s_[:, :3], np.s_[:, -3:]
 @pytest.mark.parametrize("codes", ORDERS)
 def test_a_volume_is_shown_as_radiologists_look_at_it_however_it_is_stored(tmp_path, codes):
     nibabel.save(marked_head(codes), tmp_path / "head.nii.gz")
-    axial, coronal, sagittal = (opened(tmp_path, plane) for plane in imaging.PLANES)
-    assert [len(slices) for slices in (axial, coronal, sagittal)] == [12, 10, 8]
-    assert {image.plane for image in coronal} == {"coronal"}
-    assert [image.pixels.shape for image in (axial[0], coronal[0], sagittal[0])] == [
-        (10, 8), (12, 8), (12, 10),
-    ]  # fmt: skip
-    # the right and the front are bright: right on the left, front on top
-    assert brighter(axial[3].pixels, LEFT, RIGHT) and brighter(axial[3].pixels, TOP, BOTTOM)
-    assert brighter(coronal[3].pixels, LEFT, RIGHT) and brighter(coronal[3].pixels, TOP, BOTTOM)
-    assert brighter(sagittal[3].pixels, LEFT, RIGHT) and brighter(sagittal[3].pixels, TOP, BOTTOM)
+    planes = axial, coronal, sagittal = [opened(tmp_path, plane) for plane in imaging.PLANES]
+    assert [len(slices) for slices in planes] == [12, 10, 8]
+    assert [slices[0].plane for slices in planes] == list(imaging.PLANES)
+    assert [slices[0].pixels.shape for slices in planes] == [(10, 8), (12, 8), (12, 10)]
+    for slices in planes:  # the right and the front are bright: right on the left, front on top
+        assert brighter(slices[3].pixels, LEFT, RIGHT) and brighter(slices[3].pixels, TOP, BOTTOM)
     # numbers go up to the head, back, and to the patient's right
     assert axial[-1].pixels.mean() > axial[0].pixels.mean()
     assert coronal[-1].pixels.mean() < coronal[0].pixels.mean()
@@ -164,23 +158,13 @@ def test_the_acquired_plane_is_across_the_largest_spacing(tmp_path, spacing, pla
     assert [image.number for image in slices] == list(range(len(slices)))
 
 
-def test_voxels_that_are_not_finite_do_not_spoil_the_others(tmp_path):
+def test_voxels_that_are_not_finite_or_far_brighter_do_not_spoil_the_others(tmp_path):
     volume = np.linspace(0, 1000, 1000, dtype=np.float32).reshape(10, 10, 10)
-    volume[0, 0, :3] = np.nan, np.inf, -np.inf
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "odd.nii")
-    shown = np.stack([image.pixels for image in opened(tmp_path / "odd.nii")])
-    assert shown[0].min() == 0 and shown.max() == 255
-    assert 120 < np.median(shown) < 135
-    volume[0, 0, :3] = 1e6  # nor do a few that are far brighter
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "odd.nii")
-    assert 120 < np.median([image.pixels for image in opened(tmp_path / "odd.nii")]) < 135
-
-
-def test_a_volume_that_does_not_say_how_it_lies_names_no_plane(tmp_path):
-    image = nibabel.Nifti1Image(np.asarray(marked_head().dataobj), None)
-    image.set_qform(None, 0)
-    nibabel.save(image, tmp_path / "unknown.nii")
-    assert {image.plane for image in opened(tmp_path)} == {""}
+    for odd in ((np.nan, np.inf, -np.inf), (np.nan, 1e6, 1e6)):
+        volume[0, 0, :3] = odd
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "odd.nii")
+        shown = np.stack([image.pixels for image in opened(tmp_path / "odd.nii")])
+        assert shown[0].min() == 0 and shown.max() == 255 and 120 < np.median(shown) < 135
 
 
 @pytest.mark.parametrize(
@@ -200,12 +184,18 @@ def test_a_series_is_sorted_by_position_whatever_its_files_are_called(
     assert {(image.plane, image.series[:2]) for image in slices} == {(plane, "7-")}
 
 
-def test_without_positions_the_instance_numbers_give_the_order(tmp_path):
+def test_mixed_series_without_positions_are_ordered_by_instance_and_frame(tmp_path):
     for number in (3, 10, 2, 1):
-        pixels = np.full((4, 4), number, np.uint8)
-        write_dicom(tmp_path / f"{number}.dcm", pixels, InstanceNumber=number)
-    assert [image.pixels[0, 0] for image in opened(tmp_path)] == [1, 2, 3, 10]
-    assert {image.plane for image in opened(tmp_path)} == {""}
+        pixels = np.full((4, 5), number, np.uint8)
+        uid = f"1.{number // 3}"
+        file = tmp_path / f"{number}.dcm"
+        write_dicom(file, pixels, InstanceNumber=number, SeriesInstanceUID=uid)
+    frames = np.stack([np.full((4, 5), grey, np.uint8) for grey in (30, 10, 20)])
+    tags = {"NumberOfFrames": 3, "Rows": 4, "Columns": 5}
+    write_dicom(tmp_path / "9.dcm", frames, SeriesInstanceUID="1.9", **tags)
+    slices = opened(tmp_path)
+    assert [image.pixels[0, 0] for image in slices] == [1, 2, 10, 3, 30, 10, 20]
+    assert {(image.plane, image.pixels.shape) for image in slices} == {("", (4, 5))}
 
 
 def test_a_slice_stored_upside_down_is_turned(tmp_path):
@@ -238,24 +228,18 @@ def test_a_series_is_cut_in_the_plane_asked_for(tmp_path):
             np.testing.assert_allclose(ours.pixels.astype(int), theirs.pixels, atol=1)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        ({"heights": [0, 1, 2, 5, 6]}, "slices are missing"),
-        ({"heights": [0, 1, 1, 2]}, "same place"),
-        ({"heights": [3]}, "one slice only"),
-        ({"heights": [0, 1, 2], "normal": (0, 0.4, 1)}, "tilted gantry"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "reason"), [
+    ({"heights": [0, 1, 2, 5, 6]}, "slices are missing"),
+    ({"heights": [0, 1, 1, 2]}, "same place"),
+    ({"heights": [3]}, "one slice only"),
+    ({"heights": [0, 1, 2], "normal": (0, 0.4, 1)}, "tilted gantry"),
+])  # fmt: skip
 def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, spoil, reason):
     write_series(tmp_path, **spoil)
     (refused,) = opened(tmp_path, "coronal")
     assert reason in refused.error and "plane='acquired'" in refused.error
     acquired = opened(tmp_path)
     assert all(image.pixels is not None for image in acquired[: len(spoil["heights"])])
-    # what is missing is said as well, after the slices that are there
-    said = [image.error for image in acquired if image.error]
-    assert len(said) == (reason == "slices are missing") and all(reason in text for text in said)
 
 
 @pytest.mark.parametrize(
@@ -294,24 +278,6 @@ def test_colours_become_grey(tmp_path):
     np.testing.assert_allclose(only(tmp_path / "a.dcm")[0], [100, 200], atol=1)
 
 
-@pytest.mark.parametrize("kind", ["bigendian", "jp2klossless", "RLE"])
-def test_the_examples_of_pydicom_are_read(tmp_path, kind):
-    file = get_testdata_file(f"MR_small_{kind}.dcm", download=False)
-    if file is None:
-        pytest.skip("this pydicom ships without its examples")
-    plain = only(get_testdata_file("MR_small.dcm", download=False))
-    np.testing.assert_array_equal(only(shutil.copy(file, tmp_path / "IM1")), plain)
-
-
-def test_each_frame_of_a_file_is_a_slice(tmp_path):
-    frames = np.stack([np.full((4, 5), grey, np.uint8) for grey in (10, 20, 30)])
-    tags = {"NumberOfFrames": 3, "Rows": 4, "Columns": 5}
-    write_dicom(tmp_path / "many.dcm", frames, **tags)
-    slices = opened(tmp_path)
-    assert [image.pixels.shape for image in slices] == [(4, 5)] * 3
-    assert [int(image.pixels[0, 0]) for image in slices] == [10, 20, 30]
-
-
 def functional_groups(**groups):
     item = Dataset()
     for name, tags in groups.items():
@@ -335,22 +301,19 @@ def test_what_shows_no_slice_is_skipped_with_its_reason(tmp_path):
 
 
 def test_a_slice_without_pixels_stops_neither_its_series_nor_its_copy(tmp_path):
-    for number in range(3):
+    uids = generate_uid(), generate_uid(), generate_uid()
+    for number, uid in enumerate(uids):
         tags = {"PixelData": None} if number == 1 else {}
-        write_dicom(tmp_path / f"{number}.dcm", ramp(), InstanceNumber=number, **tags)
+        write_dicom(tmp_path / f"{number}.dcm", ramp(), InstanceNumber=number,
+                    SOPInstanceUID=uid, **tags)  # fmt: skip
     first, bad, last = opened(tmp_path)
     assert "1.dcm: it holds no pixel data" in bad.error and bad.number == 1
     assert first.pixels is not None and last.pixels is not None
-    uid = pydicom.dcmread(tmp_path / "1.dcm").SOPInstanceUID
-    write_dicom(tmp_path / "whole.dcm", ramp(), InstanceNumber=1, SOPInstanceUID=uid)
-    assert [bool(image.error) for image in opened(tmp_path)][:4] == [False, True, False, False]
-
-
-def test_a_copy_of_a_slice_is_said_and_not_shown_twice(tmp_path):
-    write_series(tmp_path, [0, 1])
-    shutil.copy(next(tmp_path.iterdir()), tmp_path / "copy")
-    slices = opened(tmp_path)
-    assert ["second copy" in image.error for image in slices].count(True) == 1
+    write_dicom(tmp_path / "whole.dcm", ramp(), InstanceNumber=1, SOPInstanceUID=uids[1])
+    shutil.copy(tmp_path / "0.dcm", tmp_path / "copy.dcm")
+    errors = [image.error for image in opened(tmp_path)]
+    assert [bool(error) for error in errors[:5]] == [False, True, True, False, False]
+    assert "second copy" in errors[1]
 
 
 def test_what_lies_in_a_folder_is_found_by_content_and_in_a_stable_order(tmp_path):
@@ -378,16 +341,12 @@ def test_files_are_named_as_they_were_given(tmp_path, monkeypatch):
     assert opened("a.png")[0].file.as_posix() == "a.png"
 
 
-def test_a_plane_that_does_not_exist_is_refused_at_once(tmp_path):
+def test_a_plane_that_does_not_exist_and_a_folder_without_scans_are_refused_at_once(tmp_path):
     with pytest.raises(imaging.ImageError, match=r"'transverse'.*axial, coronal, sagittal"):
         imaging.open_scans(tmp_path, "transverse")
-
-
-def test_a_folder_without_scans_is_refused_at_once(tmp_path):
     for _ in range(2):
-        with pytest.raises(imaging.ImageError, match="could be a scan") as refused:
+        with pytest.raises(imaging.ImageError, match=f"{tmp_path} .*could be a scan"):
             imaging.open_scans(tmp_path)
-        assert str(tmp_path) in str(refused.value)
         (tmp_path / "notes.txt").write_text("not a scan", encoding="utf-8")
     with pytest.raises(imaging.ImageError, match="nothing at"):
         imaging.open_scans(tmp_path / "absent")
@@ -395,7 +354,7 @@ def test_a_folder_without_scans_is_refused_at_once(tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_slices(tmp_path):
     peaks = []
-    for count in (5, 35, 140):  # the first imports and caches what the others use
+    for count in (5, 35, 90):  # the first imports and caches what the others use
         for number in range(count):
             tags = {"InstanceNumber": number, "WindowCenter": 500, "WindowWidth": 1000}
             write_dicom(tmp_path / str(count) / f"{number}.dcm", ramp((256, 256)), **tags)

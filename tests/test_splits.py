@@ -197,12 +197,9 @@ def hospitals():
     return table.assign(group="hospital " + hospital)[known].reset_index(drop=True)
 
 
-def test_a_class_that_a_fold_would_lack_is_named(hospitals):
+def test_validation_takes_groups_that_hold_every_class_and_folds_without_one_are_refused(hospitals):
     with pytest.raises(BrainlibError, match=r"fold \d .* no image of \w+, .* more patients"):
         splits.make_split(hospitals)
-
-
-def test_validation_takes_groups_that_hold_every_class(hospitals):
     for seed in range(10):
         train, validation = splits._hold_out_groups(hospitals, seed, 0.2)
         for rows in (train, validation):

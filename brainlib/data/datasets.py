@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
-from brainlib.paths import BrainlibError, atomic_folder
+from brainlib.paths import BrainlibError, atomic_folder, file_hash
 
 SPLIT_NAMES = ("Training", "Testing")
 COLUMNS = ("path", "label", "split", "source", "patient", "group")
@@ -140,7 +140,7 @@ def _checksum(folder: Path) -> str:
     for file in sorted(folder.rglob("*")):
         if _is_image(file) or file.suffix == ".csv":
             digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+            digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ import io
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,28 +32,6 @@ ARCHIVES = {
     "brainTumorDataPublic_2299-3064.zip": (f"{_FILES}/3381302", "b378a80d6174e5317d59eb28430c6652"),
 }
 """Address and MD5 of each archive, as figshare lists them for version 8 of the article."""
-
-
-@dataclass(frozen=True)
-class FigshareSlice:
-    """Content of one MATLAB file.
-
-    Attributes
-    ----------
-    label : str
-        `glioma`, `meningioma` or `pituitary`.
-    patient : str
-        The published id without a trailing letter.
-    pixels : uint8 array of shape (height, width)
-        The lowest intensity of the slice is 0 and its highest 255.
-    mask : bool array of shape (height, width)
-        True inside the tumour.
-    """
-
-    label: str
-    patient: str
-    pixels: np.ndarray
-    mask: np.ndarray
 
 
 def open_figshare(
@@ -111,7 +89,7 @@ def _download(folder: Path, archives: Mapping[str, tuple[str, str]]) -> list[Pat
         ) from error
 
 
-def read_slice(content: bytes, name: str) -> FigshareSlice:
+def read_slice(content: bytes, name: str) -> tuple[str, str, np.ndarray, np.ndarray]:
     """Read one MATLAB 7.3 file, which is HDF5.
 
     MATLAB stores columns first, so HDF5 gives every array transposed; this is undone here.
@@ -123,6 +101,14 @@ def read_slice(content: bytes, name: str) -> FigshareSlice:
         The file.
     name : str
         Its name in error messages.
+
+    Returns
+    -------
+    label, patient : str
+        The class, and the published id without a trailing letter.
+    pixels : uint8 array of shape (height, width)
+    mask : bool array of shape (height, width)
+        True inside the tumour.
 
     Raises
     ------
@@ -146,7 +132,7 @@ def read_slice(content: bytes, name: str) -> FigshareSlice:
         ) from error
     values = image.astype(np.float64) - image.min()
     pixels = (values * (255.0 / max(values.max(), 1.0))).round().astype(np.uint8)
-    return FigshareSlice(label, patient, pixels, mask)
+    return label, patient, pixels, mask
 
 
 def merge_patient(published: str) -> str:
@@ -171,15 +157,11 @@ def _convert(archives: list[Path], target: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             files = [name for name in opened.namelist() if re.fullmatch(r"(.*/)?\d+\.mat", name)]
             for file in tqdm(files, archive.stem, delay=2, leave=False):
-                content, index = read_slice(opened.read(file), file), int(Path(file).stem)
-                row = {
-                    "path": f"{content.label}/{index}.png",
-                    "patient": content.patient,
-                    "group": f"fig_{content.patient}",
-                    "source": "figshare",
-                    "source_image": f"figshare:{index}.jpg",  # as in Kaggle's provenance
-                    "outline": trace_outline(content.mask),
-                }
-                Image.fromarray(content.pixels).save(target / row["path"])
-                rows.append(row)
-    pd.DataFrame(rows).to_csv(target / "images.csv", index=False, lineterminator="\n")
+                label, patient, pixels, mask = read_slice(opened.read(file), file)
+                index = int(Path(file).stem)
+                path, origin = f"{label}/{index}.png", f"figshare:{index}.jpg"  # as Kaggle's has it
+                Image.fromarray(pixels).save(target / path)
+                rows.append((path, patient, f"fig_{patient}", origin, trace_outline(mask)))
+    table = pd.DataFrame(rows, columns=["path", "patient", "group", "source_image", "outline"])
+    table = table.assign(source="figshare")
+    table.to_csv(target / "images.csv", index=False, lineterminator="\n")

@@ -2,7 +2,6 @@
 
 import json
 import os
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -60,8 +59,7 @@ def read_outlines() -> pd.Series:
 
 
 def _read_table(name: str) -> pd.DataFrame:
-    with resources.as_file(resources.files("brainlib") / "data" / name) as path:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return pd.read_csv(Path(__file__).with_name(name), dtype=str, keep_default_na=False)
 
 
 def _orient_outlines(table: pd.DataFrame) -> list[str]:

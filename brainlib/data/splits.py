@@ -7,8 +7,8 @@ that are also in Training).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -140,9 +140,8 @@ def assign_folds(table: pd.DataFrame) -> np.ndarray:
 
 def read_published_folds() -> pd.Series:
     """Return the published patient folds of Kaggle's version 1: fold by `path`, -1 for left out."""
-    file = resources.files("brainlib") / "data" / "kaggle_v1_patient_folds.csv"
-    with resources.as_file(file) as path:
-        return pd.read_csv(path, index_col="path", encoding="utf-8")["fold"]
+    file = Path(__file__).with_name("kaggle_v1_patient_folds.csv")
+    return pd.read_csv(file, index_col="path", encoding="utf-8")["fold"]
 
 
 def benchmark() -> pd.DataFrame:

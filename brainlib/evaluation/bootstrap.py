@@ -28,10 +28,7 @@ _CHUNK = 100  # resamples at once: a few tens of megabytes for some thousand ima
 
 
 def metrics_with_intervals(
-    table: pd.DataFrame,
-    resamples: int = 1000,
-    seed: int = 0,
-    metrics: Iterable[str] | None = None,
+    table: pd.DataFrame, resamples: int = 1000, seed: int = 0, metrics: Iterable[str] | None = None
 ) -> pd.DataFrame:
     """Compute metrics with 95 % intervals over resampled groups.
 

@@ -5,12 +5,7 @@ import pandas as pd
 
 from brainlib.evaluation.bootstrap import mean_with_interval
 from brainlib.evaluation.metrics import CALIBRATION_BINS, equal_mass_bins
-from brainlib.evaluation.tables import (
-    EvaluationError,
-    group_codes,
-    is_correct,
-    probabilities,
-)
+from brainlib.evaluation.tables import EvaluationError, group_codes, is_correct, probabilities
 
 
 def reliability(

@@ -37,27 +37,24 @@ class Maps:
         What each pixel of the map adds to the logit of the predicted class, at least 0.
     sizes : int array of shape (n, 2)
         Height and width of each image, pixels.
-    fields_of_view : float array of shape (n, 3), optional
-        The square that the maps of an image cover: row and column of the centre, side, pixels;
-        without it, the square around the image.
+    fields_of_view : float array of shape (n, 3)
+        The square that the maps of an image cover: row and column of the centre, side, pixels.
+    threshold : float
+        Probability from which a pixel counts as tumour.
     """
 
     probabilities: np.ndarray
     outlines: np.ndarray
     heat_maps: np.ndarray
     sizes: np.ndarray
-    fields_of_view: np.ndarray | None = None
-
-    @property
-    def threshold(self) -> float:
-        """Probability from which a pixel counts as tumour."""
-        return OUTLINE_THRESHOLD
+    fields_of_view: np.ndarray
+    threshold: float = OUTLINE_THRESHOLD
 
     def in_images(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield outline and heat map of each image, resampled to the image's size."""
-        squares = [None] * len(self.sizes) if self.fields_of_view is None else self.fields_of_view
-        for outline, heat_map, size, square in zip(
-            self.outlines, self.heat_maps, self.sizes.tolist(), squares, strict=True
+        frames = zip(self.sizes.tolist(), self.fields_of_view, strict=True)
+        for outline, heat_map, (size, square) in zip(
+            self.outlines, self.heat_maps, frames, strict=True
         ):
             yield map_in_image(outline, *size, square), map_in_image(heat_map, *size, square)
 
@@ -92,18 +89,14 @@ def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray
     if not answers:
         no_maps = np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)
         none = np.empty((0, len(CLASS_NAMES)), np.float32)
-        return Maps(none, no_maps, no_maps, np.empty((0, 2), int))
-    names = [name for name in ("probabilities", "outline", "heat_map", "field_of_view")
-             if name in answers[0]]  # fmt: skip
-    joined = [np.concatenate([np.asarray(part[name]) for part in answers]) for name in names]
-    return Maps(*joined[:3], np.array(sizes, int), *joined[3:])
+        return Maps(none, no_maps, no_maps, np.empty((0, 2), int), np.empty((0, 3)))
+    names = ("probabilities", "outline", "heat_map", "field_of_view")
+    *maps, views = (np.concatenate([np.asarray(part[name]) for part in answers]) for name in names)
+    return Maps(*maps, np.array(sizes, int), views)
 
 
 def map_in_image(
-    values: np.ndarray,
-    height: int,
-    width: int,
-    field_of_view: Sequence[float] | np.ndarray | None = None,
+    values: np.ndarray, height: int, width: int, field_of_view: Sequence[float] | np.ndarray
 ) -> np.ndarray:
     """Resample one map into the frame of its image (bilinear), to be laid over it.
 
@@ -112,7 +105,7 @@ def map_in_image(
     values : float array of shape (n, n)
     height, width : int
         Size of the image, pixels.
-    field_of_view : row, column and side, optional
+    field_of_view : row, column and side
         The square that the map covers, as in `Maps`; outside of it is 0.
 
     Returns
@@ -122,13 +115,11 @@ def map_in_image(
     Examples
     --------
     >>> upper = np.zeros((64, 64)); upper[:32] = 1
-    >>> map_in_image(upper, 4, 2)[:, 0].round().tolist()
+    >>> map_in_image(upper, 4, 2, (2, 1, 4))[:, 0].round().tolist()
     [1.0, 1.0, 0.0, 0.0]
     >>> map_in_image(np.ones((9, 9)), 4, 4, (1, 1, 2)).round().tolist()[1:3]
     [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
-    if field_of_view is None:
-        field_of_view = height / 2, width / 2, max(height, width)
     row, column, side = map(float, field_of_view)
     step = len(values) / side
     left, top = step * (side / 2 - column), step * (side / 2 - row)
@@ -140,9 +131,7 @@ def map_in_image(
     return np.asarray(resampled)
 
 
-def _drawer(
-    model: "keras.Model | engines.Engine",
-) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def _drawer(model: "keras.Model | engines.Engine") -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     if isinstance(model, engines.Engine):
         if not model.draws_maps:
             raise ExplainError("this model draws no maps: give a lesion_net")

@@ -9,12 +9,7 @@ from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, imaging, paths
 from brainlib.explain.maps import ExplainError, draw_maps
-from brainlib.explain.outlines import (
-    OUTLINE_THRESHOLD,
-    contour,
-    pixels_inside,
-    read_outline,
-)
+from brainlib.explain.outlines import OUTLINE_THRESHOLD, contour, pixels_inside, read_outline
 
 if TYPE_CHECKING:
     import keras

@@ -4,6 +4,8 @@
 (NIfTI, Analyze, MGH) and `dicom`. What is wrong with a file is an `ImageError` on one line.
 """
 
+# ruff: noqa: F401
+
 from brainlib.imaging.errors import ImageError
 from brainlib.imaging.images import (
     LoadedImages,
@@ -18,9 +20,3 @@ from brainlib.imaging.images import (
 )
 from brainlib.imaging.scans import Scan, list_scans, open_scans, read_scan
 from brainlib.imaging.slices import PLANES, ScanSlice, refuse_colours, robust_range, to_grey
-
-__all__ = [
-    "PLANES", "ImageError", "LoadedImages", "Scan", "ScanSlice", "draw_outlines", "draw_polygon",
-    "file_formats", "grey_histograms", "list_scans", "load_images", "open_scans", "read_image",
-    "read_scan", "refuse_colours", "resize", "robust_range", "sample_images", "to_grey",
-]  # fmt: skip

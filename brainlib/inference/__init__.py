@@ -18,7 +18,7 @@ from brainlib.inference.classifier import (
     UNREADABLE,
     Classifier,
     classify,
-    count_gaps,
+    describe_gaps,
     model_sha256,
     open_classifier,
     predict_images,
@@ -31,7 +31,7 @@ from brainlib.inference.folder import (
     Task,
     classify_scans,
     cut,
-    read_predictions,
-    read_studies,
+    read_slice_table,
+    read_study_table,
     to_csv,
 )

@@ -1,6 +1,5 @@
 """Slices to answers: class, probabilities and conformal set, or the reason why there is none."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +115,7 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
 def model_sha256(classifier: Classifier) -> str:
     """Return the hash of the file that computed the answers, empty where it is gone."""
     file = classifier.model.with_suffix(f".{classifier.engine}")
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return paths.file_hash(file) if file.is_file() else ""
 
 
 def predict_images(
@@ -215,7 +214,7 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
     return table[list(STUDY_COLUMNS)]
 
 
-def count_gaps(gaps: int) -> str:
+def describe_gaps(gaps: int) -> str:
     """Return the gaps of a study in words."""
     subject, verb = ("slice", "was") if gaps == 1 else ("slices", "were")
     return f"{int(gaps)} {subject} inside the brain {verb} not classified"
@@ -347,7 +346,7 @@ def _decide(study: Mapping[str, Any], rows: pd.DataFrame, is_unjudged: bool) -> 
     if not study["accepted"]:
         return rows.loc[rows["error"] == "", "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
-        return INCOMPLETE + count_gaps(study["gaps"])
+        return INCOMPLETE + describe_gaps(study["gaps"])
     if is_unjudged:
         return UNJUDGED
     return ACCEPTED

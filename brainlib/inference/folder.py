@@ -321,8 +321,8 @@ def _join(parts: Path, count: int, folder: Path) -> tuple[Path, Path]:
 def to_csv(table: pd.DataFrame, header: bool = False) -> bytes:
     """Return a table of slices or studies as CSV; names that a spreadsheet would run are quoted.
 
-    A text that starts with `=`, `+`, `-` or `@` gets a `'` in front, which `read_predictions` and
-    `read_studies` take away again.
+    A text that starts with `=`, `+`, `-` or `@` gets a `'` in front, which `read_slice_table` and
+    `read_study_table` take away again.
     """
     texts = [name for name in _TEXT_COLUMNS if name in table]
     safe = table.assign(**{name: table[name].map(_without_formula) for name in texts})
@@ -337,7 +337,7 @@ def _without_formula(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
+def read_slice_table(path: Path) -> pd.DataFrame:
     """Read `predictions.csv` as `classify` gives it: what is not there is an empty text.
 
     Raises
@@ -348,7 +348,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return _read_table(path, COLUMNS, ("slice", *CLASS_NAMES))
 
 
-def read_studies(path: Path) -> pd.DataFrame:
+def read_study_table(path: Path) -> pd.DataFrame:
     """Read `studies.csv` as `summarise` gives it.
 
     Raises

@@ -8,18 +8,18 @@ what is measured rests on all held-out patients, each answered by a network that
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES, __version__, paths
+from brainlib import CLASS_NAMES, __version__, evaluation, paths
+from brainlib.evaluation.bootstrap import mean_with_interval
 from brainlib.models import manifest
 from brainlib.paths import BrainlibError
 
-RULES_FILE = "lesion_net.rules.json"
 BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 LEAST_IMAGES, LEAST_GROUPS = 30, 10
 """Fewer than that make no bin of their own: it is joined with the one below."""
@@ -131,8 +131,6 @@ def fit_rules(
         `images`), `missed` for `notumor` (by tumour, the share called so), `dice` and
         `heat_peak_inside` where maps are known; and `limits_of_all` with the weakest source.
     """
-    from brainlib import evaluation
-
     others = test[test["fold"] != fold]
     if validation is not None:
         others = validation[validation["fold"] == fold]
@@ -158,38 +156,45 @@ def fit_rules(
     }
 
 
-def measure_reliability(table: pd.DataFrame, resamples: int = 1000) -> list[dict[str, Any]]:
-    """Measure by class and probability how often answers are right.
+def measure_reliability(
+    table: pd.DataFrame,
+    resamples: int = 1000,
+    edges: Sequence[float] = BIN_EDGES,
+    least: tuple[int, int] = (LEAST_IMAGES, LEAST_GROUPS),
+) -> list[dict[str, Any]]:
+    """Measure how often answers are right, by class and probability.
 
     Parameters
     ----------
     table : DataFrame
-        A prediction table of held-out images.
+        Held-out images, or studies: `label`, `group` and the four probabilities.
     resamples : int
+    edges : sequence of float
+        Edges of the bins, increasing from 0 to 1.
+    least : pair of int
+        Bins of fewer images or groups are joined with the next lower, the lowest with the next
+        higher.
 
     Returns
     -------
     list of dict
-        See `fit_rules`. Bins of fewer than 30 images or 10 groups are joined with the next
-        lower, the lowest with the next higher.
+        See `fit_rules`.
     """
-    from brainlib.evaluation.bootstrap import mean_with_interval
-
     values = table[list(CLASS_NAMES)].to_numpy(float)
     answers, confidence = values.argmax(axis=1), values.max(axis=1)
     groups = table["group"].astype(str).to_numpy(object)
     rows = []
-    for number, name in enumerate(CLASS_NAMES):
-        of_class = answers == number
+    for index, name in enumerate(CLASS_NAMES):
+        of_class = answers == index
         is_right = (table["label"] == name).to_numpy()
-        for low, high in _bins(confidence[of_class], groups[of_class]):
+        for low, high in _bins(confidence[of_class], groups[of_class], edges, least):
             is_in = of_class & (confidence >= low) & ((confidence < high) | (high >= 1))
-            found = mean_with_interval(is_right[is_in], groups[is_in], resamples)
-            if "low" in found:
+            share = mean_with_interval(is_right[is_in], groups[is_in], resamples)
+            if "low" in share:
                 rows.append({
-                    "class": name, "low": low, "high": high, "images": found["images"],
-                    "groups": found["groups"], "observed": found["value"],
-                    "lower": found["low"], "upper": found["high"],
+                    "class": name, "low": low, "high": high, "images": share["images"],
+                    "groups": share["groups"], "observed": share["value"],
+                    "lower": share["low"], "upper": share["high"],
                 })  # fmt: skip
     return rows
 
@@ -212,12 +217,14 @@ def find_reliability(
     return None
 
 
-def _bins(confidence: np.ndarray, groups: np.ndarray) -> list[tuple[float, float]]:
-    """Return bins from the fixed edges, joined from above until each holds enough."""
-    bins, high = [], BIN_EDGES[-1]
-    for low in BIN_EDGES[-2::-1]:
+def _bins(
+    confidence: np.ndarray, groups: np.ndarray, edges: Sequence[float], least: tuple[int, int]
+) -> list[tuple[float, float]]:
+    """Return bins between the edges, joined from above until each holds enough."""
+    bins, high = [], edges[-1]
+    for low in edges[-2::-1]:
         is_in = (confidence >= low) & ((confidence < high) | (high >= 1))
-        if is_in.sum() >= LEAST_IMAGES and len(set(groups[is_in])) >= LEAST_GROUPS:
+        if is_in.sum() >= least[0] and len(set(groups[is_in])) >= least[1]:
             bins.append((low, high))
             high = low
     if high > 0 and (confidence < high).any():  # what is left over joins the lowest bin
@@ -231,7 +238,7 @@ def _limits_of(
     answers = table[list(CLASS_NAMES)].to_numpy(float).argmax(axis=1)
     answers = pd.Series(np.take(CLASS_NAMES, answers), table.index)
     of_class, called = table["label"] == name, answers == name
-    found: dict[str, Any] = {
+    limits: dict[str, Any] = {
         "images": int(of_class.sum()),
         "sensitivity": _share(answers[of_class] == name, table["group"], resamples),
         "positive_predictive_value": _share(table.loc[called, "label"] == name, table["group"],
@@ -240,7 +247,7 @@ def _limits_of(
         "really_was": _most_frequent(table.loc[called, "label"], name),
     }  # fmt: skip
     if name == "notumor":
-        found["missed"] = {
+        limits["missed"] = {
             tumor: _share(answers[table["label"] == tumor] == name, table["group"], resamples)
             for tumor in CLASS_NAMES
             if tumor != name and (table["label"] == tumor).any()
@@ -248,16 +255,14 @@ def _limits_of(
     elif maps is not None and (maps["label"] == name).any():
         drawn = maps[maps["label"] == name]
         for score in ("dice", "heat_peak_inside"):
-            found[score] = _share(drawn[score].astype(float), drawn["group"], resamples)
-    return {key: value for key, value in found.items() if value is not None}
+            limits[score] = _share(drawn[score].astype(float), drawn["group"], resamples)
+    return {key: value for key, value in limits.items() if value is not None}
 
 
 def _share(values: pd.Series, groups: pd.Series, resamples: int) -> dict[str, float] | None:
-    from brainlib.evaluation.bootstrap import mean_with_interval
-
     of_values = groups.loc[values.index].astype(str).to_numpy(object)
-    found = mean_with_interval(values.to_numpy(float), of_values, resamples)
-    return {key: found[key] for key in ("value", "low", "high") if key in found} or None
+    share = mean_with_interval(values.to_numpy(float), of_values, resamples)
+    return {key: share[key] for key in ("value", "low", "high") if key in share} or None
 
 
 def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
@@ -266,11 +271,7 @@ def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
     if others.empty:
         return None
     count = int(others.iloc[0])
-    return {
-        "class": str(others.index[0]),
-        "share": round(count / len(classes), 6),
-        "images": count,
-    }
+    return {"class": str(others.index[0]), "share": round(count / len(classes), 6), "images": count}
 
 
 def _weakest_source(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,9 @@ UNFITTED = {"offset": 0.0, "temperature": 1.0}
 """The rule where no fitted one lies beside the model."""
 
 SENTENCE = (
-    "The answer to the study is read from lesions that persist: the strongest evidence of a tumour "
-    "that two neighbouring slices have at the same place, held against that of held-out tumour "
-    "patients; which tumour it is, slices tell in proportion to their evidence. A single slice "
+    "A study is classified by the finding that persists: the strongest evidence of a tumour that "
+    "neighbouring slices share at the same location, compared with that in held-out tumour "
+    "patients. The type is the mean of the slices, weighted by their evidence. A single slice "
     "keeps its own probabilities."
 )
 
@@ -90,7 +90,8 @@ def study_probabilities(
     persistent = np.where(is_small[codes], evidence, persistent)
     offset, temperature = (np.where(is_small, UNFITTED[key], rule[key])
                            for key in ("offset", "temperature"))  # fmt: skip
-    tumor = _sigmoid((_highest(persistent, codes) - offset) / temperature)
+    highest = pd.Series(persistent).groupby(codes).max().to_numpy()
+    tumor = _sigmoid((highest - offset) / temperature)
     weights = _sigmoid((persistent - offset[codes]) / temperature[codes]) + _FLOOR
     kinds = np.delete(np.log(values), NOTUMOR, axis=1)
     scores = np.stack([np.bincount(codes, weights * kind) for kind in kinds.T], axis=1)
@@ -191,12 +192,6 @@ def _persistent(slices: pd.DataFrame, codes: np.ndarray, evidence: np.ndarray) -
     persistent = np.empty(len(order))
     persistent[order] = np.maximum(np.append(shared, lowest), np.append(lowest, shared))
     return persistent
-
-
-def _highest(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    highest = np.full(codes.max() + 1, -np.inf)
-    np.maximum.at(highest, codes, values)
-    return highest
 
 
 def _second_highest(values: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -96,13 +96,10 @@ def network_of(model: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.output, name=NETWORK_LAYER)
 
 
-def recalibrate(
-    model: keras.Model, calibration: tuple[float, float, float], finds_head: bool = True
-) -> keras.Model:
+def recalibrate(model: keras.Model, calibration: tuple[float, float, float]) -> keras.Model:
     """Return a model of the same weights with another calibration, as `CALIBRATION` has it."""
     network = network_of(model)
-    parts = Parts(size=network.input_shape[1], find_head=finds_head)
-    return _with_preprocessing(network, parts, calibration)
+    return _with_preprocessing(network, Parts(size=network.input_shape[1]), calibration)
 
 
 def draws_maps(model: keras.Model) -> bool:

@@ -30,7 +30,7 @@ def write_manifest(model: Path, files: Iterable[Path]) -> Path:
     files : iterable of Path
         They lie beside the model.
     """
-    hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    hashes = {file.name: paths.file_hash(file) for file in files}
     path, text = model.with_suffix(SUFFIX), json.dumps({"files": hashes}, indent=1) + "\n"
     if not path.is_file() or path.read_text("utf-8") != text:
         with paths.atomic_write(path) as temporary:

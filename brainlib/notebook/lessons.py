@@ -1,5 +1,6 @@
 """Steps of the notebooks that depend on the model or the source, so that cells need not ask."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
@@ -16,6 +17,8 @@ from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
+
+logger = logging.getLogger(__name__)
 
 
 def summarize(model: "keras.Model") -> pd.DataFrame:
@@ -81,7 +84,8 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
     table = collection.table
     try:
         test = table[splits.assign_folds(table) == 0]
-    except BrainlibError:
+    except BrainlibError as error:
+        logger.warning("no patient folds, so its own test images, or any, are shown: %s", error)
         test = table[table["split"] == "Testing"] if (table["split"] == "Testing").any() else table
     chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
     # two images of the same name in different folders are two studies

@@ -64,10 +64,7 @@ class Step:
 
 
 def demo_steps(
-    output: str,
-    epochs: int,
-    protocol: str = "patient",
-    model: str = runs.TrainSettings.model,
+    output: str, epochs: int, protocol: str = "patient", model: str = runs.TrainSettings.model
 ) -> list[Step]:
     """Return explore, train, evaluate and infer, each once; 0 epochs: as the recipe says."""
     folder = PurePath(output)  # of ".", the name is that of the file alone

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -247,6 +248,7 @@ class Run:
             "git_commit": self.git_commit,
             "started": self.started.isoformat(timespec="seconds"),
             "duration_seconds": round((now - self.started).total_seconds(), 1),
+            "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0),  # 0: all
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         }
         path = self.write_json(record, f"{name}.run")
@@ -367,7 +369,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def to_json(content: Any, indent: str = "") -> str:
+def to_json(content: Any) -> str:
     """Return content as JSON, a line for each short mapping of plain values.
 
     Examples
@@ -377,20 +379,14 @@ def to_json(content: Any, indent: str = "") -> str:
       "accuracy": {"value": 0.9, "low": 0.8}
     }
     """
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    if not isinstance(content, (dict, list)) or not content:
-        return text
-    is_dict = isinstance(content, dict)
-    values = list(content.values()) if is_dict else content
-    is_flat = not any(isinstance(value, (dict, list)) for value in values)
-    if indent and is_flat and len(text) < MAXIMUM_LINE:
-        return text
-    keys = [f"{json.dumps(str(key), ensure_ascii=False)}: " if is_dict else "" for key in content]
-    inner = f"{indent}  "
-    pairs = zip(keys, values, strict=True)
-    lines = [f"{inner}{key}{to_json(value, inner)}" for key, value in pairs]
-    start, end = "{}" if is_dict else "[]"
-    return "\n".join([start, ",\n".join(lines), f"{indent}{end}"])
+
+    def joined(match: re.Match) -> str:
+        opening, *inner, closing = (line.strip() for line in match[0].split("\n"))
+        line = f"{opening}{' '.join(inner)}{closing}"
+        return line if match.start() and len(line) < MAXIMUM_LINE else match[0]
+
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
+    return re.sub(r"[{\[]\n[^][{}]+[]}]", joined, text)
 
 
 def _injected_names(variables: Mapping[str, Any]) -> list[str]:

@@ -122,7 +122,6 @@ def outlines(
     scored_rows: pd.DataFrame,
     truth_outlines: Sequence[np.ndarray],
     title: str,
-    columns: int = 4,
 ) -> Figure:
     """Draw the model's and the radiologist's outline of each tumour.
 
@@ -135,11 +134,10 @@ def outlines(
         The radiologist's outline of each, x and y in fractions of the image's sides, as
         `explain.read_outline` gives them.
     title : str
-    columns : int
     """
     if not len(images):
         return say("There are no outlines to compare.")
-    figure, grid = _grid(len(images), columns, below=0.4)
+    figure, grid = _grid(len(images), 4, below=0.4)
     rows = scored_rows.to_dict("records")
     for axes, image, row, truth in zip(grid.flat, images, rows, truth_outlines, strict=False):
         _show(axes, image)
@@ -156,7 +154,7 @@ def outlines(
 
 
 @drawn
-def heat_maps(images: Sequence[np.ndarray], maps: Any, title: str, columns: int = 4) -> Figure:
+def heat_maps(images: Sequence[np.ndarray], maps: Any, title: str) -> Figure:
     """Draw images with their class activation maps and the outline of the tumour.
 
     Parameters
@@ -165,11 +163,10 @@ def heat_maps(images: Sequence[np.ndarray], maps: Any, title: str, columns: int 
     maps : explain.Maps or None
         Of the same images; None where the model draws none.
     title : str
-    columns : int
     """
     if maps is None or not len(images):
         return say("There are no maps to show: this model draws none, or no image was accepted.")
-    figure, grid = _grid(len(images), columns, below=0.2)
+    figure, grid = _grid(len(images), 4, below=0.2)
     answers = zip(grid.flat, images, maps.probabilities, maps.in_images(), strict=False)
     for axes, image, probabilities, (outline, heat) in answers:
         _show(axes, image)

@@ -9,15 +9,8 @@ from typing import Any
 
 from brainlib.paths import BrainlibError
 
-_HOMES = {
-    "Answer": "answers",
-    "Answers": "answers",
-    "Model": "answers",
-    "load": "answers",
-    "render_report": "html",
-    "write_report": "html",
-    "write_reports": "html",
-}
+_HOMES = dict.fromkeys(("Answer", "Answers", "Model", "load"), "answers")
+_HOMES |= dict.fromkeys(("render_report", "write_report", "write_reports"), "html")
 
 __all__ = sorted([*_HOMES, "ReportError"])
 

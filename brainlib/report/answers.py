@@ -3,7 +3,6 @@
 import io
 import logging
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
@@ -53,9 +52,9 @@ class Answer(ClassifiedStudy):
         }
 
     def show(self, number: int | None = None) -> "Image.Image":
-        """Return a slice with the outline drawn on it, for a notebook to display.
+        """Return a slice with the outline drawn on it.
 
-        Outside a notebook the image viewer of the system opens, too.
+        A notebook displays it; elsewhere save it, as in `answer.show().save("slice.png")`.
 
         Parameters
         ----------
@@ -67,21 +66,13 @@ class Answer(ClassifiedStudy):
         ReportError
             Where there is no such slice, or none that could be read.
         """
-        from PIL import ImageShow
-
         from brainlib.report import drawing
 
         numbers = [number] if number is not None else [*self.deciding, *self.images]
         if not numbers or numbers[0] not in self.images:
             raise ReportError(f"{self.name} has no slice {number or ''} to show".replace("  ", " "))
         image = self.images[numbers[0]]
-        drawn = drawing.draw_slice(image.pixels, self.maps(numbers[0])[0], affine=image.affine)
-        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-        is_notebook = hasattr(shell, "kernel")
-        if not is_notebook and not ImageShow.show(drawn, self.name):
-            logger.warning("no image viewer was found: use .show().save('slice.png') or "
-                           ".report('report.html')")  # fmt: skip
-        return drawn
+        return drawing.draw_slice(image.pixels, self.maps(numbers[0])[0], affine=image.affine)
 
     def report(self, path: Path | str) -> Path:
         """Write the report as one HTML file."""

@@ -107,7 +107,7 @@ def write_reports(
     scans : iterable of Scan
         What was classified; they are read again.
     predictions, studies : DataFrame
-        As `inference.read_predictions` and `inference.read_studies` give them.
+        As `inference.read_slice_table` and `inference.read_study_table` give them.
     folder : Path
     plane : str
         In which they were cut.

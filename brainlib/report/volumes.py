@@ -206,7 +206,7 @@ def _segmentation(outline: Stack, files: Sequence[Path], model: str) -> "pydicom
         family=codes.cid7162.ArtificialIntelligence,
     )  # fmt: skip
     segment = highdicom.seg.SegmentDescription(
-        segment_number=1, segment_label="Tumour, as a network draws it",
+        segment_number=1, segment_label="Tumour (outline of a network)",
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.SCT.Neoplasm,
         algorithm_type="AUTOMATIC", algorithm_identification=algorithm,

@@ -17,27 +17,19 @@ from brainlib.inference.rules import find_reliability
 from brainlib.report.study import ClassifiedStudy, file_name
 
 NAMES = {
-    "glioma": "glioma",
-    "meningioma": "meningioma",
-    "notumor": "none of the three tumours",
+    "glioma": "glioma", "meningioma": "meningioma", "notumor": "none of the three tumours",
     "pituitary": "pituitary tumour",
-}
+}  # fmt: skip
 """The classes in running text."""
 
-TITLES = {
-    "glioma": "Glioma",
-    "meningioma": "Meningioma",
-    "notumor": "None of the three tumours was found",
-    "pituitary": "Pituitary tumour",
-}
+TITLES = {name: text.capitalize() for name, text in NAMES.items()}
+TITLES["notumor"] += " was found"
 """The classes as headlines."""
 
 PLURALS = {
-    "glioma": "were gliomas",
-    "meningioma": "were meningiomas",
-    "notumor": "had no tumour",
+    "glioma": "were gliomas", "meningioma": "were meningiomas", "notumor": "had no tumour",
     "pituitary": "were pituitary tumours",
-}
+}  # fmt: skip
 
 NO_BREAK = "\u00a0"
 

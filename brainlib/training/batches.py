@@ -130,8 +130,6 @@ class AugmentedBatches(ShuffledBatches):
     seed : int
     augmenter : Augmenter, optional
         By default it keeps the size of the images.
-    workers : int
-        Threads that augment.
     """
 
     def __init__(
@@ -140,10 +138,9 @@ class AugmentedBatches(ShuffledBatches):
         batch_size: int,
         seed: int,
         augmenter: Augmenter | None = None,
-        workers: int = 1,
     ) -> None:
         super().__init__(seen, batch_size, seed)
-        self.workers, self.max_queue_size = workers, 4 * workers
+        self.max_queue_size = 4
         self.augmenter = augmenter or Augmenter(Augmentation(), seen.pixels.shape[1])
         how = self.augmenter.how
         self.erased, self.sham = {}, {}

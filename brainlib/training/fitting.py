@@ -35,9 +35,7 @@ def fit(
     validation: Examples | None,
     schedule: Schedule,
     checkpoint: Path,
-    augmentation: Augmentation | None = None,
     watchers: Iterable[keras.callbacks.Callback] = (),
-    workers: int = 1,
     finds_head: bool = True,
 ) -> pd.DataFrame:
     """Train a model, resuming at the last epoch of an interrupted run of the same kind.
@@ -55,12 +53,8 @@ def fit(
         Folder that holds the state of this run after each epoch. A state that other data or another
         schedule left there, or one that is damaged, is replaced. Delete the folder once the model
         is saved.
-    augmentation : Augmentation, optional
-        Where images are to be changed otherwise than by default.
     watchers : iterable of keras.callbacks.Callback
         Called beside those that `fit` itself needs.
-    workers : int
-        Threads that augment.
     finds_head : bool
         Whether the model crops to the head, so that training does.
 
@@ -71,11 +65,11 @@ def fit(
         `validation_loss`, all of the class. The training columns are Keras' running means during
         the epoch.
     """
-    state = State(checkpoint, _identity(model, train, validation, schedule, augmentation))
+    state = State(checkpoint, _identity(model, train, validation, schedule))
     learner = models.network_of(model) if schedule.outline_weight else _bare(model)
     if schedule.outline_weight:
-        augmenter = Augmenter(augmentation or Augmentation(), learner.input_shape[1], finds_head)
-        batches = AugmentedBatches(train, schedule.batch_size, schedule.seed, augmenter, workers)
+        augmenter = Augmenter(Augmentation(), learner.input_shape[1], finds_head)
+        batches = AugmentedBatches(train, schedule.batch_size, schedule.seed, augmenter)
     else:
         augmenter = None
         batches = ShuffledBatches(train, schedule.batch_size, schedule.seed)
@@ -270,7 +264,6 @@ def _identity(
     train: Examples,
     validation: Examples | None,
     schedule: Schedule,
-    augmentation: Augmentation | None,
 ) -> str:
     """Return a hash over all that decides the outcome of a fit."""
     digest = hashlib.sha256()
@@ -285,8 +278,7 @@ def _identity(
     for part in (part for part in (train, validation) if part is not None):
         for array in (getattr(part, attribute.name) for attribute in fields(part)):
             digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
-    for choice in (choice for choice in (schedule, augmentation) if choice is not None):
-        digest.update(json.dumps(asdict(choice), sort_keys=True).encode())
+    digest.update(json.dumps(asdict(schedule), sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -3,30 +3,15 @@
 `python -m scripts.release` makes it from the trainings that `02_train` left in `model/`.
 """
 
-import argparse
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from brainlib import evaluation, paths
+from brainlib import paths
 from brainlib.notebook import runs
-from scripts import command
-from scripts.release import gating, rules, scores, studies
-from scripts.release.files import (
-    CHECKED_IMAGES,
-    FOLD,
-    RELEASED,
-    ReleaseError,
-    file_hash,
-    list_files,
-    measure_files,
-    read_images,
-    write_files,
-    write_manifest,
-)
+from scripts.release import files, gating, rules, scores, studies
+from scripts.release.files import FOLD, RELEASED, ReleaseError
 
 LEAST_FOLDS = 3
 """Folds that fitting and testing the rule for studies takes."""
@@ -44,13 +29,10 @@ class ReleaseSettings(runs.Settings):
         As for every notebook; trainings and predictions lie below the output folder.
     images : int
         Test images of fold 0 that are corrupted to measure robustness.
-    resamples : int
-        Bootstrap resamples of the groups behind each interval.
     """
 
     output: str = "."
     images: int = 200
-    resamples: int = 1000
 
 
 def make_release(settings: ReleaseSettings) -> dict[str, Any]:
@@ -65,62 +47,44 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
 
     Raises
     ------
-    ReleaseError
+    RulesError, ReleaseError
         Where predictions are missing, or a file disagrees with the Keras model.
     ModelError
         Where the model of fold 0 is missing or damaged.
     """
-    if settings.images < 1 or settings.resamples < 1:
-        raise ReleaseError("images and resamples must be at least 1")
+    if settings.images < 1:
+        raise ReleaseError("images must be at least 1")
     run = runs.Run("release", settings, paths.resolve(settings.output), smoke=False)
-    predictions = read_predictions(run)
-    released = write_files(run.model)
+    predictions = rules.test_predictions(run.model, RELEASED)
+    if FOLD not in set(predictions["fold"]):
+        raise ReleaseError(
+            f"there are no predictions of {RELEASED} on fold {FOLD} in {run.model}: run "
+            "notebooks/02_train.ipynb for it, or `make reproduce`"
+        )
+    released = files.write_files(run.model)
     tested = scores.tested_images(run)
     checked, sample = (
         scores.stratified_sample(tested[FOLD], count, settings.seed)
-        for count in (CHECKED_IMAGES, settings.images)
+        for count in (files.CHECKED_IMAGES, settings.images)
     )
-    files = measure_files(run.model, released, read_images(run, checked["path"]))
+    images = files.read_images(run, checked["path"])
+    measured = files.measure_files(run.model, released, images)
     sections: dict[str, Any] = {
-        "release": {"checked_images": len(checked), **files},
+        "release": {"checked_images": len(checked), **measured},
         "maps": scores.measure_maps(run, tested),
         **scores.measure_damage(run, released, sample),
         "sizes": scores.measure_sizes(run, released, sample),
         "gate": gating.measure_gate(run),
-        **measure_studies(predictions),
     }
+    if predictions["fold"].nunique() >= LEAST_FOLDS:
+        sections["studies"] = studies.measure_studies(predictions)
+    else:
+        logger.warning("the rule for studies is not measured: that takes %d folds", LEAST_FOLDS)
     document = _write_sections(run, sections)
     rules.make_rules(run.model, RELEASED, FOLD)
-    write_manifest(run.model)
+    files.write_manifest(run.model)
     run.write_record("model/release", fold=FOLD, release=sections["release"])
     return document
-
-
-def read_predictions(run: runs.Run) -> pd.DataFrame:
-    """Return the test predictions of the released network on the patient folds.
-
-    Raises
-    ------
-    ReleaseError
-        Where there are none of fold 0.
-    """
-    place = run.model / "predictions"
-    test = evaluation.read_tables(place).get(RELEASED, {}).get("patient")
-    if test is None or not (test["fold"] == FOLD).any():
-        raise ReleaseError(
-            f"{place} holds no test predictions of {RELEASED} on fold {FOLD}: run "
-            "notebooks/02_train.ipynb for every fold, or `make reproduce`"
-        )
-    return test
-
-
-def measure_studies(predictions: pd.DataFrame) -> dict[str, Any]:
-    """Measure the rule from slices to studies: a dict of `studies`, empty for too few folds."""
-    if predictions["fold"].nunique() < LEAST_FOLDS:
-        logger.warning("the rule for studies is not measured: that takes %d folds", LEAST_FOLDS)
-        return {}
-    logger.info("measuring the rule from slices to studies")
-    return {"studies": studies.measure_studies(predictions)}
 
 
 def _write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
@@ -137,14 +101,11 @@ def _write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
 def is_measured_with(document: dict[str, Any], folder: Path) -> bool:
     """Return whether scans from elsewhere were measured with the released files."""
     external = document.get("external", {})
-    hashes = {"model_sha256": file_hash(list_files(folder)["onnx"]),
+    hashes = {"model_sha256": paths.file_hash(files.list_files(folder)["onnx"]),
               "gate_sha256": document["gate"]["sha256"]}  # fmt: skip
     return hashes.items() <= external.items()
 
 
-def main() -> None:
+def main(source: str = "kaggle", output: str = ".", seed: int = 0, images: int = 200) -> None:
     """Make the release of the trainings in `model/`."""
-    parser = command.parser(__doc__)
-    parser.add_argument("--images", type=int, default=200, help="corrupted to measure robustness")
-    chosen: argparse.Namespace = parser.parse_args()
-    make_release(ReleaseSettings(**vars(chosen)))
+    make_release(ReleaseSettings(source, output, seed, images))

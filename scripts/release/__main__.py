@@ -1,7 +1,5 @@
 """`python -m scripts.release`."""
 
-import sys
-
 from scripts import command, release
 
-sys.exit(command.run(release.main))
+command.run(release.main)

@@ -1,6 +1,5 @@
 """Released files: the network of one fold, its ONNX copy, and the manifest of all."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from brainlib import imaging, models, paths
 from brainlib.models import engines, export, manifest
 from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
-from brainlib.paths import BrainlibError
+from brainlib.paths import BrainlibError, file_hash
 
 RELEASED, BASELINE = list(MODELS)[:2]
 """The released network and the starting network, the first two of the registry."""
@@ -63,8 +62,9 @@ def write_files(folder: Path) -> keras.Model:
     """
     files, trained = list_files(folder), fold_file(folder)
     released = models.load_model(trained)
-    if not _are_equal(trained, files[RELEASED]):
-        with paths.atomic_write(files[RELEASED]) as temporary:
+    copy = files[RELEASED]
+    if not (copy.is_file() and copy.read_bytes() == trained.read_bytes()):
+        with paths.atomic_write(copy) as temporary:
             shutil.copyfile(trained, temporary)
     if not is_current(files["onnx"], files[RELEASED]):
         logger.info("writing %s", files["onnx"].name)
@@ -100,10 +100,9 @@ def measure_files(
     files = list_files(folder)
     stacks = [image[np.newaxis, ..., np.newaxis] for image in images]
     difference = check_file(released.predict_on_batch, engines.open_onnx(files["onnx"]), stacks)
-    measured = {"onnx": {"largest_difference": round(difference, 9)}}
-    measured[RELEASED] = {
-        "parameters": released.count_params(),
-        "sha256": file_hash(files[RELEASED]),
+    measured = {
+        "onnx": {"largest_difference": round(difference, 9)},
+        RELEASED: {"parameters": released.count_params(), "sha256": file_hash(files[RELEASED])},
     }
     return {
         name: {"megabytes": round(path.stat().st_size / 1e6, 3), **measured[name]}
@@ -133,12 +132,3 @@ def check_file(expected: Answer, engine: engines.Engine, stacks: list[np.ndarray
 def read_images(run: runs.Run, paths_of: Any) -> list[np.ndarray]:
     """Read images of the collection, uint8 arrays of shape (height, width)."""
     return [imaging.read_image(run.collection.root / path) for path in paths_of]
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _are_equal(one: Path, other: Path) -> bool:
-    return other.is_file() and one.read_bytes() == other.read_bytes()

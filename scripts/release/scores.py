@@ -9,18 +9,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from brainlib import CLASS_NAMES, evaluation, explain, inference, models
+from brainlib import evaluation, explain, inference, models
 from brainlib.data import splits
 from brainlib.evaluation import corruptions
 from brainlib.evaluation.bootstrap import mean_with_interval
 from brainlib.notebook import runs
-from scripts.release.files import (
-    BASELINE,
-    RELEASED,
-    fold_file,
-    is_current,
-    read_images,
-)
+from scripts.release.files import BASELINE, RELEASED, fold_file, is_current, read_images
 from scripts.release.margins import MARGINS
 
 LARGE_SIZE = 512
@@ -72,8 +66,7 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
         else:
             logger.warning("there is no %s: maps of fold %d are not scored", model_file, fold)
     joined = pd.concat(scored, ignore_index=True)
-    summary = evaluation.score_maps(joined, run.settings.resamples, run.settings.seed)
-    return {"folds": len(scored), **summary}
+    return {"folds": len(scored), **evaluation.score_maps(joined)}
 
 
 def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -> dict[str, Any]:
@@ -93,7 +86,7 @@ def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -
     if fold_file(run.model, BASELINE).is_file():
         networks[BASELINE] = models.load_model(fold_file(run.model, BASELINE))
     images = read_images(run, sample["path"])
-    truth = pd.Index(CLASS_NAMES).get_indexer(sample["label"])
+    truth = evaluation.label_codes(sample)
     sections: dict[str, Any] = {name: {"images": len(sample)} for name in ("robustness", "margins")}
     tables = []
     for name, network in networks.items():
@@ -103,23 +96,22 @@ def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -
             return inference.predict_images(network, shown)
 
         table = corruptions.robustness(predict, images, truth, run.settings.seed)
-        tables.append(table.reset_index().assign(model=name, images=len(sample),
-                                                 seed=run.settings.seed))  # fmt: skip
+        first = pd.DataFrame({"model": name, "images": len(sample), "seed": run.settings.seed},
+                             range(len(table)))  # fmt: skip
+        tables.append(first.join(table.reset_index()))
         sections["robustness"][name] = evaluation.rounded(table)
         if table.loc["clean", "mean"]:  # else there is nothing to keep
             kept = round(corruptions.accuracy_kept(table), 6)
             sections["robustness"][name]["accuracy_kept"] = kept
         sections["margins"][name] = _margins(predict, images, truth)
-    columns = ["model", "images", "seed", *table.reset_index().columns]
-    run.write_table(pd.concat(tables)[columns], "model/robustness")
+    run.write_table(pd.concat(tables), "model/robustness")
     return sections
 
 
 def _margins(predict: Any, images: list[np.ndarray], truth: np.ndarray) -> dict[str, Any]:
-    conditions = {"clean": np.asarray, **MARGINS}
     accuracies = {
         name: float((predict([change(image) for image in images]).argmax(axis=1) == truth).mean())
-        for name, change in conditions.items()
+        for name, change in {"clean": np.asarray, **MARGINS}.items()
     }
     clean = accuracies["clean"]
     return {
@@ -137,12 +129,9 @@ def measure_sizes(run: runs.Run, released: keras.Model, sample: pd.DataFrame) ->
         `same_class`, as `share` gives it, and the `size` of the longer side, pixels.
     """
     images = read_images(run, sample["path"])
-    answers = [
-        inference.predict_images(released, shown).argmax(axis=1)
-        for shown in (images, [_enlarged(image) for image in images])
-    ]
-    same = share(run, answers[0] == answers[1], sample["group"])
-    return {"size": LARGE_SIZE, "same_class": same}
+    answers = [inference.predict_images(released, shown).argmax(axis=1)
+               for shown in (images, map(_enlarged, images))]  # fmt: skip
+    return {"size": LARGE_SIZE, "same_class": share(answers[0] == answers[1], sample["group"])}
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
@@ -152,7 +141,6 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return np.asarray(resized)
 
 
-def share(run: runs.Run, values: Iterable[bool], groups: Iterable) -> dict[str, Any]:
+def share(values: Iterable[bool], groups: Iterable) -> dict[str, Any]:
     """Return a share with its interval over groups; without limits where there is one group."""
-    values, groups = np.asarray(list(values), bool), np.asarray(list(groups), str)
-    return mean_with_interval(values, groups, run.settings.resamples, run.settings.seed)
+    return mean_with_interval(np.array([*values], bool), np.array([*groups], str))

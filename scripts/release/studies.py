@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES, evaluation
-from brainlib.evaluation.bootstrap import mean_with_interval
-from brainlib.inference import studies
+from brainlib.evaluation.scores import interval_of
+from brainlib.inference import rules, studies
 
 SENSITIVITY = 0.975
 """Share of the held-out tumour patients whose study is to be called some tumour."""
@@ -23,12 +23,12 @@ TEMPERATURES = np.geomspace(0.5, 4, 16).round(4).tolist()
 OFFSETS = np.arange(8, -8, -0.1).round(1).tolist()
 BIN_EDGES = (0.0, 0.7, 0.9, 0.97, 1.0)
 SIMULATION = (
-    "These studies are simulated. The collection holds single slices, chosen through tumours, and "
-    "no whole series: the slices of a tumour of one held-out patient are mixed with held-out "
-    "slices without tumour of other people, as if all were independent; a healthy study is made "
-    "of such slices alone. Nothing is known of places, so the second strongest slice stands for "
-    "what persists. Slices without tumour come from other scanners than those with. Real series "
-    "can be harder, and a tumour that shows in one slice only is easily missed."
+    "These studies are simulated, because the collection has single slices through tumours and no "
+    "complete series: slices through the tumour of one held-out patient are mixed with tumour-free "
+    "slices of other held-out people; a healthy study has tumour-free slices only. Locations are "
+    "unknown, so the second strongest slice stands for persistent evidence. Tumour-free slices "
+    "come from other scanners than tumours. Real series can be harder, and a tumour visible in a "
+    "single slice is easily missed."
 )
 
 
@@ -86,13 +86,12 @@ def measure_studies(
         simulated = _simulate(tested, (*SHARES, UNSEEN_SHARE), np.random.default_rng(seed))
         table = _answer(*simulated, rule)
         sets = evaluation.conformal_sets(table, rule["thresholds"]).to_numpy()
-        answered.append(table.assign(is_covered=sets[np.arange(len(table)), table["truth"]]))
+        is_covered = sets[np.arange(len(table)), evaluation.label_codes(table)]
+        answered.append(table.assign(is_covered=is_covered))
     table = pd.concat(answered, ignore_index=True)
 
     def interval(rows: pd.DataFrame, column: str) -> dict[str, float]:
-        groups = rows["person"].to_numpy(object)
-        summary = mean_with_interval(rows[column].to_numpy(float), groups, resamples, seed)
-        return {key: summary[key] for key in ("value", "low", "high") if key in summary}
+        return interval_of(rows, column, resamples, seed)
 
     def measure(rows: pd.DataFrame) -> dict[str, Any]:
         tumors, healthy = rows[rows["label"] != "notumor"], rows[rows["label"] == "notumor"]
@@ -107,20 +106,15 @@ def measure_studies(
         }
 
     return {
-        "patients": int(table["person"][table["label"] != "notumor"].nunique()),
+        "patients": int(table["group"][table["label"] != "notumor"].nunique()),
         "sensitivity": SENSITIVITY,
         "simulation": SIMULATION,
         "shares": {f"{share:.0%}": measure(rows)
                    for share, rows in table.groupby("share", sort=False)},
         "reliability": [
-            {"class": name, "low": low, "high": high, "studies": len(rows)}
-            | dict(zip(("observed", "lower", "upper"), interval(rows, "is_right").values(),
-                       strict=False))
-            for name, (low, high) in itertools.product(CLASS_NAMES, itertools.pairwise(BIN_EDGES))
-            if (rows := table[
-                (table["answer"] == name) & (table["confidence"] >= low)
-                & ((table["confidence"] < high) | (high >= 1)) & table["share"].isin(SHARES)
-            ])["person"].nunique() > 1
+            {"studies" if key == "images" else key: row[key] for key in row if key != "groups"}
+            for row in rules.measure_reliability(
+                table[table["share"].isin(SHARES)], resamples, BIN_EDGES, least=(1, 2))
         ],
     }  # fmt: skip
 
@@ -155,24 +149,23 @@ def _simulate(
     codes : int array of shape (n,)
         The study of each slice.
     studies : DataFrame
-        `label`, `person`, `share` and `truth` of each.
+        `label`, `group` (a person) and `share` of each.
     """
     table = predictions.reset_index(drop=True)
     free = np.flatnonzero(table["label"] == "notumor")
     tumors = table[(table["label"] != "notumor") & table["patient"].notna()]
     drawn, rows = [], []
     by_patient = tumors.groupby(["patient", "label"]).groups.items()
-    for number, ((patient, label), images) in enumerate(by_patient):
+    for index, ((patient, label), images) in enumerate(by_patient):
         for share, draw in itertools.product(shares, range(DRAWS)):
             shown = random.permutation(images.to_numpy())[:MOST_SLICES]
             size = max(len(shown), round(len(shown) / share))
             drawn.append(np.concatenate([shown, random.choice(free, size - len(shown))]))
             rows.append((label, patient, share))
-            if number % 2 == draw % 2:
+            if index % 2 == draw % 2:
                 drawn.append(random.choice(free, size))
-                rows.append(("notumor", f"healthy {number}", share))
-    studies_table = pd.DataFrame(rows, columns=["label", "person", "share"])
-    studies_table["truth"] = pd.Index(CLASS_NAMES).get_indexer(studies_table["label"])
+                rows.append(("notumor", f"healthy {index}", share))
+    studies_table = pd.DataFrame(rows, columns=["label", "group", "share"])
     codes = np.repeat(np.arange(len(drawn)), [len(images) for images in drawn])
     return table.loc[np.concatenate(drawn), list(CLASS_NAMES)], codes, studies_table
 
@@ -182,12 +175,10 @@ def _answer(
 ) -> pd.DataFrame:
     """Return the studies with their probabilities, and whether they are right."""
     answers, _ = studies.study_probabilities(slices, codes, rule)
-    answer = np.take(CLASS_NAMES, answers.argmax(axis=1))
+    answer, truth = np.take(CLASS_NAMES, answers.argmax(axis=1)), evaluation.label_codes(table)
     return table.assign(
         **dict(zip(CLASS_NAMES, answers.T, strict=True)),
-        answer=answer,
-        confidence=answers.max(axis=1),
         is_right=answer == table["label"],
         is_called_tumor=answer != "notumor",
-        log_loss=-np.log(np.maximum(answers[np.arange(len(table)), table["truth"]], 1e-15)),
+        log_loss=-np.log(np.maximum(answers[np.arange(len(table)), truth], 1e-15)),
     )

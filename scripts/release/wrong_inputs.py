@@ -8,7 +8,7 @@ above and below the brain, which are cut from the phantom's head. Nothing is dow
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,14 @@ VARIANTS = 12
 """Images made from one real thing: itself, and crops, some of them turned or mirrored."""
 
 _SIZE = 224
-_FITTED_PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "coins", "stereo_motorcycle")
-_TRIED_PHOTOGRAPHS = ("camera", "chelsea", "clock", "horse")
-_FITTED_SURFACES = ("brick", "grass")
-_TRIED_SURFACES = ("gravel", "binary_blobs", "checkerboard")
-_FITTED_LENSES = ("immunohistochemistry", "moon", "microaneurysms")
-_TRIED_LENSES = ("cell", "retina", "hubble_deep_field")
+_SKIMAGE = (  # kind, those to fit the gate on, those to try it on
+    ("photograph", ("astronaut", "coffee", "rocket", "coins", "stereo_motorcycle"),
+     ("camera", "chelsea", "clock", "horse")),
+    ("surface", ("brick", "grass"), ("gravel", "binary_blobs", "checkerboard")),
+    ("microscope, eye or telescope", ("immunohistochemistry", "moon", "microaneurysms"),
+     ("cell", "retina", "hubble_deep_field")),
+    ("text", ("text",), ("page",)),
+)  # fmt: skip
 _SCANS = {  # of pydicom's own test files
     "CT of the head": ("693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm"),
     "CT or MRI of another part": ("CT_small.dcm", "examples_overlay.dcm"),
@@ -74,19 +76,13 @@ def make_wrong_inputs(seed: int = 0) -> list[WrongInput]:
 def _real_things(random: np.random.Generator) -> Iterator[WrongInput]:
     from sklearn import datasets
 
-    lists = (
-        ("photograph", _FITTED_PHOTOGRAPHS, _TRIED_PHOTOGRAPHS),
-        ("surface", _FITTED_SURFACES, _TRIED_SURFACES),
-        ("microscope, eye or telescope", _FITTED_LENSES, _TRIED_LENSES),
-        ("text", ("text",), ("page",)),
-    )
-    for kind, *names in lists:
-        for is_tried, chosen in enumerate(names):
+    for kind, *names in _SKIMAGE:
+        for is_tried, chosen in zip((False, True), names, strict=True):
             for name in chosen:
-                yield from _varied(kind, name, bool(is_tried), _of_skimage(name), random)
+                yield from _varied(WrongInput(kind, name, is_tried, _of_skimage(name)), random)
     for name in ("china", "flower"):
         image = _grey(datasets.load_sample_image(f"{name}.jpg"))
-        yield from _varied("photograph", name, name != "flower", image, random)
+        yield from _varied(WrongInput("photograph", name, name != "flower", image), random)
 
 
 def _of_skimage(name: str) -> np.ndarray:
@@ -107,26 +103,22 @@ def _scans(random: np.random.Generator) -> Iterator[WrongInput]:
                 continue
             read = [cut.pixels for cut in imaging.open_scans(file) if cut.pixels is not None]
             for pixels in read[::10]:
-                yield from _varied(kind, name, True, pixels, random, least=0.75)
+                yield from _varied(WrongInput(kind, name, True, pixels), random, least=0.75)
 
 
 def _varied(
-    kind: str,
-    origin: str,
-    is_tried: bool,
-    image: np.ndarray,
-    random: np.random.Generator,
-    least: float = 0.3,
+    whole: WrongInput, random: np.random.Generator, least: float = 0.3
 ) -> Iterator[WrongInput]:
     """Yield an image, and crops of at least this share of its height and width."""
-    yield WrongInput(kind, origin, is_tried, image)
+    yield whole
+    image = whole.pixels
     for _ in range(VARIANTS - 1):
         sizes = (random.uniform(least, 1, 2) * image.shape).astype(int).clip(8)
         row, column = (random.integers(0, np.subtract(image.shape, sizes) + 1)).clip(0)
         crop = image[row : row + sizes[0], column : column + sizes[1]]
         crop = np.rot90(crop, random.integers(0, 4) if least < 0.5 else 0)
         crop = crop[:, :: random.choice([-1, 1])]
-        yield WrongInput(kind, origin, is_tried, np.ascontiguousarray(crop))
+        yield replace(whole, pixels=np.ascontiguousarray(crop))
 
 
 def _template(random: np.random.Generator) -> Iterator[WrongInput]:
@@ -138,13 +130,13 @@ def _template(random: np.random.Generator) -> Iterator[WrongInput]:
     for plane in imaging.PLANES:
         slices = [cut.pixels for cut in imaging.open_scans(file, plane)]
         shares = np.array([(pixels > 30).mean() for pixels in slices])
-        for number in np.flatnonzero(shares < 0.04)[::3]:
-            yield WrongInput(BEYOND_BRAIN, f"template {plane}", True, slices[number])
-        whole = [slices[number] for number in np.flatnonzero(shares > 0.2)]
+        for index in np.flatnonzero(shares < 0.04)[::3]:
+            yield WrongInput(BEYOND_BRAIN, f"template {plane}", True, slices[index])
+        whole = [slices[index] for index in np.flatnonzero(shares > 0.2)]
         for _ in range(12):
             rows, columns = random.integers(1, 5), random.integers(2, 6)
             chosen = random.integers(0, len(whole), (rows, columns))
-            mosaic = np.block([[whole[number] for number in line] for line in chosen])
+            mosaic = np.block([[whole[index] for index in line] for line in chosen])
             yield WrongInput("several slices in one image", f"template {plane}", True, mosaic)
 
 

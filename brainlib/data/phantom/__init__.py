@@ -5,15 +5,8 @@ patient has an individual deformation, contrast and lesion. Coordinates are MNI 
 the right, y to the front, z to the top); signals are multiples of white matter's.
 """
 
+# ruff: noqa: F401
+
 from brainlib.data.phantom.collection import PHANTOM_VERSION, open_phantom, write_phantom
 from brainlib.data.phantom.patient import Slice, simulate_patient
 from brainlib.data.phantom.scanner import PLANES
-
-__all__ = [
-    "PHANTOM_VERSION",
-    "PLANES",
-    "Slice",
-    "open_phantom",
-    "simulate_patient",
-    "write_phantom",
-]

@@ -67,8 +67,8 @@ def read_uploads(
         pixels += 0 if one.pixels is None else one.pixels.size
         if slices > MOST_SLICES or pixels > MOST_PIXELS:
             raise ReportError(
-                f"the upload holds more than {slices - 1:,} slices of this size, as many as fit on "
-                "a page: choose fewer files, or use `brainlib classify` with their folder"
+                f"the upload has more than {slices - 1:,} slices of this size, too many for a "
+                "page: choose fewer files, or use `brainlib classify` with their folder"
             )
         if slices % 16 == 0:
             progress(slices)
@@ -108,6 +108,6 @@ def _passed_over(folder: Path, scans: list[imaging.Scan]) -> Iterator[str]:
     seen = {scan.file for scan in scans} | {one.file for scan in scans for one in scan.frames}
     names = [file.name for file in sorted(folder.rglob("*")) if file.is_file() and file not in seen]
     if len(names) > 5:
-        yield f"{len(names)} files are no image, no DICOM and no NIfTI, and were passed over."
+        yield f"{len(names)} files were skipped: no image, DICOM or NIfTI."
     else:
-        yield from (f"{name}: it is no image, no DICOM and no NIfTI." for name in names)
+        yield from (f"{name}: skipped, for it is no image, DICOM or NIfTI." for name in names)

@@ -3,7 +3,6 @@
 import base64
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ class Page:
         except Exception as error:  # whatever it is, a visitor is told, and the page goes on
             logger.exception("an upload failed")
             kind = type(error).__name__
-            self._warn([f"it failed for a reason not foreseen ({kind}): try its files one by one"])
+            self._warn([f"unexpected error ({kind}): try the files one by one"])
         finally:
             self.upload.value = ()  # the files leave the memory, and may be uploaded again
             self.upload.disabled = False
@@ -231,7 +230,7 @@ class StudyView:
 
     def _refresh(self) -> None:
         place, layer, maps = self.slider.value, self.layers.value, (None, None)
-        self.pan.layout.visibility = "visible" if self.zoom.value > 1 else "hidden"
+        self.pan.layout.display = "flex" if self.zoom.value > 1 else "none"
         if self._is_turned:
             plane = self.planes.value
             volume = self.volume.cut(plane)
@@ -269,4 +268,4 @@ def _link(text: str, name: str, content: bytes) -> tuple[str, str, str]:
 
 
 def _style() -> str:
-    return resources.files("brainlib.report.app").joinpath("page.css").read_text("utf-8")
+    return Path(__file__).with_name("page.css").read_text("utf-8")

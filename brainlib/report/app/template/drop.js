@@ -26,8 +26,8 @@
     event.stopImmediatePropagation();
     const line = document.createElement("div");
     line.className = "brainlib-problems brainlib-toolarge";
-    line.textContent = `These files have ${Math.ceil(size)} MB, and ${megabytes} MB at a time can ` +
-      "be taken: choose fewer, one series at a time.";
+    line.textContent = `These files total ${Math.ceil(size)} MB; the limit is ${megabytes} MB: ` +
+      "choose fewer, one series at a time.";
     box.after(line);
   }
 
