@@ -73,12 +73,10 @@ def main(source: str = "kaggle", output: str = ".", seed: int = 0) -> None:
     position = pd.Series(np.arange(len(rows)), index=table["path"].iloc[rows])
     seen = training.examples(loaded, rows, root)
     true = pool_inside(network, seen)
-    np.save('/tmp/g/sr_true.npy', true)
     outlines = maps.loc[table["path"].iloc[rows], "outline"]
     points = [np.array(json.loads(text or "[]"), float).reshape(-1, 2) for text in outlines]
     drawn = np.stack([imaging.draw_polygon(polygon * SIZE, SIZE) for polygon in points])
     own = pool_inside(network, training.Examples(seen.pixels, seen.classes, drawn, seen.outlined))[0]
-    np.save('/tmp/g/sr_own.npy', own)
     was_drawn = (outlines != "").to_numpy()
     before, after = [], []
     for fold in range(splits.FOLDS):
