@@ -113,7 +113,12 @@ def classify(
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
     else:
-        answers = loaded.answers(_with_progress(listed))
+        from tqdm import tqdm
+
+        # on a terminal the answers themselves are the progress
+        is_quiet = sys.stdout.isatty() or not sys.stderr.isatty()
+        bar = tqdm(listed, "classifying", unit=" scans", delay=2, disable=is_quiet)
+        answers = loaded.answers(bar)
     status = 0
     for index, answer in enumerate(answers):
         if answer.study["unreadable"]:
@@ -197,14 +202,6 @@ def _write_tables(
             )
     for study in studies.to_dict("records"):
         yield report.Answer(study, predictions[:0], {}, classifier)
-
-
-def _with_progress(scans: "list[imaging.Scan]") -> "Iterator[imaging.Scan]":
-    from tqdm import tqdm
-
-    # on a terminal the answers themselves are the progress
-    is_shown = not sys.stdout.isatty() and sys.stderr.isatty()
-    yield from tqdm(scans, "classifying", unit=" scans", delay=2, disable=not is_shown)
 
 
 def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> str:

@@ -40,9 +40,11 @@ def contents(folder):
             for file in folder.rglob("*") if file.is_file()}  # fmt: skip
 
 
-def draw(place, count, size=(8, 8)):
-    """Write images whose names say their order, one of each class after the other."""
+def draw(place, names):
+    """Write images, or as many whose names say their order, one of each class after the other."""
     place.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        Image.new("L", size, grey_of(number)).save(place / f"{number:05d}.png")
+    names = [f"{number:05d}.png" for number in range(names)] if isinstance(names, int) else names
+    for number, name in enumerate(names):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 8 + number % 8), grey_of(number)).save(place / name)
     return place

@@ -29,7 +29,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     RLELossless,
 )
-from test_scans import AXIAL, dicom_bytes, opened, png_bytes, write_series
+from test_scans import AXIAL, dicom_bytes, image_bytes, opened, png_bytes, write_series
 
 from brainlib import imaging
 from brainlib.imaging import dicom
@@ -61,12 +61,6 @@ def rle_bytes(pixels):
     dataset, file = pydicom.dcmread(io.BytesIO(dicom_bytes(pixels))), io.BytesIO()
     dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     dataset.save_as(file)
-    return file.getvalue()
-
-
-def image_bytes(image, kind, **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
     return file.getvalue()
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 from brainlib import CLASS_NAMES, evaluation, explain, imaging, models
-from brainlib.data import datasets, phantom
+from brainlib.data import datasets
 from brainlib.models import lesion_net
 
 SIZE = 112
@@ -17,12 +17,8 @@ GLIOMA, MENINGIOMA = CLASS_NAMES[:2]
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("phantom") / "small"
-    return datasets.open_folder(phantom.write_phantom(folder, patients=4, slices=4, size=64))
-
-
-# --- what is drawn
+def collection(phantom_folder):
+    return datasets.open_folder(phantom_folder)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +32,9 @@ def maps(small_network, images):
     return explain.draw_maps(small_network, images)
 
 
-def test_maps_have_a_row_for_each_image_in_order(small_network, images, maps):
+def test_maps_have_a_row_for_each_image_and_are_0_outside_of_the_field_of_view(
+    small_network, images, maps
+):
     assert maps.probabilities.shape == (3, 4)
     assert maps.outlines.shape == maps.heat_maps.shape == (3, 32, 32)
     assert maps.sizes.tolist() == [list(image.shape) for image in images]
@@ -45,11 +43,14 @@ def test_maps_have_a_row_for_each_image_in_order(small_network, images, maps):
         np.testing.assert_allclose(maps.probabilities[row], expected, atol=1e-5)
     assert (maps.outlines >= 0).all() and (maps.outlines <= 1).all()
     assert (maps.heat_maps >= 0).all() and maps.heat_maps.any(axis=(1, 2)).all()
-
-
-def test_a_model_without_maps_is_refused():
+    *_, (outline, heat_map) = maps.in_images()
+    row, column, side = maps.fields_of_view[-1]
+    rows, columns = np.ogrid[: len(outline), : outline.shape[1]]
+    far = (np.abs(rows - row) > side / 2 + 2) | (np.abs(columns - column) > side / 2 + 2)
+    assert far.any() and not outline[far].any() and not heat_map[far].any()
+    assert outline.any() and heat_map.any()
     with pytest.raises(explain.ExplainError, match="seed_cnn draws no maps"):
-        explain.draw_maps(models.build_model("seed_cnn"), [np.zeros((64, 64), np.uint8)])
+        explain.draw_maps(models.build_model("seed_cnn"), images)
 
 
 def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, monkeypatch):
@@ -73,20 +74,15 @@ def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, m
     assert np.abs(expected).min() > 0.05 and (signed < 0).any()
 
 
-# --- where a map lies in its image
-
-
-@pytest.mark.parametrize("setting", [(128, 128), (100, 256), (300, 150)])
+@pytest.mark.parametrize("setting", [(100, 256), (300, 150)])
 def test_a_map_lies_over_its_image_where_the_model_looked(small_network, heads, setting):
-    """What the model sees of a bright spot, drawn back, lies on the spot."""
+    """What the model sees, drawn back, lies on the head."""
     height, width = setting
     image = np.zeros(setting, np.uint8)
     part = heads[0].pixels[: min(height, 128)]
     image[-len(part) :, -128:] = part
-    looking = keras.Model(
-        small_network.input,
-        [small_network.get_layer(name).output for name in ("field_of_view", "head")],
-    )
+    outputs = [small_network.get_layer(name).output for name in ("field_of_view", "head")]
+    looking = keras.Model(small_network.input, outputs)
     (view,), (square,) = map(np.asarray, looking(image[None, ..., None]))
     back = explain.map_in_image(square[..., 0], height, width, view)
     assert back.shape == setting
@@ -97,22 +93,13 @@ def test_a_map_lies_over_its_image_where_the_model_looked(small_network, heads, 
     assert aligned > 0.95 and aligned > moved + 0.05
 
 
-def test_outside_of_the_field_of_view_a_map_is_0(maps):
-    *_, (outline, heat_map) = maps.in_images()
-    row, column, side = maps.fields_of_view[-1]
-    rows, columns = np.ogrid[: len(outline), : outline.shape[1]]
-    far = (np.abs(rows - row) > side / 2 + 2) | (np.abs(columns - column) > side / 2 + 2)
-    assert far.any() and not outline[far].any() and not heat_map[far].any()
-    assert outline.any() and heat_map.any()
-
-
 # --- what is scored
 
 
-def block(rows, columns, value=1.0):
+def block(rows, columns):
     """Return a map in the frame of an image that is 0 but for a block."""
     drawn = np.zeros((SIZE, SIZE))
-    drawn[rows, columns] = value
+    drawn[rows, columns] = 1
     return drawn
 
 
@@ -123,8 +110,6 @@ def square_outline(left, top, right, bottom):
 
 TRUTH = square_outline(10, 20, 20, 30)
 """Ten pixels wide and high."""
-
-
 HALF, INSIDE, OUTSIDE = block(slice(20, 30), slice(15, 25)), block(25, 12), block(25, 40)
 FULL = imaging.draw_polygon(TRUTH * SIZE, SIZE) / 255
 NOTHING = np.zeros((SIZE, SIZE))
@@ -140,7 +125,6 @@ TINY = square_outline(12.6, 40.6, 12.9, 40.9)
         (block(slice(50, 55), slice(50, 55)), NOTHING, TRUTH, 0, False, False),
         (INSIDE, OUTSIDE, TRUTH, 0.02, True, False),
         (OUTSIDE, INSIDE, TRUTH, 0, False, True),
-        (NOTHING, NOTHING, TRUTH, 0, False, False),
         (block(40, 12), block(40, 12), TINY, 1, True, True),
         (block(40, 13), block(40, 13), TINY, 0, False, False),
     ],
@@ -148,9 +132,8 @@ TINY = square_outline(12.6, 40.6, 12.9, 40.9)
 def test_overlap_and_peaks_are_scored(outline, heat_map, truth, dice, outline_inside, heat_inside):
     scores = explain.score_map(outline, heat_map, truth)
     assert scores["dice"] == pytest.approx(dice, abs=0.06)
-    assert (scores["outline_peak_inside"], scores["heat_peak_inside"]) == (
-        outline_inside, heat_inside,
-    )  # fmt: skip
+    assert scores["outline_peak_inside"] == outline_inside
+    assert scores["heat_peak_inside"] == heat_inside
     if heat_map is OUTSIDE:
         expected = round(40.5 / SIZE, 4), round(25.5 / SIZE, 4)
         assert (scores["peak_x"], scores["peak_y"]) == expected
@@ -168,12 +151,10 @@ def test_the_longest_outline_is_kept_closed_and_within_the_image():
 
 
 def test_outlines_are_read_in_the_frame_that_they_count_in():
-    in_image = pd.Series({"outline": "[[10, 40], [20, 0]]", "outline_frame": ""})
-    assert explain.read_outline(in_image, 80, 40).tolist() == [[0.25, 0.5], [0.5, 0]]
-    framed = pd.Series({"outline": "[[128, 256]]", "outline_frame": 512})
-    assert explain.read_outline(framed, 80, 40).tolist() == [[0.25, 0.5]]
-    none = pd.Series({"outline": "", "outline_frame": 512})
-    assert explain.read_outline(none, 80, 40).shape == (0, 2)
+    for outline, frame, expected in (("[[10, 40], [20, 0]]", "", [[0.25, 0.5], [0.5, 0]]),
+                                     ("[[128, 256]]", 512, [[0.25, 0.5]]), ("", 512, [])):  # fmt: skip
+        row = pd.Series({"outline": outline, "outline_frame": frame})
+        assert explain.read_outline(row, 80, 40).tolist() == expected
 
 
 @pytest.fixture(scope="module")
@@ -202,34 +183,30 @@ def test_scores_survive_their_file(scored, tmp_path):
     pd.testing.assert_frame_equal(again, scored, check_dtype=False)
     assert again["heat_peak_inside"].dtype == bool and again["outline"].iloc[0] == ""
     (tmp_path / "other.csv").write_text("path,dice\na,1\n", encoding="utf-8")
-    with pytest.raises(explain.ExplainError, match=r"other\.csv has no column patient"):
+    with pytest.raises(explain.ExplainError, match=r"other\.csv is no table .*patient"):
         explain.read_scores(tmp_path / "other.csv")
     with pytest.raises(explain.ExplainError, match=r"absent\.csv"):
         explain.read_scores(tmp_path / "absent.csv")
 
 
-# --- what is summed up
-
-
 @pytest.fixture
 def made_up():
     """Ten groups of two slices, one of them wrong; wrong ones have their peak outside."""
-    wrong = np.arange(20) % 10 == 9
-    return pd.DataFrame(
-        {
-            "path": [f"{number}.jpg" for number in range(20)],
-            "group": [f"g{number // 2}" for number in range(20)],
-            "label": [GLIOMA] * 10 + [MENINGIOMA] * 10,
-            "answer": np.where(wrong, CLASS_NAMES[3], [GLIOMA] * 10 + [MENINGIOMA] * 10),
-            "dice": np.where(np.arange(20) < 10, 0.9, 0.7) - 0.1 * wrong,
-            "heat_peak_inside": ~wrong,
-            "outline_peak_inside": np.arange(20) % 5 != 0,
-            "outline": np.where(wrong, "", "[]"),
-        }
-    )
+    rows = np.arange(20)
+    wrong, label = rows % 10 == 9, np.where(rows < 10, GLIOMA, MENINGIOMA)
+    return pd.DataFrame({
+        "path": [f"{row}.jpg" for row in rows],
+        "group": [f"g{row // 2}" for row in rows],
+        "label": label,
+        "answer": np.where(wrong, CLASS_NAMES[3], label),
+        "dice": np.where(rows < 10, 0.9, 0.7) - 0.1 * wrong,
+        "heat_peak_inside": ~wrong,
+        "outline_peak_inside": rows % 5 != 0,
+        "outline": np.where(wrong, "", "[]"),
+    })  # fmt: skip
 
 
-def test_the_summary_counts_and_averages(made_up):
+def test_the_summary_counts_and_averages_and_leaves_out_what_is_not_there(made_up):
     summary = evaluation.score_maps(made_up, resamples=200)
     counts = {"images": 20, "groups": 10, "correct": 18, "without_outline": 2}
     assert {name: summary[name] for name in counts} == counts
@@ -242,9 +219,6 @@ def test_the_summary_counts_and_averages(made_up):
     json.dumps(summary, allow_nan=False)
     many = evaluation.score_maps(pd.concat([made_up] * 20, ignore_index=True), 200)
     assert many["dice"]["low"] == pytest.approx(summary["dice"]["low"], abs=1e-6)  # groups count
-
-
-def test_nothing_correct_or_nothing_at_all_is_left_out(made_up):
     wrong = evaluation.score_maps(made_up.assign(answer="notumor"), 100)
     assert wrong["correct"] == 0 and "heat_peak_inside" not in wrong
     assert "heat_peak_inside_all" in wrong
@@ -252,7 +226,7 @@ def test_nothing_correct_or_nothing_at_all_is_left_out(made_up):
     assert nothing == {"images": 0, "groups": 0, "correct": 0, "without_outline": 0}
 
 
-@pytest.mark.parametrize(("count", "failures"), [(4, 2), (8, 2), (2, 1), (30, 2)])
+@pytest.mark.parametrize(("count", "failures"), [(4, 2), (2, 1), (30, 2)])
 def test_examples_are_failures_as_much_as_successes(made_up, count, failures):
     chosen = explain.choose_examples(made_up, count)
     assert len(chosen) == min(count, 20) and chosen["path"].is_unique

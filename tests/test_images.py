@@ -69,33 +69,25 @@ def test_the_odd_files_of_the_phantom_are_read_and_counted(folder):
 def test_what_is_transparent_is_black(tmp_path):
     grey = gradient(10, 250, np.uint8)
     alpha = np.full_like(grey, 255)
-    alpha[:8] = 0
-    alpha[8] = 128
-    for mode in ("RGBA", "LA"):
-        channels = [grey] * (len(mode) - 1) + [alpha]
-        pixels = read_saved(Image.fromarray(np.stack(channels, axis=-1), mode), tmp_path)
+    alpha[:8], alpha[8] = 0, 128
+    for channels in ([grey, grey, grey, alpha], [grey, alpha]):
+        pixels = read_saved(Image.fromarray(np.stack(channels, axis=-1)), tmp_path)
         assert not pixels[:8].any()
         np.testing.assert_allclose(pixels[8], grey[8] / 2, atol=2)
         np.testing.assert_array_equal(pixels[9:], grey[9:])
-
-
-def test_a_palette_is_looked_up_with_its_transparent_colour(tmp_path):
-    image = Image.fromarray(np.repeat(np.array([[0, 1, 2]], np.uint8), 2, axis=0), "P")
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
     image.putpalette([200, 200, 200, 50, 50, 50, 90, 90, 90])
     assert read_saved(image, tmp_path)[0].tolist() == [200, 50, 90]
     assert read_saved(image, tmp_path, transparency=2)[0].tolist() == [200, 50, 0]
 
 
-@pytest.mark.parametrize(
-    ("values", "name"),
-    [
-        (gradient(0, 65535, np.uint16), "image.png"),
-        (gradient(100, 4000, np.uint16), "image.tif"),
-        (gradient(-1000, 3000, np.int32), "image.tif"),
-        (gradient(-2.5, 900.0, np.float32), "image.tif"),
-        (gradient(0.0, 1.0, np.float32), "image.tif"),
-    ],
-)
+@pytest.mark.parametrize(("values", "name"), [
+    (gradient(0, 65535, np.uint16), "image.png"),
+    (gradient(100, 4000, np.uint16), "image.tif"),
+    (gradient(-1000, 3000, np.int32), "image.tif"),
+    (gradient(-2.5, 900.0, np.float32), "image.tif"),
+    (gradient(0.0, 1.0, np.float32), "image.tif"),
+])  # fmt: skip
 def test_greys_of_more_than_8_bits_keep_their_contrast(tmp_path, values, name):
     pixels = read_saved(Image.fromarray(values), tmp_path, name)
     np.testing.assert_allclose(pixels.ravel(), np.linspace(0, 255, 256), atol=1)
@@ -106,18 +98,14 @@ def test_8_bit_greys_in_a_wider_file_stay_as_they_are(tmp_path):
     np.testing.assert_array_equal(read_saved(Image.fromarray(values), tmp_path), values)
 
 
-def test_the_orientation_that_a_camera_noted_is_applied(tmp_path):
+def test_orientation_and_progressive_scans_of_a_camera_are_read(tmp_path):
     grey = gradient(0, 255, np.uint8, (4, 8))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     pixels = read_saved(Image.fromarray(grey), tmp_path, exif=exif)
     np.testing.assert_array_equal(pixels, np.rot90(grey, -1))
-
-
-def test_an_upload_is_read_as_a_file_is(original):
-    file = next((original / "Training" / "glioma").iterdir())
-    with file.open("rb") as upload:
-        np.testing.assert_array_equal(imaging.read_image(upload), imaging.read_image(file))
+    large = Image.new("L", (2000, 2000), 90)
+    assert (read_saved(large, tmp_path, "image.jpg", progressive=True) == 90).all()
 
 
 def test_resizing_is_antialiased():
@@ -142,22 +130,18 @@ def test_an_image_that_cannot_be_read_is_named(folder, spoil):
     assert str(refused.value).count(str(file)) == 1
 
 
-def test_row_i_shows_image_i(folder):
-    loaded = load(folder)
-    assert loaded.pixels.dtype == np.uint8 and not loaded.unreadable
-    assert loaded.pixels.shape == (len(loaded.table), SIZE, SIZE, 1)
-    for path, pixels in zip(loaded.table["path"], loaded.pixels, strict=True):
-        expected = imaging.resize(imaging.read_image(folder / path), SIZE)
-        np.testing.assert_array_equal(pixels[..., 0], expected)
-
-
-def test_a_second_load_decodes_nothing(folder, decoded):
+def test_row_i_shows_image_i_and_a_second_load_decodes_nothing(folder, decoded):
     first = load(folder)
     assert len(decoded) == len(first.table)
     again = load(folder)
     assert len(decoded) == len(first.table)
-    np.testing.assert_array_equal(first.pixels, again.pixels)
     pd.testing.assert_frame_equal(first.table, again.table)
+    for loaded in (first, again):
+        assert loaded.pixels.dtype == np.uint8 and not loaded.unreadable
+        assert loaded.pixels.shape == (len(loaded.table), SIZE, SIZE, 1)
+        for path, pixels in zip(loaded.table["path"], loaded.pixels, strict=True):
+            expected = imaging.resize(imaging.read_image(folder / path), SIZE)
+            np.testing.assert_array_equal(pixels[..., 0], expected)
     other = imaging.load_images(datasets.open_folder(folder), SIZE // 2)
     assert other.pixels.shape[1] == SIZE // 2
 
@@ -228,7 +212,7 @@ def many(tmp_path, monkeypatch):
     return tmp_path / "many"
 
 
-def test_one_unreadable_in_a_hundred_is_left_out_and_named(many, caplog):
+def test_one_unreadable_in_a_hundred_is_left_out_and_named_and_two_are_too_many(many, caplog):
     no_image(many / "glioma" / "004.png")
     for _ in range(2):  # the second time from the cache
         loaded = load(many)
@@ -238,14 +222,9 @@ def test_one_unreadable_in_a_hundred_is_left_out_and_named(many, caplog):
         greys = loaded.table["path"].str[-7:-4].astype(int) + 100
         np.testing.assert_array_equal(loaded.pixels[:, 0, 0, 0], greys)
     assert caplog.text.count("left out glioma/004.png") == 2
-
-
-def test_two_unreadable_in_a_hundred_are_too_many(many):
-    no_image(many / "glioma" / "004.png")
     (many / "notumor" / "002.png").write_bytes(b"\x89PNG")
-    with pytest.raises(imaging.ImageError, match=r"2 of 100 images .* more than 1%") as refused:
+    with pytest.raises(imaging.ImageError, match=r"2 of 100 .* more than 1%.*glioma/004\.png"):
         load(many)
-    assert "The first is glioma/004.png" in str(refused.value)
 
 
 def test_samples_and_histograms_are_of_their_class(many):

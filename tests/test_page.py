@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_scans import dicom_bytes
+from test_scans import dicom_bytes, image_bytes
 
 import brainlib
 from brainlib import explain, imaging, inference, paths
@@ -33,7 +33,6 @@ from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
 from brainlib.report.app import server, uploads, view
 
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 TOKEN = "of-the-test"
 PATIENT = "Doe^Jane"
 
@@ -61,9 +60,7 @@ def upload(name, content):
 
 
 def png(grey, size=(40, 30)):
-    stream = io.BytesIO()
-    Image.new("L", size, grey).save(stream, "PNG")
-    return stream.getvalue()
+    return image_bytes(Image.new("L", size, grey), "PNG")
 
 
 def archive(files):
@@ -85,20 +82,32 @@ def dicom_series(slices):
 
 
 def widgets_of(box, kind):
-    """Return the widgets of a kind in a box, at any depth."""
-    inside = [one for child in getattr(box, "children", ()) for one in widgets_of(child, kind)]
+    inside = [part for child in getattr(box, "children", ()) for part in widgets_of(child, kind)]
     return [box, *inside] if isinstance(box, kind) else inside
 
 
 def all_text(box):
-    """Return every text that the widgets of a page hold."""
-    return " ".join(f"{getattr(one, 'value', '')} {getattr(one, 'options', '')}"
-                    for one in widgets_of(box, ipywidgets.Widget))  # fmt: skip
+    return " ".join(f"{getattr(widget, 'value', '')} {getattr(widget, 'options', '')}"
+                    for widget in widgets_of(box, ipywidgets.Widget))  # fmt: skip
 
 
 def give(page, *files):
     page.upload.value = files
     return all_text(page.box)
+
+
+def uploaded_series(greys, size=(30, 30)):
+    slices = (np.full(size, grey, np.uint8) for grey in greys)
+    return [upload(*file) for file in dicom_series(slices).items()]
+
+
+def studied(greys, size=(30, 30)):
+    answers, _ = app.read_uploads(stand_in(), uploaded_series(greys, size))
+    return view.StudyView(*answers, answers)
+
+
+def shown(study):
+    return np.asarray(Image.open(io.BytesIO(study.image.value)))
 
 
 @pytest.fixture
@@ -117,7 +126,7 @@ def test_the_name_of_an_upload_is_never_a_path(tmp_path):
              "\x1b[31m.png": "[31m.png"}  # fmt: skip
     saved = uploads.save_uploads([upload(name, png(9)) for name in names], inside)
     assert saved == list(names.values()) and list(tmp_path.iterdir()) == [inside]
-    assert {str(file.relative_to(inside)) for file in inside.rglob("*")} == set(saved)
+    assert {file.name for file in inside.rglob("*")} == set(saved)
 
 
 def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(temporary):
@@ -218,20 +227,6 @@ def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
     assert shown(study)[50, 300] == pytest.approx(0, abs=2)
 
 
-def uploaded_series(greys, size=(30, 30)):
-    slices = (np.full(size, grey, np.uint8) for grey in greys)
-    return [upload(*file) for file in dicom_series(slices).items()]
-
-
-def studied(greys, size=(30, 30)):
-    answers, _ = app.read_uploads(stand_in(), uploaded_series(greys, size))
-    return view.StudyView(*answers, answers)
-
-
-def shown(study):
-    return np.asarray(Image.open(io.BytesIO(study.image.value)))
-
-
 def bright(drawer, images):
     """Draw maps that call the brightest pixels a tumour."""
     maps = [((one > 200).astype(np.float32), one / np.float32(255)) for one in images]
@@ -292,18 +287,16 @@ def test_the_outline_of_a_series_is_a_dicom_segmentation_without_a_name(reported
 
 
 def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
-    darker = np.where(VOXELS < 100, 99 * (VOXELS / 99) ** 4, VOXELS)[:, :, :5].astype(np.uint8)
-    for folder, voxels in (("a", VOXELS), ("b", darker)):
+    for folder, count in (("a", 8), ("b", 5)):
         (tmp_path / folder).mkdir()
-        image = nibabel.Nifti1Image(voxels, np.diag([1, 1, 5, 1]))
+        image = nibabel.Nifti1Image(VOXELS[:, :, :count], np.diag([1, 1, 5, 1]))
         nibabel.save(image, tmp_path / folder / "x.nii")
     files = reported(tmp_path / "a" / "x.nii", tmp_path / "b" / "x.nii")
     texts = {file.name: file.read_text("utf-8") for file in files if file.suffix == ".html"}
     assert list(texts) == ["index.html", "x-2.html", "x.html"]
     assert texts["index.html"].count("<a href=") == 2
-    low, high = ([int(number) for number in re.findall("glioma, .*?([0-9]+)", texts[name])]
-                 for name in ("x.html", "x-2.html"))  # fmt: skip
-    assert max(low) < min(high)
+    for name, count in (("x.html", "8"), ("x-2.html", "5")):
+        assert set(re.findall("Slice [0-9]+ of ([0-9]+)", texts[name])) == {count}
 
 
 def test_the_page_opens_without_tensorflow():
@@ -349,34 +342,31 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def browser(tmp_path):
-    if not (CHROMIUM and CHROMEDRIVER):
+    driver = shutil.which("chromedriver")
+    if not (shutil.which("chromium") and driver):
         pytest.skip("needs chromium and chromedriver")
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()
     for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):
         options.add_argument(f"--{argument}")
-    preferences = {"download.default_directory": str(tmp_path / "saved")}
-    options.add_experimental_option("prefs", preferences)
-    opened = webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))
+    saved = {"download.default_directory": str(tmp_path / "saved")}
+    options.add_experimental_option("prefs", saved)
+    opened = webdriver.Chrome(options, webdriver.ChromeService(driver))
     yield opened
     opened.quit()
 
 
 def test_the_page_is_for_this_machine_and_for_who_has_the_token(served):
-    url, _ = served
-    assert url.startswith("http://127.0.0.1:")
-    root = url.split("?")[0]
-    with urllib.request.urlopen(root) as answer:
+    url, host = served[0], served[0].split("/")[2]
+    assert host.startswith("127.0.0.1:")
+    with urllib.request.urlopen(f"http://{host}") as answer:
         assert "/login" in answer.url and b"brainlib" not in answer.read()
     for path in ("brainlib.ipynb", "voila/files/brainlib.ipynb"):
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"{root}{path}?token={TOKEN}")
-
-
-def test_a_foreign_page_cannot_talk_to_the_kernel_even_with_the_token(served):
-    host = served[0].split("/")[2]
-    with urllib.request.urlopen(served[0]) as answer:
+            urllib.request.urlopen(f"http://{host}/{path}?token={TOKEN}")
+    with urllib.request.urlopen(url) as answer:
         kernel = re.search(r'"kernelId": "([^"]+)"', answer.read().decode())[1]
+    # a foreign page cannot talk to the kernel even with the token
     for origin, status in ((f"http://{host}", 101), ("http://evil.example", 403)):
         with closing(http.client.HTTPConnection(host)) as connection:
             connection.request("GET", f"/api/kernels/{kernel}/channels?token={TOKEN}", headers={
@@ -395,21 +385,17 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path
     wait(browser, ".brainlib-drop button")
     assert "not a medical device" in browser.find_element("tag name", "body").text
     assert not browser.find_elements("css selector", "pre, table")  # no other cell of the notebook
-    drop(browser, {"slice.png": png(99)})
-    wait_for_name(browser, "slice.png")
-    (tmp_path / "slice.png").write_bytes(png(99))
-    title = words.headline(brainlib.load()(tmp_path / "slice.png"))["title"]
-    assert browser.find_element("css selector", ".brainlib-study h2").text.startswith(title)
     drop(browser, series)
     wait(browser, ".brainlib-ribbon span:nth-child(8):last-child")
     shown = browser.find_element("css selector", ".brainlib-image").get_attribute
     before = shown("src")
     browser.find_element("css selector", ".noUi-handle").send_keys("\ue012")  # arrow to the left
     wait_for(browser, lambda: shown("src") != before)
-    drop(browser, {"damaged.png": png(99)[:60]})
-    wait_for_name(browser, "damaged.png")
-    study = browser.find_element("css selector", ".brainlib-study").text
-    assert "Could not be read" in study and "cut short" in study and "Traceback" not in study
+    drop(browser, {"slice.png": png(99)})
+    wait_for(browser, lambda: wait(browser, ".brainlib-name").text == "slice.png")
+    (tmp_path / "slice.png").write_bytes(png(99))
+    title = words.headline(brainlib.load()(tmp_path / "slice.png"))["title"]
+    assert browser.find_element("css selector", ".brainlib-study h2").text.startswith(title)
     drop(browser, archived)
     wait(browser, ".brainlib-ribbon span:nth-child(8):last-child")
     wait(browser, ".brainlib-links a[download='predictions.csv']").click()
@@ -435,10 +421,6 @@ def drop(browser, files):
         "  new DragEvent('drop', {dataTransfer: moved, bubbles: true, cancelable: true}));",
         [(name, list(content)) for name, content in files.items()],
     )
-
-
-def wait_for_name(browser, name):
-    wait_for(browser, lambda: wait(browser, ".brainlib-name").text == name)
 
 
 def wait(browser, selector):

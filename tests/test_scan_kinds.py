@@ -1,7 +1,6 @@
 """Files as people have them: each kind that was once answered wrong, with its right value."""
 
 import gzip
-import io
 import json
 import time
 import zipfile
@@ -22,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from scipy import ndimage
-from test_scans import AXIAL, functional_groups, only, opened, png_bytes, write_dicom
+from test_scans import AXIAL, functional_groups, image_bytes, only, opened, png_bytes, write_dicom
 
 from brainlib import imaging
 
@@ -76,9 +75,8 @@ def rewritten(syntax):
         if syntax == RLELossless:
             dataset.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
         elif syntax == JPEG2000Lossless:
-            frame = io.BytesIO()
-            Image.fromarray(dataset.pixel_array).save(frame, "JPEG2000", no_jp2=True)
-            dataset.PixelData = encapsulate([frame.getvalue()])
+            image = Image.fromarray(dataset.pixel_array)
+            dataset.PixelData = encapsulate([image_bytes(image, "JPEG2000", no_jp2=True)])
             dataset["PixelData"].is_undefined_length = True
         elif syntax == ExplicitVRBigEndian:
             dataset.PixelData = dataset.pixel_array.astype(">u2").tobytes()

@@ -81,6 +81,12 @@ def png_bytes(size, bits, kind, rows):
     )
 
 
+def image_bytes(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
 def ramp(shape=(6, 8), dtype=np.uint16, top=1000):
     return np.linspace(0, top, shape[0] * shape[1]).reshape(shape).astype(dtype)
 

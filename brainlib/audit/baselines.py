@@ -196,9 +196,8 @@ def _predict(
     for split in folds:
         train = np.sort(split.seen)
         model = baseline.fit(values[train], labels[train], groups[train], seed)
-        probabilities = pd.DataFrame(
-            model.predict_proba(values[split.test]), columns=model.classes_
-        )
+        answers = model.predict_proba(values[split.test])
+        probabilities = pd.DataFrame(answers, columns=model.classes_)
         tested = splits.subset(table, split, "test")[COLUMNS].assign(fold=split.fold)
         predictions.append(tested.join(probabilities.reindex(columns=CLASS_NAMES, fill_value=0.0)))
     return pd.concat(predictions, ignore_index=True)
@@ -232,19 +231,16 @@ def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> d
         tested = pd.DataFrame({"source": source[test], "tumor": tumor[test]})
         tested["predicted"] = model.predict(values[test])
         for column in ("source", "predicted"):
-            tested[f"answer_by_{column}"] = usual.reindex(
-                tested[column], fill_value=True
-            ).to_numpy()
+            answers = usual.reindex(tested[column], fill_value=True).to_numpy()
+            tested[f"right_by_{column}"] = answers == tumor[test]
         folds.append(tested)
     tested = pd.concat(folds)
     scores = {
         "images": len(tested),
         "source_accuracy": (tested["source"] == tested["predicted"]).mean(),
         "largest_source": tested["source"].value_counts(normalize=True).max(),
-        "tumour_accuracy_by_source": (tested["tumor"] == tested["answer_by_source"]).mean(),
-        "tumour_accuracy_by_predicted_source": (
-            tested["tumor"] == tested["answer_by_predicted"]
-        ).mean(),
+        "tumour_accuracy_by_source": tested["right_by_source"].mean(),
+        "tumour_accuracy_by_predicted_source": tested["right_by_predicted"].mean(),
         "largest_answer": tested["tumor"].value_counts(normalize=True).max(),
     }
     return {name: round(float(score), 4) for name, score in scores.items()}

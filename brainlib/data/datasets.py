@@ -202,16 +202,11 @@ def trace_contours(values: np.ndarray, level: float) -> list[np.ndarray]:
 def count_origins(table: pd.DataFrame) -> pd.DataFrame:
     """Return files, source images, mirrored files, known patients and groups of each class."""
     by_class = table.assign(patient=table["patient"].replace("", None)).groupby("label")
-    return pd.DataFrame(
-        {
-            "files": by_class.size(),
-            "source images": by_class["source_image"].nunique(),
-            "mirrored files": by_class["mirrored"].sum(),
-            "known patients": by_class["patient"].nunique(),
-            "groups": by_class["group"].nunique(),
-            "mislabelled files": by_class["mislabelled"].sum(),
-        }
-    )
+    return by_class.agg(**{
+        "files": ("path", "size"), "source images": ("source_image", "nunique"),
+        "mirrored files": ("mirrored", "sum"), "known patients": ("patient", "nunique"),
+        "groups": ("group", "nunique"), "mislabelled files": ("mislabelled", "sum"),
+    })  # fmt: skip
 
 
 def patient_across_splits(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:

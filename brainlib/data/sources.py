@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from brainlib import paths
@@ -46,27 +47,9 @@ def describe_sources() -> str:
     return f"{', '.join(map(repr, SOURCES))}, or a folder laid out <class>/… or <split>/<class>/…"
 
 
-def _open_kaggle(seed: int) -> Collection:
-    from brainlib.data.kaggle import open_kaggle
-
-    return open_kaggle()
-
-
-def _open_figshare(seed: int) -> Collection:
-    from brainlib.data.figshare import open_figshare
-
-    return open_figshare()
-
-
-def _open_phantom(seed: int) -> Collection:
-    from brainlib.data.phantom import open_phantom
-
-    return open_phantom(seed)
-
-
 SOURCES: dict[str, Callable[[int], Collection]] = {
-    "kaggle": _open_kaggle,
-    "figshare": _open_figshare,
-    "phantom": _open_phantom,
+    "kaggle": lambda seed: import_module("brainlib.data.kaggle").open_kaggle(),
+    "figshare": lambda seed: import_module("brainlib.data.figshare").open_figshare(),
+    "phantom": lambda seed: import_module("brainlib.data.phantom").open_phantom(seed),
 }
 """Opens each source, given a seed. To add one: `SOURCES["mine"] = lambda seed: open_folder(…)`."""

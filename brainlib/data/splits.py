@@ -175,17 +175,12 @@ def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
         If protocol `patient` shares a patient, a group or a source image.
     """
     sides = {name: table.iloc[rows] for name, rows in split.subsets.items()}
-    shared = pd.DataFrame(
-        {
-            f"{first} and {second}": {
-                f"shared {key}s".replace("_", " "): len(
-                    (set(sides[first][key]) & set(sides[second][key])) - {""}
-                )
-                for key in _KEYS
-            }
-            for first, second in combinations(sides, 2)
-        }
-    ).T
+    counts = {}
+    for first, second in combinations(sides, 2):
+        common = [(set(sides[first][key]) & set(sides[second][key])) - {""} for key in _KEYS]
+        counts[f"{first} and {second}"] = list(map(len, common))
+    names = [f"shared {key}s".replace("_", " ") for key in _KEYS]
+    shared = pd.DataFrame.from_dict(counts, "index", columns=names)
     if split.protocol == "patient" and shared.to_numpy().any():
         raise BrainlibError(f"the split leaks; shared by each pair of subsets:\n{shared}")
     return shared

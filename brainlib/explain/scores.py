@@ -104,17 +104,14 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     text = dict.fromkeys(("path", "patient", "group", "label", "answer", "outline"), str)
     missing = {"peak_x": [""], "peak_y": [""]}
-    advice = "write it again with `python -m scripts.release`"
     try:
-        table = pd.read_csv(
-            path, dtype=text, na_values=missing, keep_default_na=False, encoding="utf-8"
-        )
+        return pd.read_csv(
+            path, usecols=COLUMNS, dtype=text, na_values=missing, keep_default_na=False,
+            encoding="utf-8",
+        )  # fmt: skip
     except (OSError, ValueError) as error:  # of pandas for no CSV, of Python for no UTF-8
+        advice = "write it again with `python -m scripts.release`"
         raise ExplainError(f"{path} is no table of maps ({error}): {advice}") from error
-    absent = [name for name in COLUMNS if name not in table]
-    if absent:
-        raise ExplainError(f"{path} has no column {', '.join(absent)}: {advice}")
-    return table
 
 
 def read_maps(predictions: Path | str, model: str) -> pd.DataFrame:

@@ -102,14 +102,10 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     path = paths.resolve(model) if model else paths.released_model()
     if not model:
         manifest.require_manifest(path)
-    gate_file, rules_file = path.with_suffix(".gate.npz"), path.with_suffix(".rules.json")
-    return Classifier(
-        engines.open_engine(path, engine, threads),
-        path,
-        engine,
-        gate.read_gate(gate_file),
-        rules.read_rules(rules_file),
-    )
+    predict = engines.open_engine(path, engine, threads)
+    own_gate = gate.read_gate(path.with_suffix(".gate.npz"))
+    own_rules = rules.read_rules(path.with_suffix(".rules.json"))
+    return Classifier(predict, path, engine, own_gate, own_rules)
 
 
 def model_sha256(classifier: Classifier) -> str:

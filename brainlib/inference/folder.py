@@ -243,15 +243,8 @@ def _on_cluster(
 
 def _identity(scans: list[imaging.Scan], task: Task) -> str:
     """Return a hash over what decides the tables: files with size and time, model, task."""
-    how = (
-        __version__,
-        task.engine,
-        task.plane,
-        STUDY_COLUMNS,
-        classifier.CHUNK,
-        model_digest(task),
-    )
-    identity = hashlib.sha256(repr(how).encode())
+    how = (__version__, task.engine, task.plane, STUDY_COLUMNS, classifier.CHUNK)
+    identity = hashlib.sha256(repr((*how, model_digest(task))).encode())
     for scan in scans:
         named = (str(scan.file), scan.series, scan.kind, scan.error, len(scan.frames))
         identity.update(repr(named).encode())
@@ -304,13 +297,11 @@ def write_part(parts: Path, number: int, rows: Rows) -> None:
 
 def _join(parts: Path, count: int, folder: Path) -> tuple[Path, Path]:
     """Join the parts into the two tables, and remove them."""
-    targets = folder / PREDICTIONS, folder / STUDIES
+    targets, headers = (folder / PREDICTIONS, folder / STUDIES), (COLUMNS, STUDY_COLUMNS)
     with paths.atomic_write(targets[0]) as slices, paths.atomic_write(targets[1]) as series:
-        for place, (temporary, header) in enumerate(
-            zip((slices, series), (COLUMNS, STUDY_COLUMNS), strict=True)
-        ):
+        for place, temporary in enumerate((slices, series)):
             with temporary.open("wb") as stream:
-                stream.write((",".join(header) + "\n").encode())
+                stream.write((",".join(headers[place]) + "\n").encode())
                 for number in range(count):
                     with _files(parts, number)[place].open("rb") as part:
                         shutil.copyfileobj(part, stream)

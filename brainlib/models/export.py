@@ -100,8 +100,9 @@ def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFuncti
     import tensorflow
     from tensorflow.python.framework import convert_to_constants
 
+    signature = tensorflow.TensorSpec((None,) * 4, tensorflow.uint8, name="pixels")
     function = tensorflow.function(
-        lambda pixels: model(pixels, training=False), input_signature=[_signature()]
+        lambda pixels: model(pixels, training=False), input_signature=[signature]
     ).get_concrete_function()
     return convert_to_constants.convert_variables_to_constants_v2(function)
 
@@ -122,12 +123,6 @@ def _require_outputs(model: keras.Model) -> None:
         )
 
 
-def _signature() -> "tensorflow.TensorSpec":
-    import tensorflow
-
-    return tensorflow.TensorSpec((None, None, None, None), tensorflow.uint8, name="pixels")
-
-
 def _name_onnx(onnx_model: Any, new_names: dict[str, str]) -> None:
     """Name the input, the outputs, the free dimensions and the classes; `tf2onnx` does not."""
     graph = onnx_model.graph
@@ -137,11 +132,9 @@ def _name_onnx(onnx_model: Any, new_names: dict[str, str]) -> None:
     for place in (*graph.input, *graph.output):
         place.name = new_names[place.name]
         place.type.tensor_type.shape.dim[0].dim_param = "batch"
-    dimensions = ("height", "width", "channels")
-    for name, dimension in zip(
-        dimensions, graph.input[0].type.tensor_type.shape.dim[1:], strict=True
-    ):
-        dimension.dim_param = name
+    shape = graph.input[0].type.tensor_type.shape
+    for axis, name in enumerate(("height", "width", "channels"), start=1):
+        shape.dim[axis].dim_param = name
     onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
 
 

@@ -44,14 +44,23 @@ def check_file(file: Path, content: bytes) -> None:
     Raises
     ------
     ManifestError
-        Where the file is not the released one.
+        Where the file is not the released one, or the manifest is damaged.
 
     Examples
     --------
     >>> check_file(Path("my_own_model.onnx"), b"")  # no manifest beside it
     """
-    expected = _released_hash(file)
-    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+    manifest = _manifest_beside(file)
+    if manifest is None:
+        return
+    try:
+        expected = json.loads(manifest.read_text("utf-8"))["files"].get(file.name)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ManifestError(
+            f"{manifest} cannot be read as a release manifest ({error}): fetch the released files "
+            "again, all of them"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != expected:
         raise _not_released(file, "is not the released file" if expected else "is not listed")
 
 
@@ -86,21 +95,6 @@ def require_manifest(model: Path) -> None:
             f"there is no {model.with_suffix(SUFFIX)}: fetch the released files again, all of "
             "them, or name a model of your own"
         )
-
-
-def _released_hash(file: Path) -> str | None:
-    """Return the hash that the manifest lists: empty for other files, None without a manifest."""
-    manifest = _manifest_beside(file)
-    if manifest is None:
-        return None
-    try:
-        files = json.loads(manifest.read_text("utf-8"))["files"]
-        return str(files.get(file.name, ""))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"{manifest} cannot be read as a release manifest ({error}): fetch the released files "
-            "again, all of them"
-        ) from error
 
 
 def _manifest_beside(file: Path) -> Path | None:

@@ -178,7 +178,11 @@ def run(
         batch = list(group)
         done += len(batch)
         if is_independent and scheduler:
-            _watch(batch, _on_cluster(batch, target, scheduler))
+            from brainlib.inference import cluster
+
+            attempt = partial(_attempt_on_worker, target=target)
+            outcomes = cluster.spread(attempt, batch, scheduler)
+            _watch(batch, ((index, error) for index, _, error in outcomes))
         elif is_independent and jobs > 1:
             _watch(batch, _in_processes(batch, target, jobs))
         else:
@@ -258,14 +262,6 @@ def _in_processes(steps: list[Step], target: Target, jobs: int) -> Iterator[Outc
         futures = {pool.submit(_attempt, step, target): i for i, step in enumerate(steps)}
         for future in as_completed(futures):
             yield futures[future], future.exception()
-
-
-def _on_cluster(steps: list[Step], target: Target, scheduler: str) -> Iterator[Outcome]:
-    from brainlib.inference import cluster
-
-    outcomes = cluster.spread(partial(_attempt_on_worker, target=target), steps, scheduler)
-    for index, _, error in outcomes:
-        yield index, error
 
 
 def _attempt(step: Step, target: Target) -> Path:

@@ -187,17 +187,13 @@ def _segmentation(outline: Stack, files: Sequence[Path], model: str) -> "pydicom
         if places is None:
             raise ValueError("the slices do not make a regular volume")
         headers = [headers[places.index(place)] for place in range(len(headers))]
+        first = headers[0]
         geometry = highdicom.VolumeGeometry.from_attributes(
-            image_position=headers[0].ImagePositionPatient,
-            image_orientation=headers[0].ImageOrientationPatient,
-            rows=headers[0].Rows,
-            columns=headers[0].Columns,
-            pixel_spacing=headers[0].PixelSpacing,
-            spacing_between_slices=spacing,
-            number_of_frames=len(headers),
-            coordinate_system="PATIENT",
-            frame_of_reference_uid=headers[0].FrameOfReferenceUID,
-        )
+            image_position=first.ImagePositionPatient, rows=first.Rows, columns=first.Columns,
+            image_orientation=first.ImageOrientationPatient, pixel_spacing=first.PixelSpacing,
+            spacing_between_slices=spacing, number_of_frames=len(headers),
+            coordinate_system="PATIENT", frame_of_reference_uid=first.FrameOfReferenceUID,
+        )  # fmt: skip
     else:
         geometry = highdicom.Image.from_dataset(headers[0]).get_volume_geometry()
     mask = _inside(outline.in_grid(geometry.spatial_shape, _LPS @ geometry.affine))

@@ -28,7 +28,7 @@ _TEMPLATE = Path(__file__).parent / "template"
 _EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8",
                "anywidget")  # fmt: skip
 _LONGEST_FOLDER = 36  # a socket's path has room for 104 characters on macOS
-_OVERHEAD_MEGABYTES = 8  # names and headers travel with the files
+_MOST_BYTES = (UPLOAD_MEGABYTES + 8) * 1_000_000  # names and headers travel with the files
 # widgets are put together with eval and blobs; nothing is fetched from, or sent to, anywhere else
 _POLICY = (
     "default-src 'self'; script-src 'self' blob: 'unsafe-inline' 'unsafe-eval'; "
@@ -112,7 +112,7 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
         """Voilà that takes uploads in one piece; its own server ends at 100 MB."""
 
         def listen(self) -> None:
-            self.app.listen = partial(self.app.listen, max_buffer_size=_upload_bytes())
+            self.app.listen = partial(self.app.listen, max_buffer_size=_MOST_BYTES)
             super().listen()
 
     config = Config()
@@ -128,7 +128,7 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
     app.initialize([])
     app.template_paths.insert(0, str(_TEMPLATE))
     app.tornado_settings = {
-        "websocket_max_message_size": _upload_bytes(),
+        "websocket_max_message_size": _MOST_BYTES,
         "headers": {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
     }
     chosen = app.voila_configuration
@@ -136,10 +136,6 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
     chosen.file_allowlist = []  # no file beside the notebook is served
     chosen.extension_allowlist = list(_EXTENSIONS)
     return app
-
-
-def _upload_bytes() -> int:
-    return (UPLOAD_MEGABYTES + _OVERHEAD_MEGABYTES) * 1_000_000
 
 
 def _free_port(port: int) -> int:

@@ -150,9 +150,8 @@ class StudyView:
         if self.answer.outline is not None:
             image = self.answer.images[self.numbers[0]]
             content = volumes.nifti_mask(self.answer.outline, image)
-            self.links.value = _html(
-                "downloads", [*links, _link("Save the outline", name, content)]
-            )
+            link = _link("Save the outline", name, content)
+            self.links.value = _html("downloads", [*links, link])
 
     def _viewer(self) -> ipywidgets.VBox:
         shown = [number for number in self.answer.deciding if number in self.numbers]
