@@ -78,7 +78,7 @@ def main(source: str = "kaggle", output: str = ".", seed: int = 0) -> None:
     drawn = np.stack([imaging.draw_polygon(polygon * SIZE, SIZE) for polygon in points])
     own = pool_inside(network, training.Examples(seen.pixels, seen.classes, drawn, seen.outlined))[0]
     was_drawn = (outlines != "").to_numpy()
-    before, after = [], []
+    before, after, document = [], [], {}
     for fold in range(splits.FOLDS):
         split = splits.make_split(table, "patient", fold, run.settings.seed, 0.0)
         taught = position[position.index.isin(table["path"].iloc[split.train])].to_numpy()
@@ -95,7 +95,7 @@ def main(source: str = "kaggle", output: str = ".", seed: int = 0) -> None:
         combined = combine(answers, second)
         combined.loc[~known, KINDS] = answers.loc[~known, KINDS]
         if fold == FOLD:
-            print("fold 0, outlines in store:", measure(combined))
+            measured = {"first": measure(answers), "both, drawn outlines": measure(combined)}
             fitted = training.add_second_reading(
                 network, training.examples(loaded, split.train, root)
             )
@@ -104,14 +104,10 @@ def main(source: str = "kaggle", output: str = ".", seed: int = 0) -> None:
             combined = inference.predict_table(
                 fitted, splits.subset(table, split, "test"), root, fold
             )
-            print("fold 0, first reading:", measure(answers))
-            print("fold 0, both:", measure(combined))
-            tumor = np.abs(combined["notumor"] - answers["notumor"]).max()
-            print("greatest difference of P(no tumour):", tumor)
+            document["fold_0"] = measured | {"both": measure(combined)}
         after.append(combined)
         run.write_table(combined, f"model/predictions/{name}")
-    document = {"first": measure(pd.concat(before)), "both": measure(pd.concat(after))}
-    print(document)
+    document |= {"first": measure(pd.concat(before)), "both": measure(pd.concat(after))}
     run.update_metrics(second_reading=document)
 
 
