@@ -28,6 +28,13 @@ def heads():
 
 
 @pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory):
+    """Write a phantom of a patient of each class; do not change it."""
+    target = tmp_path_factory.mktemp("phantom") / "small"
+    return phantom.write_phantom(target, patients=4, slices=4, size=64)
+
+
+@pytest.fixture(scope="session")
 def task(tmp_path_factory):
     """Return the classification by a model that goes by brightness."""
     return inference.Task(write_model(tmp_path_factory.mktemp("model") / "small.onnx"))

@@ -55,7 +55,8 @@ def planted():
     return make_table(18, patient="", label="glioma"), pixels
 
 
-def test_planted_copies_are_found_and_nothing_else(planted):
+def test_planted_copies_are_found_and_nothing_else(planted, monkeypatch):
+    monkeypatch.setattr(duplicates, "_BLOCK", 5)
     pairs = audit.find_duplicates(*planted)
     assert pairs[["first", "second"]].to_numpy().tolist() == [[0, 12], [1, 13], [2, 14], [3, 15]]
     assert pairs["mirrored"].tolist() == [False, True, False, True]
@@ -64,21 +65,6 @@ def test_planted_copies_are_found_and_nothing_else(planted):
     assert empty.empty and empty.dtypes.equals(pairs.dtypes)
     group = audit.group_from_audit(planted[0].set_axis(np.arange(100, 118)), planted[1])
     assert group.nunique() == 14 and group[100] == group[112] != group[101]
-
-
-def test_correlation_is_that_of_the_thumbnails_in_the_better_orientation(planted, monkeypatch):
-    table, pixels = planted
-    monkeypatch.setattr(duplicates, "_BLOCK", 5)
-    pairs = audit.find_duplicates(table, pixels, threshold=0.2)
-    plain, flipped = features.thumbnails(pixels), features.thumbnails(pixels[:, :, ::-1])
-    expected = np.maximum(plain @ plain.T, plain @ flipped.T)
-    np.testing.assert_allclose(
-        pairs["correlation"], expected[pairs["first"], pairs["second"]], atol=1e-5
-    )
-    assert len(pairs) == (np.triu(expected, 1) >= 0.2).sum()
-
-
-def test_what_cannot_be_compared_is_refused(planted, monkeypatch):
     with pytest.raises(BrainlibError, match="18 rows and there are 3 images"):
         audit.find_duplicates(planted[0], planted[1][:3])
     monkeypatch.setattr(duplicates, "MAX_PAIRS", 10)
@@ -87,16 +73,16 @@ def test_what_cannot_be_compared_is_refused(planted, monkeypatch):
 
 
 def test_the_control_compares_other_patients_only(planted):
-    table, pixels = planted
-    table = table[:16].assign(patient=[*"abcdefghijkl", *"abcd"])
-    control = duplicates.negative_control(table, pixels[:16])
-    assert control["control_pairs"] == 16 * 15 // 2 - 4
-    assert control["control_false_pairs"] == 0 and control["control_highest_correlation"] < 0.994
-    leaking = duplicates.negative_control(
-        table.assign(patient=[*"abcdefghijkl", *"zbcd"]), pixels[:16]
-    )
-    assert leaking["control_false_pairs"] == 1
-    assert duplicates.negative_control(table.assign(patient=""), pixels[:16]) == {}
+    table, pixels = (part[:16] for part in planted)
+
+    def control(patients):
+        return duplicates.negative_control(table.assign(patient=patients), pixels)
+
+    numbers = control([*"abcdefghijkl", *"abcd"])
+    assert numbers["control_pairs"] == 16 * 15 // 2 - 4
+    assert numbers["control_false_pairs"] == 0 and numbers["control_highest_correlation"] < 0.994
+    assert control([*"abcdefghijkl", *"zbcd"])["control_false_pairs"] == 1
+    assert control("") == {}
 
 
 def test_the_report_counts_conflicts_and_ties_by_kind(planted):
@@ -109,13 +95,11 @@ def test_the_report_counts_conflicts_and_ties_by_kind(planted):
     expected = {"images": 12, "twin": 4, "patient_known": 2, "patient": 1, "group": 1, "free": 6}
     assert report.ties.loc["all"].to_dict() == expected
     assert report.ties.loc["pituitary", "twin"] == 1
-    assert report.conflicts[["first_path", "second_label"]].to_numpy().tolist() == [
-        ["Training/1.jpg", "pituitary"]
-    ]
-    for name, count in {"pairs": 4, "identical_pairs": 1, "pairs_with_two_labels": 1,
-                        "groups_across_splits": 1, "mislabelled_files_found": 1,
-                        "test_free": 6}.items():  # fmt: skip
-        assert report.numbers[name] == count, name
+    (conflict,) = report.conflicts[["first_path", "second_label"]].to_numpy().tolist()
+    assert conflict == ["Training/1.jpg", "pituitary"]
+    counts = {"pairs": 4, "identical_pairs": 1, "pairs_with_two_labels": 1,
+              "groups_across_splits": 1, "mislabelled_files_found": 1, "test_free": 6}  # fmt: skip
+    assert counts.items() <= report.numbers.items()
     twins = audit.twins_across_splits(table, report.pairs, count=3)
     assert twins[["train", "test"]].to_numpy().tolist() == [[0, 12], [2, 14], [1, 13]]
     assert audit.audit_collection(table.assign(split=""), pixels).ties is None
@@ -129,11 +113,10 @@ def test_false_alarms_are_counted_by_kind(monkeypatch):
                           "mirrored": [True] + [False] * 4, "identical": False})  # fmt: skip
     monkeypatch.setattr("brainlib.audit.report.find_duplicates", lambda *_: pairs)
     numbers = audit.audit_collection(table, make_heads(8)).numbers
-    kinds = ["same_patient_other_slice", "different_patients", "same_group_other_file",
-             "unexplained"]  # fmt: skip
-    expected = {"known_pairs": 2, "found_pairs": 1, "recall": 0.5, "mirrored_right": 1.0}
-    expected |= dict.fromkeys(kinds, 1)
-    assert {name: numbers[name] for name in expected} == expected
+    expected = {"known_pairs": 2, "found_pairs": 1, "recall": 0.5, "mirrored_right": 1.0,
+                "same_patient_other_slice": 1, "different_patients": 1,
+                "same_group_other_file": 1, "unexplained": 1}  # fmt: skip
+    assert expected.items() <= numbers.items()
 
 
 def test_heads_cropped_again_are_found_across_folds():
@@ -197,15 +180,14 @@ def test_every_baseline_learns_and_writes_probabilities_once(shortcuts, tmp_path
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == stored
 
 
-def test_a_table_with_published_splits_is_scored_under_both_protocols(
-    shortcuts, tmp_path, monkeypatch
-):
-    collection, loaded = shortcuts
+def test_published_splits_are_scored_under_both_protocols(shortcuts, tmp_path, monkeypatch):
     for name in [*audit.BASELINES][1:]:
         monkeypatch.delitem(audit.BASELINES, name)
+    collection, loaded = shortcuts
     table = loaded.table.assign(split=np.where(np.arange(160) < 96, "Training", "Testing"))
-    loaded = LoadedImages(loaded.pixels, table, {})
-    accuracies = audit.write_predictions(collection, loaded, tmp_path)
+    accuracies = audit.write_predictions(
+        collection, LoadedImages(loaded.pixels, table, {}), tmp_path
+    )
     assert accuracies.columns.tolist() == ["patient", "official"]
     assert len(pd.read_csv(tmp_path / "nearest_neighbor_official.test.csv")) == 64
 
@@ -220,20 +202,10 @@ def test_a_class_missing_in_training_gets_probability_zero(shortcuts):
         predicted = baselines._predict(baseline, loaded.table, values, [split], 0)
         assert (predicted["meningioma"] == 0).all()
         np.testing.assert_allclose(predicted[list(CLASS_NAMES)].sum(axis=1), 1)
-
-
-def test_the_svm_never_uses_the_labels_of_the_test_rows(shortcuts):
-    _, loaded = shortcuts
-    rows = np.arange(160)
-    split = splits.Split("patient", 0, rows[:96], rows[:0], rows[96:])
-    values = features.hog_features(loaded.pixels)
-    relabelled = loaded.table.copy()
+    relabelled = loaded.table.copy()  # the labels of the test rows are never used
     relabelled.loc[rows[96:], ["label", "group"]] = ["glioma", ""]
-    first, second = (
-        baselines._predict(audit.BASELINES["hog_svm"], table, values, [split], 0)
-        for table in (loaded.table, relabelled)
-    )
-    np.testing.assert_array_equal(first[list(CLASS_NAMES)], second[list(CLASS_NAMES)])
+    again = baselines._predict(baseline, relabelled, values, [split], 0)
+    np.testing.assert_array_equal(again[list(CLASS_NAMES)], predicted[list(CLASS_NAMES)])
     with pytest.raises(BrainlibError, match="only one group"):
         baselines.tuned_svm(values, loaded.table["label"], loaded.table["label"].to_numpy(), 0)
 
@@ -248,17 +220,6 @@ def test_the_mask_hides_the_inside_of_the_head():
     assert masked[~head].mean() < 5 and head[:, 16:-16, 20:-20].mean() > 0.98
     assert (features.mask_heads(other, SIDE) != masked).mean() < 0.02
     assert not features.head_mask(np.zeros((50, 50))).any()
-
-
-def test_file_features_come_from_the_header(tmp_path):
-    table = make_table(2, path=["grey.jpg", "odd.jpg"])
-    Image.new("L", (30, 20)).save(tmp_path / "grey.jpg")
-    Image.new("RGBA", (10, 40)).save(tmp_path / "odd.jpg", format="PNG")
-    sizes = [(tmp_path / path).stat().st_size for path in table["path"]]
-    expected = [[30, 20, sizes[0], 1.5, 0], [10, 40, sizes[1], 0.25, 1]]
-    assert features.file_features(table, tmp_path).tolist() == expected
-    with pytest.raises(BrainlibError, match=r"missing\.jpg"):
-        features.file_features(table.assign(path="missing.jpg"), tmp_path)
 
 
 def test_the_source_predicts_the_tumour(shortcuts):

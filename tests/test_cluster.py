@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -31,15 +32,11 @@ def start(program, *options):
 def dask(tmp_path_factory):
     """Start a scheduler and workers as anyone would, and give its address and their processes."""
     place = tmp_path_factory.mktemp("dask")
-    contact = ("--scheduler-file", str(place / "scheduler.json"))
-    processes = [start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", *contact)]
-    processes += [
-        start(
-            "dask_worker", *contact, "--host", "127.0.0.1", "--no-nanny", "--nthreads", "1",
-            "--memory-limit", "0", "--local-directory", str(place), "--death-timeout", "60",
-        )
-        for _ in range(WORKERS)
-    ]  # fmt: skip
+    contact = ("--scheduler-file", str(place / "scheduler.json"), "--host", "127.0.0.1")
+    alone = ("--no-nanny", "--nthreads", "1", "--memory-limit", "0", "--death-timeout", "60",
+             "--local-directory", str(place))  # fmt: skip
+    processes = [start("dask_scheduler", *contact, "--port", "0")]
+    processes += [start("dask_worker", *contact, *alone) for _ in range(WORKERS)]
     from distributed import Client
 
     while not (place / "scheduler.json").is_file():
@@ -151,9 +148,8 @@ def test_a_worker_with_another_model_is_refused(address, task, tmp_path, monkeyp
 
 
 def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(address, task, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        folder, "write_part", lambda *_: (_ for _ in ()).throw(OSError(28, "No space"))
-    )
+    full = Mock(side_effect=OSError(28, "No space"))
+    monkeypatch.setattr(folder, "write_part", full)
     scans = imaging.list_scans(draw(tmp_path / "scans", 100))
     before = threading.active_count()
     with pytest.raises(paths.WriteError, match="No space"):
@@ -168,10 +164,11 @@ def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(address, task, tmp_
     assert threading.active_count() <= before + 1
 
 
-def a_training():
-    """Return what stands in for a training: it leaves a history, better for a higher rate."""
-
+def test_a_sweep_runs_on_a_cluster_and_is_judged_by_validation(
+    address, tmp_path, monkeypatch, capsys
+):
     def learn(step, target):
+        """Stand in for a training: leave a history, better for a higher rate."""
         import os
         from pathlib import Path
 
@@ -186,13 +183,7 @@ def a_training():
         )
         (folder / "pid").write_text(str(os.getpid()))
 
-    return learn
-
-
-def test_a_sweep_runs_on_the_cluster_and_is_judged_by_validation(
-    address, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(pipeline, "_attempt_on_worker", a_training())
+    monkeypatch.setattr(pipeline, "_attempt_on_worker", learn)
     values = {"learning_rate": [0.25, 0.5, 2.0], "fold": [0, 1]}
     steps = pipeline.sweep_steps("seed_cnn", values, epochs=2)
     assert len({step.folder for step in steps}) == len({step.name for step in steps}) == 6
@@ -205,30 +196,29 @@ def test_a_sweep_runs_on_the_cluster_and_is_judged_by_validation(
         assert f"{name}: it is too high" in str(said.value)
         assert re.search(f"failed=.*{name}", shown), "the bar names it"
     table = pipeline.summarise_sweep(steps, output)
-    columns = ["learning_rate", "fold", "epochs_trained", "validation_accuracy",
-               "validation_log_loss"]  # fmt: skip
-    expected = [[0.25, 0, 2, 0.25, 0.75], [0.25, 1, 2, 0.25, 0.75], [0.5, 0, 2, 0.5, 0.5],
-                [0.5, 1, 2, 0.5, 0.5]]  # fmt: skip
+    columns = ["learning_rate", "fold", "validation_accuracy", "validation_log_loss"]
+    expected = [[0.25, 0, 0.25, 0.75], [0.25, 1, 0.25, 0.75], [0.5, 0, 0.5, 0.5],
+                [0.5, 1, 0.5, 0.5]]  # fmt: skip
     assert table.loc[:3, columns].to_numpy().tolist() == expected
+    assert (table.loc[:3, "epochs_trained"] == 2).all()
     assert table.loc[4:, ["epochs_trained", "validation_accuracy"]].isna().all().all()
     processes = {file.read_text() for file in Path(output).rglob("pid")}
     assert processes and str(os.getpid()) not in processes
 
 
 @pytest.mark.parametrize(
-    ("values", "common", "reason"),
+    ("values", "reason"),
     [
-        ({"rate": [1]}, {}, "no parameter 'rate'"),
-        ({"output": ["x"]}, {}, "no parameter 'output'"),
-        ({"fold": []}, {}, "a value for each"),
-        ({}, {}, "at least one parameter"),
-        ({"fold": [0]}, {"hold_out": 0.0}, "validation images"),
-        ({"hold_out": [0.0, 0.2]}, {}, "validation images"),
+        ({"rate": [1]}, "no parameter 'rate'"),
+        ({"output": ["x"]}, "no parameter 'output'"),
+        ({"fold": []}, "a value for each"),
+        ({}, "at least one parameter"),
+        ({"hold_out": [0.0, 0.2]}, "validation images"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(values, common, reason):
+def test_a_sweep_that_cannot_be_is_refused(values, reason):
     with pytest.raises(NotebookError, match=reason):
-        pipeline.sweep_steps("seed_cnn", values, **common)
+        pipeline.sweep_steps("seed_cnn", values)
 
 
 def test_an_address_without_a_scheduler_is_said(task, tmp_path, monkeypatch):
@@ -261,10 +251,8 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
     assert "what is done is kept" in str(said.value)
     kept = len(list((tmp_path / "out" / "predictions.parts").glob("*.studies.csv")))
     monkeypatch.undo()
-    read, read_scan = [], imaging.read_scan
     monkeypatch.setattr(classifier, "CHUNK", 8)
-    monkeypatch.setattr(
-        imaging, "read_scan", lambda scan, plane: read.append(scan) or read_scan(scan, plane)
-    )
+    read_scan = Mock(side_effect=imaging.read_scan)
+    monkeypatch.setattr(imaging, "read_scan", read_scan)
     tables = inference.classify_scans(scans, tmp_path / "out", task)
-    assert kept and len(read) == 200 - 8 * kept and len(pd.read_csv(tables[0])) == 200
+    assert kept and read_scan.call_count == 200 - 8 * kept and len(pd.read_csv(tables[0])) == 200

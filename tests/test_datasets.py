@@ -2,12 +2,14 @@
 
 import json
 import os
+from functools import partial
+from unittest.mock import Mock
 
 import kagglehub
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from stand_ins import draw
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import SOURCES, datasets, kaggle, open_collection, phantom
@@ -16,18 +18,11 @@ from brainlib.paths import BrainlibError
 TRAINING, TESTING = datasets.SPLIT_NAMES
 
 
-def draw(path, level=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (2, 2), level).save(path, format="PNG")
-
-
 @pytest.fixture
 def folder(tmp_path):
     """Draw two images of each class, one in each split."""
-    for label in CLASS_NAMES:
-        for split in datasets.SPLIT_NAMES:
-            draw(tmp_path / "mine" / split / label / "1.png")
-    return tmp_path / "mine"
+    names = [f"{split}/{label}/1.png" for split in (TRAINING, TESTING) for label in CLASS_NAMES]
+    return draw(tmp_path / "mine", names)
 
 
 @pytest.fixture
@@ -51,12 +46,10 @@ def kaggle_folder(tmp_path_factory):
 
 @pytest.fixture
 def downloaded(kaggle_folder, monkeypatch):
-    """Let Kaggle Hub answer from its cache, and list the handles that it was asked for."""
-    asked = []
-    monkeypatch.setattr(
-        kagglehub, "dataset_download", lambda handle: asked.append(handle) or str(kaggle_folder)
-    )
-    return asked
+    """Let Kaggle Hub answer from its cache."""
+    download = Mock(return_value=str(kaggle_folder))
+    monkeypatch.setattr(kagglehub, "dataset_download", download)
+    return download
 
 
 def test_kaggle_version_1_is_requested_and_described(downloaded, monkeypatch, tmp_path):
@@ -64,7 +57,7 @@ def test_kaggle_version_1_is_requested_and_described(downloaded, monkeypatch, tm
     monkeypatch.chdir(tmp_path)
     collection = open_collection("kaggle")
     table = collection.table
-    assert downloaded == ["masoudnickparvar/brain-tumor-mri-dataset/versions/1"]
+    downloaded.assert_called_once_with("masoudnickparvar/brain-tumor-mri-dataset/versions/1")
     assert os.environ["KAGGLEHUB_CACHE"] == str(paths.project_root() / "downloads")
     assert collection.title == "kaggle version 1" and not collection.is_synthetic
     assert collection.counts().loc[TRAINING].tolist() == [1321, 1339, 1595, 1457]
@@ -115,13 +108,9 @@ def test_lost_and_added_kaggle_files_are_named(downloaded, kaggle_folder, lost, 
 
 
 @pytest.mark.parametrize("has_marker", [True, False])
-def test_without_network_alternatives_and_a_missing_marker_are_named(
-    monkeypatch, tmp_path, has_marker
-):
-    def fail(handle):
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr(kagglehub, "dataset_download", fail)
+def test_offline_alternatives_and_a_missing_marker_are_named(monkeypatch, tmp_path, has_marker):
+    offline = Mock(side_effect=ConnectionError("no route to host"))
+    monkeypatch.setattr(kagglehub, "dataset_download", offline)
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
     dataset = tmp_path / "datasets" / "masoudnickparvar" / "brain-tumor-mri-dataset"
     (dataset / "versions" / "1").mkdir(parents=True)
@@ -144,9 +133,8 @@ def test_a_folder_of_classes_in_splits(folder):
 
 def test_a_folder_of_classes_alone_lists_images_only(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "project_root", lambda: tmp_path.parent)
-    for label in ("glioma", "notumor"):
-        draw(tmp_path / label / "deeper" / "1.PNG")
-        (tmp_path / label / "notes.txt").write_text("no image", encoding="utf-8")
+    draw(tmp_path, ["glioma/deeper/1.PNG", "notumor/deeper/1.PNG"])
+    (tmp_path / "glioma" / "notes.txt").write_text("no image", encoding="utf-8")
     table = open_collection(tmp_path.name).table
     assert table["path"].tolist() == ["glioma/deeper/1.PNG", "notumor/deeper/1.PNG"]
     assert table["label"].tolist() == ["glioma", "notumor"] and set(table["split"]) == {""}
@@ -178,23 +166,21 @@ def test_images_csv_names_patients_and_groups_but_not_labels(folder, names):
         (lambda names: {"file": names}, "must have a column `path`"),
         (lambda names: {"path": names, "Patient": "p"}, "unknown columns Patient"),
         (lambda names: {"path": names, "mirrored": "maybe"}, "'maybe' for Training/glioma/1.png"),
+        (b"", "cannot be read as UTF-8 CSV"),
+        ("path\nä".encode("latin-1"), "cannot be read as UTF-8 CSV"),
     ],
 )
 def test_images_csv_that_does_not_match_is_refused(folder, names, change, message):
-    write_details(folder, **change(names))
+    if isinstance(change, bytes):
+        (folder / "images.csv").write_bytes(change)
+    else:
+        write_details(folder, **change(names))
     with pytest.raises(BrainlibError, match=message):
         datasets.open_folder(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b'path,patient\n"a', "path\nä".encode("latin-1")])
-def test_images_csv_that_is_no_table_is_named(folder, content):
-    (folder / "images.csv").write_bytes(content)
-    with pytest.raises(BrainlibError, match=r"images\.csv cannot be read as UTF-8 CSV"):
-        datasets.open_folder(folder)
-
-
 def test_a_misnamed_class_is_refused(folder, tmp_path):
-    draw(folder / "Training" / "no_tumor" / "a.png")
+    draw(folder, ["Training/no_tumor/a.png"])
     with pytest.raises(BrainlibError, match="no_tumor holds images but is not a class"):
         datasets.open_folder(folder)
     (tmp_path / "empty").mkdir()
@@ -210,33 +196,21 @@ def test_a_source_is_added_in_a_line_and_named_in_errors(folder, monkeypatch):
 
 
 def test_the_file_hash_changes_with_names_and_sizes(folder):
-    hashes = [datasets.open_folder(folder).file_hash for _ in range(2)]
-    assert hashes[0] == hashes[1] and len(hashes[0]) == 64
     first = folder / "Training" / "glioma" / "1.png"
+    hashes = [datasets.open_folder(folder).file_hash for _ in range(2)]
     first.write_bytes(first.read_bytes() + b" ")
     hashes.append(datasets.open_folder(folder).file_hash)
     first.rename(first.with_name("2.png"))
     hashes.append(datasets.open_folder(folder).file_hash)
-    assert len(set(hashes)) == 3
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
 
 
-@pytest.fixture
-def small_phantom(monkeypatch, tmp_path):
-    """Make phantoms small, and list the seeds of those that are written."""
+def test_a_phantom_is_written_once_per_seed(monkeypatch, tmp_path):
     monkeypatch.setenv("BRAINLIB_CACHE", str(tmp_path))
-    write, written = phantom.write_phantom, []
-
-    def write_small(folder, seed):
-        written.append(seed)
-        return write(folder, patients=4, slices=4, size=64, seed=seed)
-
-    monkeypatch.setattr(phantom.collection, "write_phantom", write_small)
-    return written
-
-
-def test_a_phantom_is_written_once_per_seed(small_phantom):
+    write = Mock(side_effect=partial(phantom.write_phantom, patients=4, slices=4, size=64))
+    monkeypatch.setattr(phantom.collection, "write_phantom", write)
     collections = [open_collection("phantom", seed) for seed in (0, 0, 1)]
-    assert small_phantom == [0, 1]
+    assert write.call_count == 2
     assert collections[0].title == f"phantom version {phantom.PHANTOM_VERSION}"
     assert collections[0].file_hash == collections[1].file_hash != collections[2].file_hash
     assert datasets.open_folder(collections[0].root).title.startswith("phantom (phantom-v")

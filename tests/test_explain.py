@@ -151,8 +151,9 @@ def test_the_longest_outline_is_kept_closed_and_within_the_image():
 
 
 def test_outlines_are_read_in_the_frame_that_they_count_in():
-    for outline, frame, expected in (("[[10, 40], [20, 0]]", "", [[0.25, 0.5], [0.5, 0]]),
-                                     ("[[128, 256]]", 512, [[0.25, 0.5]]), ("", 512, [])):  # fmt: skip
+    cases = [("[[10, 40], [20, 0]]", "", [[0.25, 0.5], [0.5, 0]]),
+             ("[[128, 256]]", 512, [[0.25, 0.5]]), ("", 512, [])]  # fmt: skip
+    for outline, frame, expected in cases:
         row = pd.Series({"outline": outline, "outline_frame": frame})
         assert explain.read_outline(row, 80, 40).tolist() == expected
 

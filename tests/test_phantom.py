@@ -1,22 +1,23 @@
 """The phantom: plausible anatomy, true outlines, known copies, the same bytes for a seed."""
 
 import json
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.path import Path as Polygon
 from PIL import Image
 from scipy import ndimage
+from stand_ins import contents
 
-from brainlib import CLASS_NAMES
+from brainlib import CLASS_NAMES, imaging
 from brainlib.data import phantom
 from brainlib.data.phantom import anatomy, collection, fields, lesions, patient
 
 SIZE = 112
 PATIENTS, SLICES = 12, 6
 TUMORS = tuple(name for name in CLASS_NAMES if name != "notumor")
-SMALL = {"patients": 4, "slices": 4, "size": 64}
 
 
 @pytest.fixture(scope="module")
@@ -32,48 +33,19 @@ def table(folder):
     return table.assign(split=folders[0], label=folders[1])
 
 
-@pytest.fixture(scope="module")
-def slices():
-    """Simulate slices of four patients of each class."""
-    return {
-        label: [
-            image
-            for seed in range(4)
-            for image in phantom.simulate_patient(label, seed, slices=3, size=SIZE)
-        ]
-        for label in CLASS_NAMES
-    }
-
-
-def read(folder, path):
-    return np.asarray(Image.open(folder / path).convert("L"), float)
-
-
-def correlation(first, second):
-    return np.corrcoef(first.ravel(), second.ravel())[0, 1]
-
-
-def inside(outline):
-    y, x = np.mgrid[:SIZE, :SIZE]
-    points = np.stack([x.ravel(), y.ravel()], 1)
-    return Polygon(json.loads(outline)).contains_points(points).reshape(SIZE, SIZE)
-
-
 def head(pixels):
     bright = ndimage.gaussian_filter(pixels.astype(float), 1) > 25
     return ndimage.binary_fill_holes(ndimage.binary_closing(bright, iterations=3))
 
 
-def contents(folder):
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 def test_a_seed_writes_the_same_bytes_on_any_machine(tmp_path, monkeypatch):
-    first = contents(phantom.write_phantom(tmp_path / "first", seed=5, **SMALL))
+    def write(name, seed):
+        target = tmp_path / name
+        return contents(phantom.write_phantom(target, patients=4, slices=4, size=64, seed=seed))
+
+    first = write("first", 5)
     monkeypatch.setattr(collection.os, "cpu_count", lambda: 1)
-    again = contents(phantom.write_phantom(tmp_path / "again", seed=5, **SMALL))
-    other = contents(phantom.write_phantom(tmp_path / "other", seed=6, **SMALL))
+    again, other = write("again", 5), write("other", 6)
     assert first == again and not set(first.values()) & set(other.values())
 
 
@@ -101,9 +73,9 @@ def test_the_collection_is_balanced_and_leaks_as_the_real_one(table):
 def test_copies_and_mirror_images_are_what_the_table_says(folder, table):
     for _, rows in table.groupby("source_image"):
         if len(rows) == 2:
-            first, second = (read(folder, path) for path in rows["path"])
-            flipped = rows["mirrored"].nunique() == 2
-            assert correlation(first, second[:, ::-1] if flipped else second) > 0.98
+            first, second = (imaging.read_image(folder / path) for path in rows["path"])
+            turned = second[:, ::-1] if rows["mirrored"].nunique() == 2 else second
+            assert np.corrcoef(first.ravel(), turned.ravel())[0, 1] > 0.98
             assert not np.array_equal(first, second)
 
 
@@ -111,19 +83,21 @@ def test_outlines_lie_on_the_lesion_of_their_image(folder, table):
     assert (table.loc[table["label"] == "notumor", "outline"] == "").all()
     contrasts = {0: [], 1: []}
     for row in table[table["label"].isin(["meningioma", "pituitary"])].itertuples():
-        lesion, pixels = inside(row.outline), read(folder, row.path)
+        lesion = imaging.draw_polygon(np.array(json.loads(row.outline)), SIZE) > 127
+        pixels = imaging.read_image(folder / row.path)
         around = ndimage.binary_dilation(lesion, iterations=6) & ~lesion
         contrasts[row.mirrored].append(pixels[lesion].mean() / pixels[around].mean())
     assert all(np.mean(np.array(values) > 1.4) > 0.95 for values in contrasts.values())
 
 
-def test_images_show_a_head_with_a_tumour_in_tumour_patients_only(slices):
-    for label, images in slices.items():
-        for image in images:
-            assert image.pixels.dtype == np.uint8 and image.pixels.shape == (SIZE, SIZE)
-            assert image.pixels[:6, :6].mean() < 15 and 0.15 < head(image.pixels).mean() < 0.85
-            area = image.lesion.sum()
-            assert area == 0 if label == "notumor" else area >= 0.001 * SIZE**2
+@pytest.mark.parametrize("label", CLASS_NAMES)
+def test_images_show_a_head_with_a_tumour_in_tumour_patients_only(label):
+    simulate = partial(phantom.simulate_patient, label, slices=3, size=SIZE)
+    for image in chain.from_iterable(map(simulate, range(4))):
+        assert image.pixels.dtype == np.uint8 and image.pixels.shape == (SIZE, SIZE)
+        assert image.pixels[:6, :6].mean() < 15 and 0.15 < head(image.pixels).mean() < 0.85
+        area = image.lesion.sum()
+        assert area == 0 if label == "notumor" else area >= 0.001 * SIZE**2
 
 
 def placed(label, count):
@@ -181,13 +155,10 @@ def test_two_jpg_files_are_png_with_alpha_and_palette(folder, table):
 @pytest.mark.parametrize(
     "numbers", [{"patients": 6}, {"patients": 0}, {"patients": 4, "slices": 3}, {"size": 32}]
 )
-def test_impossible_sizes_are_refused(tmp_path, numbers):
+def test_impossible_sizes_and_a_folder_with_files_are_refused(tmp_path, numbers):
     with pytest.raises(ValueError, match="multiple of 4"):
         phantom.write_phantom(tmp_path / "collection", **numbers)
     assert not list(tmp_path.iterdir())
-
-
-def test_existing_files_are_not_overwritten(tmp_path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(FileExistsError, match="delete it, or choose another"):
         phantom.write_phantom(tmp_path)

@@ -12,16 +12,11 @@ import pydicom
 import pytest
 import tifffile
 from PIL import Image
+from pydicom import uid
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    RLELossless,
-)
 from scipy import ndimage
-from test_scans import AXIAL, functional_groups, image_bytes, only, opened, png_bytes, write_dicom
+from test_scans import AXIAL, image_bytes, only, opened, png_bytes, tag, write_dicom
 
 from brainlib import imaging
 
@@ -70,18 +65,19 @@ def shown(path, plane="acquired"):
     return np.stack([image.pixels for image in slices]).astype(int)
 
 
-def rewritten(syntax):
+def rewritten(syntax, then=lambda dataset, file: None):
     def change(dataset, file):
-        if syntax == RLELossless:
+        if syntax == uid.RLELossless:
             dataset.compress(syntax, encoding_plugin="pydicom", generate_instance_uid=False)
-        elif syntax == JPEG2000Lossless:
+        elif syntax == uid.JPEG2000Lossless:
             image = Image.fromarray(dataset.pixel_array)
             dataset.PixelData = encapsulate([image_bytes(image, "JPEG2000", no_jp2=True)])
             dataset["PixelData"].is_undefined_length = True
-        elif syntax == ExplicitVRBigEndian:
+        elif syntax == uid.ExplicitVRBigEndian:
             dataset.PixelData = dataset.pixel_array.astype(">u2").tobytes()
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.save_as(file, enforce_file_format=True)
+        then(dataset, file)
 
     return change
 
@@ -89,6 +85,12 @@ def rewritten(syntax):
 def gzipped(dataset, file):
     file.with_suffix(".dcm.gz").write_bytes(gzip.compress(file.read_bytes()))
     file.unlink()
+
+
+def bare(dataset, file):
+    """Leave out the preamble and the group that names the syntax."""
+    content = file.read_bytes()
+    file.write_bytes(content[content.index(b"\x08\0\x16\0") :])
 
 
 def floating(dataset, file):
@@ -115,12 +117,14 @@ UNSIGNED = head().astype(np.uint16)
 VARIANTS = {
     "explicit": {},
     "unsigned": {"values": UNSIGNED},
-    "implicit": {"values": UNSIGNED, "change": rewritten(ImplicitVRLittleEndian)},
-    "big endian": {"values": UNSIGNED, "change": rewritten(ExplicitVRBigEndian)},
-    "deflated": {"values": UNSIGNED, "change": rewritten(DeflatedExplicitVRLittleEndian)},
-    "run lengths": {"values": UNSIGNED, "change": rewritten(RLELossless)},
-    "JPEG 2000": {"values": UNSIGNED, "change": rewritten(JPEG2000Lossless)},
+    "implicit": {"values": UNSIGNED, "change": rewritten(uid.ImplicitVRLittleEndian)},
+    "big endian": {"values": UNSIGNED, "change": rewritten(uid.ExplicitVRBigEndian)},
+    "deflated": {"values": UNSIGNED, "change": rewritten(uid.DeflatedExplicitVRLittleEndian)},
+    "run lengths": {"values": UNSIGNED, "change": rewritten(uid.RLELossless)},
+    "JPEG 2000": {"values": UNSIGNED, "change": rewritten(uid.JPEG2000Lossless)},
     "gzip": {"change": gzipped},
+    "no preamble": {"change": bare},
+    "no preamble, implicit": {"change": rewritten(uid.ImplicitVRLittleEndian, then=bare)},
     "float": {"change": floating},
     "12 bits": {"values": UNSIGNED, "BitsStored": 12, "HighBit": 11},
     "left-justified": {"values": UNSIGNED << 4, "BitsStored": 12, "HighBit": 15},
@@ -152,21 +156,23 @@ def test_each_variant_of_dicom_shows_the_same_head(tmp_path, truth, variant):
 
 
 @pytest.mark.parametrize("order", [range(12), [5, 3, 0, 1, 2, 4, 11, 10, 9, 8, 7, 6]])
-@pytest.mark.parametrize("plane", ["acquired", "coronal", "sagittal"])
-def test_an_enhanced_file_shows_the_same_head(tmp_path, plane, order):
+@pytest.mark.parametrize("plane", ["acquired", *imaging.PLANES])
+def test_a_series_an_enhanced_file_and_a_volume_show_the_same_slices(tmp_path, plane, order):
     write_head(tmp_path / "single")
     write_dicom(
         tmp_path / "enhanced" / "a.dcm", head()[list(order)], NumberOfFrames=12, Rows=24,
-        Columns=20, SharedFunctionalGroupsSequence=[functional_groups(
-            PlaneOrientationSequence={"ImageOrientationPatient": AXIAL},
-            PixelMeasuresSequence={"PixelSpacing": [1, 1], "SliceThickness": 2.5},
-        )],
-        PerFrameFunctionalGroupsSequence=[functional_groups(
-            PlanePositionSequence={"ImagePositionPatient": [0, 0, 2.5 * number]},
+        Columns=20, SharedFunctionalGroupsSequence={
+            "PlaneOrientationSequence": {"ImageOrientationPatient": AXIAL},
+            "PixelMeasuresSequence": {"PixelSpacing": [1, 1], "SliceThickness": 2.5},
+        }, PerFrameFunctionalGroupsSequence=[tag(
+            Dataset(), PlanePositionSequence={"ImagePositionPatient": [0, 0, 2.5 * number]},
         ) for number in order],
     )  # fmt: skip
-    first, second = (shown(tmp_path / name, plane) for name in ("single", "enhanced"))
-    assert first.shape == second.shape and np.abs(first - second).max() <= 1
+    expected = shown(nifti(tmp_path), plane)
+    for name in ("single", "enhanced"):
+        np.testing.assert_allclose(shown(tmp_path / name, plane), expected, atol=1)
+        named = {image.plane for image in opened(tmp_path / name, plane)}
+        assert named == {plane.replace("acquired", "axial")}
 
 
 @pytest.mark.parametrize(("value", "wrapped", "limit"), [
@@ -196,17 +202,6 @@ def test_air_far_below_all_signal_is_left_out_of_the_grey_range(tmp_path, truth,
     assert {image.modality for image in opened(tmp_path)} == {""}
 
 
-def test_a_ct_given_as_nifti_is_refused_by_its_values(tmp_path):
-    _, y, x = np.indices((28, 96, 96))
-    radius = np.hypot((x - 48) / 40, (y - 48) / 45)
-    edges, tissues = [0.2, 0.8, 0.92, 0.96, 1], np.array([8, 32, 1100, 50, -90, -1000])
-    volume = ndimage.gaussian_filter(tissues[np.digitize(radius, edges)].astype(float), (0, 1, 1))
-    volume += np.random.default_rng(1).normal(0, 8, volume.shape)
-    nibabel.save(nibabel.Nifti1Image(volume.T.astype(np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
-    (refused,) = opened(tmp_path)  # all 28 slices
-    assert "skipped: it looks like a CT" in refused.error
-
-
 def test_who_is_who_is_told_apart_and_what_is_odd_is_said(tmp_path):
     for patient in ("one", "two"):
         write_head(tmp_path / "shared" / patient, PatientID=patient)
@@ -220,16 +215,6 @@ def test_who_is_who_is_told_apart_and_what_is_odd_is_said(tmp_path):
         write_dicom(tmp_path / "each" / f"{number}.dcm", pixels, SeriesInstanceUID=uid)
     (said,) = [image.error for image in opened(tmp_path / "each") if image.error]
     assert "12 slices that look like one series each name" in said
-
-
-@pytest.mark.parametrize("count", [2, 5, 11])
-def test_a_label_map_is_refused_by_what_it_looks_like(tmp_path, count):
-    z, y, x = np.indices((16, 24, 20))
-    labels = ((x // 5 + y // 6 + z // 4) % count).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "aseg.nii.gz")
-    write_head(tmp_path, labels)
-    said = [image.error for image in opened(tmp_path)]
-    assert len(said) == 2 and all("looks like a label map" in text for text in said)
 
 
 @pytest.mark.parametrize("tags", [
@@ -246,13 +231,36 @@ def test_derived_images_are_refused_by_what_they_say(tmp_path, tags):
     assert "phase or imaginary" in phase.error and "it is a label map" in labels.error
 
 
-def test_phase_and_imaginary_images_are_refused_by_what_they_look_like(tmp_path):
-    random = np.random.default_rng(2)
-    noise = random.uniform(-np.pi, np.pi, (20, 20, 20)), random.normal(0, 9, (20, 20, 20))
-    for name, values in zip(("phase", "imaginary"), noise, strict=True):
-        volume = nibabel.Nifti1Image(values.astype(np.float32), np.eye(4))
-        nibabel.save(volume, tmp_path / f"{name}.nii")
-    assert all("phase or imaginary" in image.error for image in opened(tmp_path))
+def ct():
+    """Return a CT of a head in Hounsfield units: air, skin, bone and brain."""
+    _, y, x = np.indices((28, 96, 96))
+    radius = np.hypot((x - 48) / 40, (y - 48) / 45)
+    edges, tissues = [0.2, 0.8, 0.92, 0.96, 1], np.array([8, 32, 1100, 50, -90, -1000])
+    volume = ndimage.gaussian_filter(tissues[np.digitize(radius, edges)].astype(float), (0, 1, 1))
+    return (volume + RANDOM.normal(0, 8, volume.shape)).astype(np.int16)
+
+
+RANDOM = np.random.default_rng(2)
+Z, Y, X = np.indices((16, 24, 20))
+LABELS = {count: ((X // 5 + Y // 6 + Z // 4) % count).astype(np.int16) for count in (2, 5, 11)}
+
+
+@pytest.mark.parametrize(("values", "reason"), [
+    (ct(), "skipped: it looks like a CT"),
+    *((labels, "looks like a label map") for labels in LABELS.values()),
+    (RANDOM.uniform(-np.pi, np.pi, (20, 20, 20)).astype(np.float32), "phase or imaginary"),
+    (RANDOM.normal(0, 9, (20, 20, 20)).astype(np.float32), "phase or imaginary"),
+])  # fmt: skip
+def test_a_volume_that_is_no_mri_is_refused_by_what_it_looks_like(tmp_path, values, reason):
+    nibabel.save(nibabel.Nifti1Image(values.T, np.eye(4)), tmp_path / "a.nii.gz")
+    if "label" in reason:
+        write_head(tmp_path, values)
+    errors = [image.error for image in opened(tmp_path)]
+    assert all(reason in error for error in errors)  # one for all slices
+    assert len(errors) == (2 if "label" in reason else 1)
+
+
+def test_normalised_images_are_read(tmp_path):
     normalized = (head() - head().mean()) / head().std()
     nibabel.save(nibabel.Nifti1Image(normalized, np.eye(4)), tmp_path / "scores.nii")
     assert shown(tmp_path / "scores.nii").max() == 255
@@ -354,17 +362,7 @@ def test_a_mark_in_colour_is_read(tmp_path):
     assert only(tmp_path / "a.png")[3, 3] == 76
 
 
-def test_a_png_of_48_bits_is_shown_or_refused_for_what_it_is(tmp_path):
-    grey = np.linspace(0, 65535, 256).reshape(16, 16)
-    for values in (grey / 16, grey):
-        rows = b"".join(b"\0" + row.repeat(3).astype(">u2").tobytes() for row in values)
-        (tmp_path / "a.png").write_bytes(png_bytes((16, 16), 16, 2, rows))
-        refused = values is not grey
-        assert ("48 bits" in opened(tmp_path)[0].error) == refused
-    np.testing.assert_allclose(only(tmp_path / "a.png"), grey / 257, atol=1)
-
-
-def test_images_of_16_bits_keep_their_contrast(tmp_path):
+def test_16_bits_keep_their_contrast_or_are_refused_for_what_they_are(tmp_path):
     grey = np.linspace(0, 255, 1024).reshape(32, 32)
     colours = np.stack([grey * 16] * 3, -1).astype(np.uint16)
     tifffile.imwrite(tmp_path / "48.tif", colours, photometric="rgb")
@@ -376,6 +374,12 @@ def test_images_of_16_bits_keep_their_contrast(tmp_path):
     one_white_pixel[3, 3] = 65535
     Image.fromarray(one_white_pixel).save(tmp_path / "a.png")
     assert np.median(only(tmp_path / "a.png")) > 100
+    wide = grey * 257
+    for values in (wide / 16, wide):
+        rows = b"".join(b"\0" + row.repeat(3).astype(">u2").tobytes() for row in values)
+        (tmp_path / "a.png").write_bytes(png_bytes((32, 32), 16, 2, rows))
+        assert ("48 bits" in opened(tmp_path / "a.png")[0].error) == (values is not wide)
+    np.testing.assert_allclose(only(tmp_path / "a.png"), grey, atol=1)
 
 
 def test_dcm2niix_ends_at_its_limit_of_time(tmp_path, monkeypatch):
@@ -414,7 +418,7 @@ def test_slices_know_their_total_and_what_their_series_is(tmp_path):
 
 
 def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path):
-    write_head(tmp_path, UNSIGNED, rewritten(RLELossless))
+    write_head(tmp_path, UNSIGNED, rewritten(uid.RLELossless))
     file = tmp_path / "04.dcm"
     dataset = pydicom.dcmread(file)
     dataset.PixelData = encapsulate([b"\2\0\0\0" + bytes(600)])

@@ -38,12 +38,8 @@ def table(request):
 
 def make_table(groups=5, images=2, classes=CLASS_NAMES):
     """Make an image table with as many groups of each class, and as many images in each."""
-    rows = [
-        {"path": f"{label}/{group}-{image}.png", "label": label, "group": f"{label}{group}"}
-        for label in classes
-        for group in range(groups)
-        for image in range(images)
-    ]
+    rows = [(f"{label}/{group}-{image}.png", label, f"{label}{group}")
+            for label in classes for group in range(groups) for image in range(images)]  # fmt: skip
     table = pd.DataFrame(rows, columns=["path", "label", "group"]).assign(patient="")
     table["split"] = np.where(np.arange(len(table)) % 2, "Testing", "Training")
     return datasets.complete_table(table)
@@ -64,14 +60,7 @@ def labels_of(table, rows):
     return set(table["label"].iloc[rows])
 
 
-def test_no_patient_group_or_source_image_is_on_two_sides(table):
-    for split in all_folds(table):
-        for column in ("patient", "group", "source_image"):
-            values = [set(table[column].iloc[rows]) - {""} for rows in split.subsets.values()]
-            assert len(set.union(*values)) == sum(map(len, values))
-
-
-def test_every_source_image_is_tested_once_and_every_subset_has_every_class(table):
+def test_nothing_is_on_two_sides_everything_is_tested_once_and_every_class_is_everywhere(table):
     folds = all_folds(table)
     tested = np.concatenate([split.test for split in folds])
     used = table[~table["mislabelled"]]
@@ -79,6 +68,9 @@ def test_every_source_image_is_tested_once_and_every_subset_has_every_class(tabl
     for split in folds:
         assert sorted(np.concatenate([*split.subsets.values()])) == sorted(tested)
         assert all(labels_of(table, rows) == set(CLASS_NAMES) for rows in split.subsets.values())
+        for column in ("patient", "group", "source_image"):
+            values = [set(table[column].iloc[rows]) - {""} for rows in split.subsets.values()]
+            assert len(set.union(*values)) == sum(map(len, values))
 
 
 def test_of_a_repeated_image_the_unmirrored_and_correctly_labelled_file_is_kept():
@@ -90,7 +82,10 @@ def test_of_a_repeated_image_the_unmirrored_and_correctly_labelled_file_is_kept(
         assert folds[3] == -1 or row != 3
 
 
-def test_the_published_folds_never_change(kaggle_table):
+def test_folds_never_change(kaggle_table, phantom_table):
+    """Those that are drawn are the same under all versions of scikit-learn."""
+    drawn = splits.assign_folds(phantom_table).astype(np.int8)
+    assert hashlib.sha256(drawn.tobytes()).hexdigest().startswith("351b185f8f21")
     file = resources.files("brainlib") / "data" / "kaggle_v1_patient_folds.csv"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == PUBLISHED_FOLDS
     folds = pd.Series(splits.assign_folds(kaggle_table), kaggle_table["path"])
@@ -99,19 +94,6 @@ def test_the_published_folds_never_change(kaggle_table):
     np.testing.assert_array_equal(splits.assign_folds(sample), folds.loc[sample["path"]])
     benchmark = splits.benchmark().set_index("path")
     pd.testing.assert_series_equal(benchmark["fold"], folds[folds >= 0], check_names=False)
-
-
-def test_drawn_folds_never_change(phantom_table):
-    """A seed gives the same folds under all versions of scikit-learn."""
-    folds = splits.assign_folds(phantom_table)
-    assert hashlib.sha256(folds.astype(np.int8).tobytes()).hexdigest().startswith("351b185f8f21")
-
-
-def test_only_the_validation_rows_depend_on_the_seed(phantom_table):
-    first, again, other = (splits.make_split(phantom_table, seed=seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.test, other.test)
-    np.testing.assert_array_equal(first.validation, again.validation)
-    assert set(first.validation) != set(other.validation)
 
 
 def test_official_and_deduplicated_are_as_published(kaggle_table):
@@ -135,8 +117,10 @@ def test_protocols_are_compared_by_ties_between_test_and_training(kaggle_table):
 
 
 @pytest.mark.parametrize("protocol", splits.PROTOCOLS)
-def test_without_hold_out_all_other_images_are_trained_on(phantom_table, protocol):
-    usual = splits.make_split(phantom_table, protocol)
+def test_the_validation_rows_depend_on_the_seed_and_may_be_trained_on(phantom_table, protocol):
+    usual, other = (splits.make_split(phantom_table, protocol, seed=seed) for seed in (0, 1))
+    assert usual.test.tolist() == other.test.tolist()
+    assert set(usual.validation) != set(other.validation)
     whole = splits.make_split(phantom_table, protocol, hold_out=0.0)
     assert set(whole.train) == {*usual.train, *usual.validation} and not len(whole.validation)
     assert whole.test.tolist() == usual.test.tolist()
@@ -160,7 +144,6 @@ def test_a_split_that_leaks_is_refused(phantom_table, column):
     [
         (make_table(), {"fold": 5}, r"no fold 5: choose one of 0 to 4"),
         (make_table(), {"protocol": "random"}, "patient, official, deduplicated"),
-        (make_table(classes=["glioma"]), {}, r"at least two classes, .* glioma: add"),
         (make_table(classes=[]), {}, r"at least two classes, .* none: add"),
         (make_table().assign(split="Training"), {"protocol": "official"}, "use protocol 'patient'"),
         (make_table(groups=4), {}, r"at least 5 groups .* has 4: add images"),
@@ -174,30 +157,18 @@ def test_what_cannot_be_split_is_refused(table, arguments, message):
         splits.make_split(table, **arguments)
 
 
-@pytest.mark.parametrize(
-    ("rows", "values"),
-    [
-        ([0, 24], {"patient": "007", "group": "007"}),  # slices with and without tumour
-        ([0, 12], {"group": "audit_0"}),  # similar images of two classes
-    ],
-)
-def test_a_patient_or_group_of_two_classes_stays_whole(rows, values):
-    table = changed(make_table(groups=6), rows, **values)
-    folds = splits.assign_folds(table)
-    assert folds[rows[0]] == folds[rows[1]] >= 0
-    all_folds(table)
-
-
-@pytest.fixture
-def hospitals():
-    """Make a table of six hospitals, of which four have never seen one class."""
+def test_groups_of_several_classes_stay_whole_and_sides_without_a_class_are_refused():
     table = make_table(groups=6)
-    hospital = table["group"].str[-1]
+    for rows, values in (([0, 24], {"patient": "007", "group": "007"}),
+                         ([0, 12], {"group": "audit_0"})):  # fmt: skip
+        tied = changed(table, rows, **values)
+        folds = splits.assign_folds(tied)
+        assert folds[rows[0]] == folds[rows[1]] >= 0
+        all_folds(tied)
+
+    hospital = table["group"].str[-1]  # of six, four have never seen one class
     known = hospital.astype(int) != table["label"].map(CLASS_NAMES.index)
-    return table.assign(group="hospital " + hospital)[known].reset_index(drop=True)
-
-
-def test_validation_takes_groups_that_hold_every_class_and_folds_without_one_are_refused(hospitals):
+    hospitals = table.assign(group="hospital " + hospital)[known].reset_index(drop=True)
     with pytest.raises(BrainlibError, match=r"fold \d .* no image of \w+, .* more patients"):
         splits.make_split(hospitals)
     for seed in range(10):
@@ -206,6 +177,5 @@ def test_validation_takes_groups_that_hold_every_class_and_folds_without_one_are
             assert labels_of(hospitals, rows) == set(CLASS_NAMES)
         groups = [set(hospitals["group"].iloc[rows]) for rows in (train, validation)]
         assert not groups[0] & groups[1]
-    by_class = make_table().assign(group=lambda table: table["label"])
     with pytest.raises(BrainlibError, match="no validation set"):
-        splits._hold_out_groups(by_class, 0, 0.2)
+        splits._hold_out_groups(table.assign(group=table["label"]), 0, 0.2)

@@ -99,8 +99,8 @@ def open_folder(folder: Path) -> Collection:
         raise BrainlibError(f"{file} cannot be read as UTF-8 CSV: {error}") from error
     details = details.apply(lambda column: column.str.strip())
     _check_details(details, table, file)
-    named = details.reindex(columns=["patient", "group"], fill_value="")
-    groups_from = "images.csv" if (named != "").any(axis=None) else "nothing"
+    is_grouped = (details.reindex(columns=["patient", "group"], fill_value="") != "").any(axis=None)
+    groups_from = "images.csv" if is_grouped else "nothing"
     table = table.merge(details.drop(columns=["label", "split"], errors="ignore"), "left", "path")
     return Collection(folder.name, "", folder, complete_table(table), groups_from)
 

@@ -9,6 +9,7 @@ what is measured rests on all held-out patients, each answered by a network that
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, __version__, evaluation, paths
 from brainlib.evaluation.bootstrap import mean_with_interval
+from brainlib.evaluation.scores import interval_of
 from brainlib.models import manifest
 from brainlib.paths import BrainlibError
 
@@ -238,31 +240,30 @@ def _limits_of(
     answers = table[list(CLASS_NAMES)].to_numpy(float).argmax(axis=1)
     answers = pd.Series(np.take(CLASS_NAMES, answers), table.index)
     of_class, called = table["label"] == name, answers == name
+    share = partial(_share, groups=table["group"], resamples=resamples)
     limits: dict[str, Any] = {
         "images": int(of_class.sum()),
-        "sensitivity": _share(answers[of_class] == name, table["group"], resamples),
-        "positive_predictive_value": _share(table.loc[called, "label"] == name, table["group"],
-                                            resamples),
+        "sensitivity": share(answers[of_class] == name),
+        "positive_predictive_value": share(table.loc[called, "label"] == name),
         "taken_for": _most_frequent(answers[of_class], name),
         "really_was": _most_frequent(table.loc[called, "label"], name),
-    }  # fmt: skip
+    }
     if name == "notumor":
         limits["missed"] = {
-            tumor: _share(answers[table["label"] == tumor] == name, table["group"], resamples)
+            tumor: share(answers[table["label"] == tumor] == name)
             for tumor in CLASS_NAMES
             if tumor != name and (table["label"] == tumor).any()
         }
     elif maps is not None and (maps["label"] == name).any():
         drawn = maps[maps["label"] == name]
         for score in ("dice", "heat_peak_inside"):
-            limits[score] = _share(drawn[score].astype(float), drawn["group"], resamples)
+            limits[score] = interval_of(drawn, score, resamples) or None
     return {key: value for key, value in limits.items() if value is not None}
 
 
 def _share(values: pd.Series, groups: pd.Series, resamples: int) -> dict[str, float] | None:
-    of_values = groups.loc[values.index].astype(str).to_numpy(object)
-    share = mean_with_interval(values.to_numpy(float), of_values, resamples)
-    return {key: share[key] for key in ("value", "low", "high") if key in share} or None
+    table = pd.DataFrame({"value": values, "group": groups.loc[values.index]})
+    return interval_of(table, "value", resamples) or None
 
 
 def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:

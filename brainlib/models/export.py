@@ -71,14 +71,21 @@ def export_onnx(model: keras.Model, path: Path) -> None:
         import tf2onnx
     except ImportError as error:
         raise ExportError("tf2onnx is needed for ONNX: `pip install tf2onnx`") from error
-    with _quietly(), _explained(model):
-        onnx_model, _ = tf2onnx.convert.from_graph_def(
-            frozen.graph.as_graph_def(),
-            input_names=[frozen.inputs[0].name],
-            output_names=[output.name for output in frozen.outputs],
-            opset=ONNX_OPSET,
-        )
-        onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
+    try:
+        with _quietly():
+            onnx_model, _ = tf2onnx.convert.from_graph_def(
+                frozen.graph.as_graph_def(),
+                input_names=[frozen.inputs[0].name],
+                output_names=[output.name for output in frozen.outputs],
+                opset=ONNX_OPSET,
+            )
+            onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
+    except Exception as error:  # it tells only of an operation
+        reason = str(error).partition("\n")[0]
+        raise ExportError(
+            f"the model {model.name} cannot be converted to ONNX: replace the operation that is "
+            f"named here by others of keras.ops ({reason})"
+        ) from error
     names = _output_names(model)
     new_names = {old.name: new for old, new in zip(frozen.outputs, names, strict=True)}
     _name_onnx(onnx_model, {**new_names, frozen.inputs[0].name: "pixels"})
@@ -175,16 +182,3 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-@contextmanager
-def _explained(model: keras.Model) -> Iterator[None]:
-    """Say which model could not be converted: the converters tell only of an operation."""
-    try:
-        yield
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ExportError(
-            f"the model {model.name} cannot be converted to ONNX: replace the operation that is "
-            f"named here by others of keras.ops ({reason})"
-        ) from error

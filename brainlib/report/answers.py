@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib import imaging, inference, paths
+from brainlib.inference.studies import study_keys
 from brainlib.report import ReportError, words
 from brainlib.report.study import ClassifiedStudy
 
@@ -192,10 +193,9 @@ class Model:
         if hidden is not None:
             names = ["path", "series", "error"]
             table[names] = table[names].replace(f"{re.escape(str(hidden))}/?", "", regex=True)
-        studies = inference.summarise(self.classifier, table).to_dict("records")
-        for study in studies:
-            rows = table[table["series"].where(table["series"] != "", table["path"]) == (
-                study["series"])]  # fmt: skip
+        keys = study_keys(table)
+        for study in inference.summarise(self.classifier, table).to_dict("records"):
+            rows = table[keys == study["series"]]
             images = {int(table.at[row, "slice"]): read[row] for row in rows.index
                       if read[row].pixels is not None}  # fmt: skip
             yield Answer(study, rows.reset_index(drop=True), images, self.classifier)

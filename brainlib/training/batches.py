@@ -133,11 +133,7 @@ class AugmentedBatches(ShuffledBatches):
     """
 
     def __init__(
-        self,
-        seen: Examples,
-        batch_size: int,
-        seed: int,
-        augmenter: Augmenter | None = None,
+        self, seen: Examples, batch_size: int, seed: int, augmenter: Augmenter | None = None
     ) -> None:
         super().__init__(seen, batch_size, seed)
         self.max_queue_size = 4

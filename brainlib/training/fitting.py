@@ -16,12 +16,7 @@ from tqdm import tqdm
 
 from brainlib import models, paths
 from brainlib.training.augmentation import Augmentation, Augmenter
-from brainlib.training.batches import (
-    AugmentedBatches,
-    Examples,
-    ShuffledBatches,
-    cropped_examples,
-)
+from brainlib.training.batches import AugmentedBatches, Examples, ShuffledBatches, cropped_examples
 from brainlib.training.schedules import Schedule
 
 logger = logging.getLogger(__name__)
@@ -66,12 +61,12 @@ def fit(
         the epoch.
     """
     state = State(checkpoint, _identity(model, train, validation, schedule))
-    learner = models.network_of(model) if schedule.outline_weight else _bare(model)
     if schedule.outline_weight:
+        learner = models.network_of(model)
         augmenter = Augmenter(Augmentation(), learner.input_shape[1], finds_head)
         batches = AugmentedBatches(train, schedule.batch_size, schedule.seed, augmenter)
-    else:
-        augmenter = None
+    else:  # a view of the model: compiling it leaves nothing in the model's file
+        learner, augmenter = keras.Model(model.inputs, model.outputs[0]), None
         batches = ShuffledBatches(train, schedule.batch_size, schedule.seed)
     for layer in models.block_layers(learner, schedule.frozen_blocks):
         layer.trainable = False
@@ -91,11 +86,6 @@ def fit(
     return pd.DataFrame(state.rows, columns=list(HISTORY_COLUMNS)).astype({"epoch": int})
 
 
-def _bare(model: keras.Model) -> keras.Model:
-    """Return a view of a model: compiling it leaves nothing in the model's file."""
-    return keras.Model(model.inputs, model.outputs[0])
-
-
 def _validation_data(validation: Examples | None, augmenter: Augmenter | None) -> tuple | None:
     if validation is None or not len(validation):
         return None
@@ -107,10 +97,7 @@ def _validation_data(validation: Examples | None, augmenter: Augmenter | None) -
 def _compile(learner: keras.Model, schedule: Schedule, steps: int) -> None:
     losses = keras.losses
     both = {
-        "loss": {
-            "logits": losses.CategoricalCrossentropy(from_logits=True),
-            "tissue": tissue_loss,
-        },
+        "loss": {"logits": losses.CategoricalCrossentropy(from_logits=True), "tissue": tissue_loss},
         "loss_weights": {"logits": 1.0, "tissue": schedule.outline_weight},
         "metrics": {"logits": "accuracy"},
     }
@@ -260,10 +247,7 @@ class Progress(keras.callbacks.Callback):
 
 
 def _identity(
-    model: keras.Model,
-    train: Examples,
-    validation: Examples | None,
-    schedule: Schedule,
+    model: keras.Model, train: Examples, validation: Examples | None, schedule: Schedule
 ) -> str:
     """Return a hash over all that decides the outcome of a fit."""
     digest = hashlib.sha256()
