@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from brainlib import CLASS_NAMES, evaluation, models, training
-from brainlib.training import calibration
+from brainlib.training import calibration, reading
 from brainlib.training.erasing import erase
 
 
@@ -253,6 +253,31 @@ def test_a_calibration_moves_shifted_evidence_back():
     offset, temperature, kinds = calibration.fit_calibration(shifted, np.eye(4)[truth])
     assert offset - right[0] == pytest.approx(5, abs=0.2)
     assert (temperature, kinds) == pytest.approx(right[1:], rel=0.1)
+
+
+def test_a_second_reading_changes_the_kind_alone(build_small):
+    model, outlined = build_small(), lesion_examples()
+    pixels = outlined.pixels
+    before = np.log(model.predict_on_batch(pixels))
+    both = training.add_second_reading(model, outlined)
+    after = np.log(both.predict_on_batch(pixels))
+    healthy = CLASS_NAMES.index("notumor")
+    np.testing.assert_allclose(after[:, healthy], before[:, healthy], atol=1e-4)
+    assert np.abs(after - before).max() > 0.01
+    expected = np.multiply(models.calibration_of(model), [1, 1, 2])
+    assert models.calibration_of(both) == pytest.approx(expected)
+    unknown = dataclasses.replace(outlined, outlined=np.zeros(len(outlined), bool))
+    assert training.add_second_reading(model, unknown) is model
+
+
+def test_the_kernel_of_a_second_reading_takes_features_as_they_are():
+    random = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 3], 20)
+    features = 1000 + random.normal(0, 1, (2, 60, 5)) * [1, 10, 0.1, 1, 1]
+    features[..., 2] += 0.5 * classes
+    kernel, bias = reading.fit_kinds(features, classes)
+    answers = np.array([0, 1, 3])[(features @ kernel + bias).argmax(axis=-1)]
+    assert (answers == classes).mean() > 0.95
 
 
 def test_a_recalibrated_model_draws_maps_of_its_own_calibration(small_network, heads):

@@ -30,45 +30,67 @@ SCALING = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
 _STEM, _EPSILON, _DROP_CONNECT = 32, 1e-3, 0.2
 
 
-def add_backbone(x: keras.KerasTensor, variant: str = "lite0") -> dict[int, keras.KerasTensor]:
-    """Apply a backbone to images.
+def add_backbone(
+    x: keras.KerasTensor,
+    variant: str = "lite0",
+    chosen: range = range(len(BLOCKS)),
+    prefix: str = "",
+) -> dict[int, keras.KerasTensor]:
+    """Apply a backbone, or some of its stages, to images or to what the stages before them gave.
 
     Parameters
     ----------
     x : tensor of shape (n, height, width, 3)
-        Roughly standardised images.
+        Roughly standardised images; for later stages alone the features that they continue.
     variant : {"lite0", "lite1", "lite2"}
+    chosen : range
+        The stages that are applied, positions in `BLOCKS`; the stem belongs to the first.
+    prefix : str
+        What the names of the layers begin with.
 
     Returns
     -------
     dict of int to tensor
-        The last feature map at each stride: 2, 4, 8, 16 and 32.
+        The last feature map at each stride.
     """
-    x = layers.Conv2D(_STEM, 3, 2, "same", use_bias=False, name="stem_conv")(x)
-    x = layers.ReLU(6.0, name="stem_relu")(_normalize(x, "stem_norm"))
+    if 0 in chosen:
+        x = layers.Conv2D(_STEM, 3, 2, "same", use_bias=False, name=f"{prefix}stem_conv")(x)
+        x = layers.ReLU(6.0, name=f"{prefix}stem_relu")(_normalize(x, f"{prefix}stem_norm"))
     stages = list(_stages(variant))
     count = sum(repeats for repeats, *_ in stages)
     features, stride, number = {}, 2, 0
-    for repeats, kernel, first_stride, expansion, filters in stages:
+    for stage, (repeats, kernel, first_stride, expansion, filters) in enumerate(stages):
+        stride *= first_stride
         for repeat in range(repeats):
-            step = first_stride if repeat == 0 else 1
-            drop = _DROP_CONNECT * number / count
-            x = _inverted_bottleneck(x, kernel, step, expansion, filters, drop, f"block{number}")
-            stride *= step
-            features[stride] = x
+            if stage in chosen:
+                step = first_stride if repeat == 0 else 1
+                drop, name = _DROP_CONNECT * number / count, f"{prefix}block{number}"
+                x = _inverted_bottleneck(x, kernel, step, expansion, filters, drop, name)
+                features[stride] = x
             number += 1
     return features
 
 
-def load_imagenet(model: keras.Model, variant: str = "lite0") -> None:
-    """Set the weights of a model's backbone layers to those of ImageNet."""
+def load_imagenet(model: keras.Model, variant: str = "lite0", prefixes: tuple = ("",)) -> None:
+    """Set the weights of a model's backbone layers to those of ImageNet.
+
+    Parameters
+    ----------
+    model : keras.Model
+    variant : {"lite0", "lite1", "lite2"}
+    prefixes : tuple of str
+        What the names of the backbones begin with; the first backbone is whole.
+    """
     file = resources.files("brainlib") / "models" / "weights" / f"efficientnet_{variant}.npz"
+    existing = {layer.name for layer in model.layers}
     with resources.as_file(file) as path, np.load(path) as weights:
         names = sorted({name.split("/")[0] for name in weights.files})
         for name in names:
-            values = [weights[f"{name}/{position}"] for position in range(4)
+            values = [weights[f"{name}/{position}"].astype(np.float32) for position in range(4)
                       if f"{name}/{position}" in weights.files]  # fmt: skip
-            model.get_layer(name).set_weights([value.astype(np.float32) for value in values])
+            for layer in (prefix + name for prefix in prefixes):
+                if layer in existing or layer == name:
+                    model.get_layer(layer).set_weights(values)
 
 
 def block_layers(model: keras.Model, blocks: int) -> list[layers.Layer]:

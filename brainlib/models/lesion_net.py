@@ -3,7 +3,9 @@
 An EfficientNet-Lite backbone with ImageNet weights and a feature pyramid (Lin et al., 2017) draw a
 map of tissues. Whether there is a tumour is read from the strongest region of that map alone, which
 tumour it is from features pooled inside the drawn lesion alone, so that the scanner, which the rest
-of the image shows, cannot answer. Only training needs outlines.
+of the image shows, cannot answer. The kind is read twice: from fine-tuned features, and from
+features that stay as ImageNet made them, which have never seen the scanners of the training images
+(`training.add_second_reading`). Only training needs outlines.
 """
 
 from dataclasses import dataclass
@@ -36,6 +38,9 @@ KINDS = tuple(name for name in CLASS_NAMES if name != "notumor")
 TISSUES = ("background", *KINDS)
 """The channels of the tissue map."""
 
+SECOND_READING = "second_reading"
+"""The layer that reads the kind from ImageNet's features; it adds nothing until it is fitted."""
+
 CALIBRATION = (2.7, 1.1, 1.8)
 """Calibration of the released network: offset and temperature of the logit of a tumour, and the
 temperature of the logits of its kind (temperature scaling, Guo et al., 2017).
@@ -46,6 +51,7 @@ other trainings.
 """
 
 _PYRAMID, _DRAWN, _DROPOUT = 96, 64, 0.3
+_KEPT, _KEPT_STRIDES, _FINEST = "imagenet_", (8, 16), 4
 _REGION, _STRONGEST = 3, 8
 
 
@@ -76,7 +82,7 @@ def build_lesion_net(parts: Parts | None = None) -> keras.Model:
     parts = parts or Parts()
     network = _build_network(parts)
     if parts.pretrained:
-        load_imagenet(network, parts.variant)
+        load_imagenet(network, parts.variant, ("", _KEPT))
     return _with_preprocessing(network, parts)
 
 
@@ -138,7 +144,7 @@ def with_maps(model: keras.Model) -> keras.Model:
         of the backbone at a stride of 16, for out-of-distribution detection. The heat map is exact:
         the logits are sums over places (class activation mapping, Zhou et al., 2016).
     """
-    maps = _build_maps(network_of(model), _calibration_of(model))
+    maps = _build_maps(network_of(model), calibration_of(model))
     outputs = dict(maps(model.get_layer("head").output))
     outputs["field_of_view"] = model.get_layer("field_of_view").output
     return keras.Model(model.input, outputs, name=f"{model.name}_maps")
@@ -180,10 +186,23 @@ def _build_network(parts: Parts) -> keras.Model:
         for stride in (4, 8, 16, 32)
     }
     tissue, drawn = _decode(features)
-    pooled = _pool_lesion(tissue, {4: drawn, 16: features[16], 32: features[32]})
+    lesion = ops.sigmoid(_lesion_logits(tissue))
+    pooled = _pool_lesion(lesion, {4: drawn, 16: features[16], 32: features[32]}, "pooled")
     kinds = layers.Dense(len(KINDS), name="kinds")(layers.Dropout(_DROPOUT, name="dropout")(pooled))
+    early = add_backbone(features[4], parts.variant, range(2, 4), _KEPT)
+    late = add_backbone(early[16], parts.variant, range(4, 5), _KEPT)
+    kept = {
+        8: layers.Identity(name=f"{_KEPT}features8")(early[8]),
+        16: layers.Concatenate(name=f"{_KEPT}features16")([early[16], late[16]]),
+    }
+    second = layers.Dense(len(KINDS), kernel_initializer="zeros", name=SECOND_READING)
+    kinds = kinds + second(_pool_lesion(lesion, kept, f"{_KEPT}pooled"))
     logits = layers.Identity(name="logits")(_join(strongest_evidence(tissue), kinds))
-    return keras.Model(square, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
+    network = keras.Model(square, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
+    for layer in network.layers:
+        if layer.name.startswith((_KEPT, SECOND_READING)):
+            layer.trainable = False
+    return network
 
 
 def _standardize(square: keras.KerasTensor) -> keras.KerasTensor:
@@ -290,35 +309,52 @@ def _calibrate(
     return _join(evidence, layers.Rescaling(1 / kind_temperature, name="tempered")(kinds))
 
 
-def _calibration_of(model: keras.Model) -> tuple[float, float, float]:
-    """Return the calibration that a model's file holds."""
-    if "evidence" not in [layer.name for layer in model.layers]:
-        return CALIBRATION  # the file of release 8 has it as constants
+def calibration_of(model: keras.Model) -> tuple[float, float, float]:
+    """Return the calibration that a model's file holds, as `CALIBRATION` has it."""
     evidence, kinds = (model.get_layer(name) for name in ("evidence", "tempered"))
     return evidence.offset / evidence.scale, 1 / evidence.scale, 1 / kinds.scale
 
 
+def build_pooler(model: keras.Model) -> keras.Model:
+    """Build what pools the features of the second reading inside given lesions.
+
+    Returns
+    -------
+    keras.Model
+        Takes squares around heads (n, size, size, 1) and the share of tumour in each place of the
+        tissue map (n, size / 2, size / 2, 1); gives features (n, channels).
+    """
+    network = network_of(model)
+    size = network.input_shape[1] // MAP_FACTOR
+    lesion = keras.Input((size, size, 1), name="lesion")
+    names = [f"{_KEPT}features{stride}" for stride in _KEPT_STRIDES]
+    inside = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
+    square = keras.Input(network.input_shape[1:], name="head")
+    features = dict(zip(_KEPT_STRIDES, inside(square), strict=True))
+    return keras.Model([square, lesion], _pool_lesion(lesion, features, "pooled"), name="pooler")
+
+
 def _lesion_shares(
-    tissue: keras.KerasTensor, strides: tuple[int, ...]
+    lesion: keras.KerasTensor, strides: tuple[int, ...]
 ) -> dict[int, keras.KerasTensor]:
     """Return the share of the lesion in each place at some strides; each sums to less than 1."""
-    lesion = ops.sigmoid(_lesion_logits(tissue))
-    finest = layers.AveragePooling2D(strides[0] // MAP_FACTOR)(lesion)
+    finest = layers.AveragePooling2D(_FINEST // MAP_FACTOR)(lesion)
     total = ops.sum(finest, axis=(1, 2), keepdims=True) + 0.5
-    shares = {strides[0]: finest / total}
-    for stride in strides[1:]:
-        step = stride // strides[0]
-        shares[stride] = layers.AveragePooling2D(step)(finest) * step**2 / total
-    return shares
+    shares = {_FINEST: finest / total}
+    for stride in strides:
+        if stride > _FINEST:
+            step = stride // _FINEST
+            shares[stride] = layers.AveragePooling2D(step)(finest) * step**2 / total
+    return {stride: shares[stride] for stride in strides}
 
 
 def _pool_lesion(
-    tissue: keras.KerasTensor, features: dict[int, keras.KerasTensor]
+    lesion: keras.KerasTensor, features: dict[int, keras.KerasTensor], name: str
 ) -> keras.KerasTensor:
-    """Return features pooled inside the drawn lesion, one vector an image."""
-    shares = _lesion_shares(tissue, tuple(features))
+    """Return features pooled inside the lesion, one vector an image."""
+    shares = _lesion_shares(lesion, tuple(features))
     pooled = [ops.sum(features[stride] * share, axis=(1, 2)) for stride, share in shares.items()]
-    return layers.Concatenate(name="pooled")(pooled)
+    return layers.Concatenate(name=name)(pooled)
 
 
 def _build_maps(
@@ -326,31 +362,38 @@ def _build_maps(
 ) -> keras.Model:
     """Build the part that draws the maps: a graph of its own, where names may repeat."""
     square = keras.Input(network.input_shape[1:], name="head")
-    sources = {4: "drawn4", 16: "features16", 32: "features32"}
-    inside = [network.get_layer(name).output for name in ("logits", "tissue", *sources.values())]
-    logits, tissue, *features = keras.Model(network.inputs, inside, name="features")(square)
-    kernel = network.get_layer("kinds").kernel
-    kernel = kernel - ops.mean(kernel, axis=1, keepdims=True)  # softmax sees differences only
+    readings = {
+        "kinds": {4: "drawn4", 16: "features16", 32: "features32"},
+        SECOND_READING: {stride: f"{_KEPT}features{stride}" for stride in _KEPT_STRIDES},
+    }
+    sources = [name for features in readings.values() for name in features.values()]
+    inside = {name: network.get_layer(name).output for name in ("logits", "tissue", *sources)}
+    seen = keras.Model(network.inputs, inside, name="features")(square)
+    logits, tissue = seen["logits"], seen["tissue"]
     position = CLASS_NAMES.index("notumor")
     kinds = ops.concatenate([logits[:, :position], logits[:, position + 1 :]], axis=1)
     # not ops.argmax: it looks at bits to tell 0 from -0, which ONNX cannot
     likeliest = ops.cast(ops.equal(kinds, ops.max(kinds, axis=1, keepdims=True)), "float32")
-    finest, start, total = min(sources), 0, 0
-    for stride, feature in zip(sources, features, strict=True):
-        width = feature.shape[-1]
-        evidence = ops.matmul(feature, kernel[start : start + width])
-        start += width
-        total = total + layers.UpSampling2D(stride // finest)(evidence)
+    total = 0
+    for layer, features in readings.items():
+        kernel, start = network.get_layer(layer).kernel, 0
+        kernel = kernel - ops.mean(kernel, axis=1, keepdims=True)  # softmax sees differences only
+        for stride, name in features.items():
+            width = seen[name].shape[-1]
+            evidence = ops.matmul(seen[name], kernel[start : start + width])
+            start += width
+            total = total + layers.UpSampling2D(stride // _FINEST)(evidence)
+    lesion = ops.sigmoid(_lesion_logits(tissue))
     # a share of lesion at a coarse place is the mean of those at its fine places, so this is exact
-    total = total * _lesion_shares(tissue, (finest,))[finest]
-    step = finest // MAP_FACTOR
+    total = total * _lesion_shares(lesion, (_FINEST,))[_FINEST]
+    step = _FINEST // MAP_FACTOR
     total = layers.UpSampling2D(step, interpolation="bilinear")(total) / step**2
     heat_map = ops.relu(ops.sum(total * likeliest[:, None, None, :], axis=-1)) / calibration[2]
     outputs = {
         "probabilities": layers.Softmax(name="probabilities")(_calibrate(logits, calibration)),
-        "outline": ops.sigmoid(_lesion_logits(tissue))[..., 0],
+        "outline": lesion[..., 0],
         "heat_map": heat_map,
-        "features": _summarise(features[1]),
+        "features": _summarise(seen["features16"]),
     }
     return keras.Model(square, outputs, name="maps")
 

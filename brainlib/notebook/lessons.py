@@ -1,6 +1,7 @@
 """Steps of the notebooks that depend on the model or the source, so that cells need not ask."""
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
@@ -32,7 +33,9 @@ def summarize(model: "keras.Model") -> pd.DataFrame:
     """
     part = models.network_of(model) if models.draws_maps(model) else model
     rows = {}
-    for block, group in groupby(part.layers, key=lambda layer: layer.name.split("_")[0]):
+    ordered = sorted(part.layers, key=lambda layer: layer.name.startswith(("imagenet", "second")))
+    names = re.compile("(imagenet_|second_)?[^_]+")
+    for block, group in groupby(ordered, key=lambda layer: names.match(layer.name)[0]):
         layers = list(group)
         parameters = sum(layer.count_params() for layer in layers)
         if parameters:

@@ -19,4 +19,5 @@ from brainlib.training.batches import (
 )
 from brainlib.training.calibration import calibrate
 from brainlib.training.fitting import HISTORY_COLUMNS, fit, forget
+from brainlib.training.reading import add_second_reading
 from brainlib.training.schedules import RECIPES, Schedule, recipe
