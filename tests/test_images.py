@@ -29,7 +29,6 @@ def folder(original, tmp_path, monkeypatch):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """List the files that are decoded from now on."""
     read, decoded = imaging.read_image, []
     monkeypatch.setattr(
         imaging.images, "read_image", lambda file: decoded.append(file) or read(file)

@@ -72,7 +72,6 @@ def archive(files):
 
 
 def dicom_series(slices):
-    """Return the files of an axial series, with a patient's name."""
     return {f"IM{number:04d}.dcm": dicom_bytes(
         np.ascontiguousarray(pixels), PatientName=PATIENT, SeriesDescription=f"{PATIENT} T1",
         SeriesInstanceUID="1.2.3.4", InstanceNumber=number + 1, PixelSpacing=[1, 1],

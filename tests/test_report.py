@@ -175,9 +175,6 @@ def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
     text = words_of(no_answer(table, "refused: it is blank", refused=20))
     assert "20 of 20 slices were refused" in text and "it is blank 1 to 20 (20)" in text
     assert "Known limits" not in text
-    single = slices(HEALTHY).assign(decision="refused: it is <blank>", **{"class": ""})
-    single = no_answer(single, "refused: it is <blank>", shown=(1,))
-    assert "Refused It is <blank>." in words_of(single)
     table["path"] = [f"x/{number}.dcm" for number in range(20)]
     broken = table.assign(error="truncated", decision="")
     text = words_of(no_answer(broken, "unreadable: truncated", unreadable=20))

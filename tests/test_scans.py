@@ -42,7 +42,6 @@ def tag(dataset, **tags):
 
 
 def dicom(pixels, syntax=uid.ExplicitVRLittleEndian, **tags):
-    """Return the dataset of an MR slice."""
     pixels = np.asarray(pixels)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -360,7 +359,6 @@ def nifti(folder, name="a.nii", kind=nibabel.Nifti1Image, air=(0, 0)):
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
-    """Return the slices of the head as NIfTI."""
     return shown(nifti(tmp_path_factory.mktemp("truth")))
 
 
