@@ -208,8 +208,8 @@ def test_confusion_report_and_errors_tell_the_same_story(table):
     truth, predicted = evaluation.label_codes(table), evaluation.probabilities(table).argmax(axis=1)
     expected = sklearn.metrics.confusion_matrix(truth, predicted)
     np.testing.assert_array_equal(evaluation.confusion(table), expected)
-    report = evaluation.class_report(table)
-    np.testing.assert_allclose(report["sensitivity"], np.diag(expected) / expected.sum(axis=1))
+    sensitivity = evaluation.class_report(table)["sensitivity"]
+    np.testing.assert_allclose(sensitivity, np.diag(expected) / expected.sum(axis=1))
     errors = evaluation.most_confused(table, count=1000)
     assert len(errors) == expected.sum() - np.trace(expected)
     assert errors["probability"].is_monotonic_decreasing

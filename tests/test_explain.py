@@ -105,13 +105,11 @@ def square_outline(left, top, right, bottom):
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) / SIZE
 
 
-TRUTH = square_outline(10, 20, 20, 30)
-"""Ten pixels wide and high."""
+TRUTH = square_outline(10, 20, 20, 30)  # ten pixels wide and high
 HALF, INSIDE, OUTSIDE = block(slice(20, 30), slice(15, 25)), block(25, 12), block(25, 40)
 FULL = imaging.draw_polygon(TRUTH * SIZE, SIZE) / 255
 NOTHING = np.zeros((SIZE, SIZE))
-TINY = square_outline(12.6, 40.6, 12.9, 40.9)
-"""Smaller than a pixel: it counts as the pixel that holds it."""
+TINY = square_outline(12.6, 40.6, 12.9, 40.9)  # it counts as the pixel that holds it
 
 
 @pytest.mark.parametrize(
