@@ -1,11 +1,14 @@
 """Pages: their code runs, and prints what they say."""
 
 import doctest
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -54,12 +57,42 @@ def test_the_first_minutes_are_as_they_are_shown(folder):
 
 @pytest.mark.parametrize(
     ("page", "index"),
-    [("README.md", 0), ("docs/model_card.md", 0), ("docs/service.md", 1), ("docs/service.md", 0)],
+    [("README.md", 0), ("docs/model_card.md", 0), ("docs/service.md", 1)],
 )
 def test_code_of_a_page_runs(page, index, folder, capsys):
     code = blocks(page, "python")[index]
-    if "fastapi" in code:
-        pytest.importorskip("fastapi")
     exec(compile(code, page, "exec"), {"__name__": "page"})
     printed = capsys.readouterr().out
     assert "print" not in code or re.search(r"meningioma|\b0?\.9\d|9\.\d+e-01", printed)
+
+
+def test_the_service_answers_each_study_and_says_what_it_cannot_read(folder):
+    testclient = pytest.importorskip("fastapi.testclient")
+    page = {"__name__": "page"}
+    exec(compile(blocks("docs/service.md", "python")[0], "docs/service.md", "exec"), page)
+    client = testclient.TestClient(page["app"], raise_server_exceptions=False)
+    image, archive = (folder / "my_slice.jpg").read_bytes(), io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as whole:
+        whole.writestr("a/1.jpg", image)
+        whole.writestr("b/2.jpg", image)
+        whole.writestr("b/cut.png", b"\x89PNG cut short")
+
+    def post(name, content):
+        reply = client.post("/classify", files={"file": (name, content)})
+        assert tempfile.gettempdir() not in reply.text
+        return reply.status_code, reply.json()
+
+    for name in ("my_slice.jpg", "..", "../../x.jpg", "a\0b", "ä" * 300):
+        status, [answer] = post(name, image)
+        assert status == 200 and answer["label"] == "meningioma"
+    status, answers = post("studies.zip", archive.getvalue())
+    assert status == 200 and [each["label"] for each in answers] == ["meningioma"] * 2 + [None]
+    assert answers[2]["decision"].startswith("unreadable: ")
+    for name, content in [
+        ("empty.png", b""),
+        ("cut.dcm", b"DICM"),
+        ("notes", b"\0 text"),
+        ("x.zip", b"PK"),
+    ]:
+        status, reply = post(name, content)
+        assert status == 422 and reply["detail"].startswith("unreadable: "), name
