@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES, evaluation
+from brainlib import CLASS_NAMES, evaluation, paths
 from brainlib.data import datasets, splits
 from brainlib.evaluation import EvaluationError
 from brainlib.notebook import runs
@@ -159,13 +159,20 @@ def test_networks_are_scored_in_full_and_others_by_their_headline(folder):
     assert evaluation.tumor_type_tables(tables) == {}  # they do not know their sources
 
 
-def test_look_alikes_and_robustness_are_read_from_beside_the_predictions(folder):
-    table = evaluation.read_tables(folder)["seed_cnn"]["patient"]
-    assert evaluation.without_look_alikes(table, folder) is table
+def test_look_alikes_and_robustness_are_read_from_beside_the_predictions(folder, tmp_path):
+    tables = evaluation.read_tables(folder)
+    assert evaluation.without_look_alikes(tables, folder) == {}, "nobody listed them"
     assert evaluation.read_robustness(folder) == {}
-    first, second, *others = table["path"]
+    first, second, *others = tables["seed_cnn"]["patient"]["path"]
     write(pd.DataFrame({"first": [first], "second": [second]}), folder.parent, "look_alikes.csv")
-    assert evaluation.without_look_alikes(table, folder)["path"].tolist() == others
+    reduced = evaluation.without_look_alikes(tables, folder)["seed_cnn"]
+    assert list(reduced) == ["patient"] and reduced["patient"]["path"].tolist() == others
+    published = pd.read_csv(paths.project_root() / "model/look_alikes.csv")
+    listed = {*published["first"], *published["second"]}
+    theirs = {"theirs": {"patient": splits.benchmark()}}
+    reduced = evaluation.without_look_alikes(theirs, tmp_path / "elsewhere" / "theirs.csv")
+    kept = reduced["theirs"]["patient"]["path"]
+    assert len(kept) == len(splits.benchmark()) - len(listed) and not listed & set(kept)
     rows = {"corruption": ["clean", "blur"], "strength 1": [np.nan, 0.8], "mean": [0.9, 0.8]}
     robustness = pd.DataFrame(rows).assign(model="lesion_net", images=5, seed=0)
     write(robustness, folder.parent, "robustness.csv")
@@ -174,9 +181,9 @@ def test_look_alikes_and_robustness_are_read_from_beside_the_predictions(folder)
 
 def test_sections_of_metrics_are_replaced_and_those_of_another_source_go(tmp_path):
     run = runs.start("03_evaluate", {"output": str(tmp_path)})
-    run.update_metrics(results={"a": 1}, audit={"pairs": 3})
+    run.update_metrics(results={"a": 1}, audit={"pairs": 3}, conformal={"all": 1})
     document = run.update_metrics(results={"b": 2}, conformal={})
-    assert document == {"results": {"b": 2}, "audit": {"pairs": 3}, "conformal": {}}
+    assert document == {"results": {"b": 2}, "audit": {"pairs": 3}}
     assert evaluation.read_metrics(tmp_path) == document
     table = pd.DataFrame({"source": ["theirs"]})
     run.collection = datasets.Collection("theirs", "", tmp_path, table, "nothing")

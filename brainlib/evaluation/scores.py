@@ -10,7 +10,7 @@ import pandas as pd
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import splits
 from brainlib.evaluation.bootstrap import mean_with_interval, metrics_with_intervals
-from brainlib.evaluation.tables import Tables, per_patient, restrict_to_tumors
+from brainlib.evaluation.tables import PUBLISHED, Tables, per_patient, restrict_to_tumors
 
 METRICS_FILE = "model/metrics.json"
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
@@ -82,21 +82,28 @@ def patient_tables(tables: Tables) -> Tables:
     }
 
 
-def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.DataFrame:
-    """Leave out images that look like one in another fold, as listed in `look_alikes.csv`.
+def without_look_alikes(tables: Tables, predictions: Path | str) -> Tables:
+    """Leave out images that look like one in another fold, under protocol `patient`.
 
     Parameters
     ----------
-    table : DataFrame
-        Prediction table under protocol `patient`.
+    tables : Tables
     predictions : Path or str
-        The folder of prediction tables; `01_explore` writes the list beside it.
+        The prediction tables; `01_explore` writes `look_alikes.csv` beside their folder. Without
+        it, the published list is used for images of the published folds. Other tables are left out.
     """
-    file = paths.resolve(predictions).parent / "look_alikes.csv"
-    if not file.is_file():
-        return table
-    pairs = pd.read_csv(file)
-    return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
+    folders = (paths.resolve(path).parent for path in (predictions, PUBLISHED))
+    own, published = (folder / "look_alikes.csv" for folder in folders)
+    reduced: Tables = {}
+    for model, by_protocol in tables.items():
+        table = by_protocol.get("patient")
+        if table is None:
+            continue
+        if own.is_file() or table["path"].isin(splits.benchmark()["path"]).all():
+            pairs = pd.read_csv(own if own.is_file() else published)
+            is_alike = table["path"].isin({*pairs["first"], *pairs["second"]})
+            reduced[model] = {"patient": table[~is_alike]}
+    return reduced
 
 
 def score_maps(

@@ -256,14 +256,17 @@ class Run:
         return path
 
     def update_metrics(self, **sections: Any) -> dict[str, Any]:
-        """Put sections into `metrics.json` beside those of the same source, and return all."""
+        """Put sections into `metrics.json` beside those of the same source, and return all.
+
+        An empty section is left out, and removes an older one.
+        """
         source = {}
         if self.collection:
             source = {"source": self.collection.title, "synthetic": self.collection.is_synthetic}
         is_file = (self.output / evaluation.METRICS_FILE).is_file()
         before = evaluation.read_metrics(self.output) if is_file else {}
         kept = before if before.get("source") == source.get("source") else {}
-        document = kept | source | sections
+        document = {key: x for key, x in (kept | source | sections).items() if x != {}}
         self.write_json(document, "model/metrics")
         return document
 
