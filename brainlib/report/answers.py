@@ -52,6 +52,10 @@ class Answer(ClassifiedStudy):
             "facts": dict(self.facts),
         }
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the row of `studies.csv`."""
+        return Answers([self]).to_frame()
+
     def show(self, number: int | None = None) -> "Image.Image":
         """Return a slice with the outline drawn on it.
 
@@ -98,6 +102,10 @@ class Answers(list):
     def to_frame(self) -> pd.DataFrame:
         """Return the rows of `studies.csv`."""
         return pd.DataFrame([one.study for one in self], columns=list(inference.STUDY_COLUMNS))
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return each answer as plain Python values, ready for JSON."""
+        return [one.to_dict() for one in self]
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self)) or "Answers()"
