@@ -137,6 +137,8 @@ DARK, HEALTHY, TUMOR = np.zeros((8, 8), np.uint8), flat(2), flat(0)
         ([DARK, DARK], "", "refused: it is dark"),
         ([None], "", "unreadable: it is broken"),
         (["a.dcm: skipped: it is a localizer"], "", "refused: it is a localizer"),
+        ([HEALTHY, HEALTHY, "a.dcm: missing: 3 mm", HEALTHY], "",
+         "incomplete: 1 slice inside the brain was not classified"),
     ],
 )  # fmt: skip
 def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, label, decision):
@@ -152,6 +154,7 @@ def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, l
     study = inference.summarise(judge, inference.classify(judge, read)).iloc[0]
     assert (study["class"], study["decision"]) == (label, decision)
     assert study[CLASSES].isna().all() == (label == "")
+    assert study["unreadable"] == sum(one is None for one in slices)
 
 
 def test_the_released_model_without_its_manifest_is_refused(tmp_path, monkeypatch):

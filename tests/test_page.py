@@ -71,12 +71,14 @@ def archive(files):
     return stream.getvalue()
 
 
-def dicom_series(slices):
-    return {f"IM{number:04d}.dcm": dicom_bytes(
-        np.ascontiguousarray(pixels), PatientName=PATIENT, SeriesDescription=f"{PATIENT} T1",
-        SeriesInstanceUID="1.2.3.4", InstanceNumber=number + 1, PixelSpacing=[1, 1],
-        ImagePositionPatient=[0, 0, 5 * number], ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-        FrameOfReferenceUID="1.2.3.5", SliceThickness=5,
+def dicom_series(slices, name=0, **tags):
+    return {f"IM{name + number:04d}.dcm": dicom_bytes(
+        np.ascontiguousarray(pixels), **{
+            "PatientName": PATIENT, "SeriesDescription": f"{PATIENT} T1",
+            "SeriesInstanceUID": "1.2.3.4", "InstanceNumber": number + 1, "PixelSpacing": [1, 1],
+            "ImagePositionPatient": [0, 0, 5 * number], "SliceThickness": 5,
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "FrameOfReferenceUID": "1.2.3.5", **tags,
+        },
     ) for number, pixels in enumerate(slices)}  # fmt: skip
 
 
@@ -214,6 +216,7 @@ def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
         study.planes.value = view.TOGETHER
         [together] = widgets_of(study.viewer, ipywidgets.DOMWidget)[-1:]
         scan = nibabel.Nifti1Image.from_bytes(together.volumes[0].data)
+        assert together.opts.sagittal_nose_left  # as in the slices of the slider
         assert scan.shape == (40, 24, 4) and np.allclose(scan.affine, study.volume.affine)
     study.planes.value, study.zoom.value, study.across.value = "axial", 4, 0
     study.answer.pixels[3][:, 12:] = 0
@@ -280,6 +283,27 @@ def test_the_outline_of_a_series_is_a_dicom_segmentation_without_a_name(reported
     assert places.max(axis=0) == pytest.approx([13, 8, 20])
     for file in files.values():
         assert not [word for word in (b"Doe", b"ID-4711", b"19620730") if word in file.read_bytes()]
+
+
+@pytest.mark.parametrize("heights", [[0, 1, 2, 3, 4, 7, 8, 9], [0, 1, 2, 3, 4, 5.5, 6.5, 7.5]])
+def test_a_series_with_a_gap_has_no_outline_file_and_no_other_planes(
+    reported, tmp_path, caplog, heights
+):
+    series = {}
+    for number, pixels in enumerate(np.moveaxis(VOXELS, 2, 0)):
+        place = {"ImagePositionPatient": [0, 0, 5 * heights[number]], "InstanceNumber": number + 1}
+        series |= dicom_series([pixels], name=number, **place)
+    (tmp_path / "gap").mkdir()
+    for name, content in series.items():
+        (tmp_path / "gap" / name).write_bytes(content)
+    report, _ = reported(tmp_path / "gap")
+    reason = "because slices are missing or unevenly spaced"
+    text = report.read_text(encoding="utf-8")
+    assert f"No outline file is saved, {reason}" in text and reason in caplog.text
+    assert "Could not be read" not in text and ("6 to 7 (2)" in text) == (heights[5] == 7)
+    page = view.Page(stand_in())
+    text = give(page, *(upload(*file) for file in series.items()))
+    assert f"No other planes and no outline file, {reason}" in text and "sagittal" not in text
 
 
 def test_studies_of_one_name_have_a_report_each(reported, tmp_path):

@@ -222,7 +222,7 @@ def test_a_slice_stored_upside_down_is_turned(tmp_path):
 
 
 @pytest.mark.parametrize(("spoil", "reason"), [
-    ({"heights": [0, 1, 2, 5, 6]}, "slices are missing"),
+    ({"heights": [0, 1, 2, 5, 6]}, "slices are missing or unevenly"),
     ({"heights": [0, 1, 1, 2]}, "same place"),
     ({"heights": [3]}, "one slice only"),
     ({"heights": [0, 1, 2], "normal": (0, 0.4, 1)}, "tilted gantry"),

@@ -47,6 +47,7 @@ _NUMBER = re.compile(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[A-Z]?[\s\0]*")
 _HEADER_BYTES = 16_000_000  # an enhanced file of a thousand slices has some five million
 _GZIP_RATIO, _RLE_RATIO = 1032, 64  # deflate and run lengths pack no tighter
 _FAILURES = 8  # after which the other files of a damaged series are not tried one by one
+_MOST_ABSENT = 1000  # missing slices of a series that are listed
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
 
 # pydicom logs the values that it doubts, which may name the patient; what is wrong is said anyway
@@ -143,8 +144,8 @@ def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[Sc
     Returns
     -------
     iterator of ScanSlice
-        Volume by volume. The slices of a series that is one volume name their own files, all others
-        the first of them.
+        Volume by volume, then what is missing or odd. The slices of a series that is one volume
+        name their own files, all others the first of them.
 
     Raises
     ------
@@ -157,20 +158,31 @@ def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[Sc
         stacks, errors = _volumes(frames, Path(folder))
         planes = [nearest_plane(stack.affine) for stack in stacks]
         cut_anew = plane != "acquired" and any(own != plane for own in planes)
-        if cut_anew:
-            _require_regular(frames, stacks, errors, plane)
+        irregular = _irregularity(frames, stacks, errors) if stacks else ""
+        if cut_anew and (problem := "a file of it cannot be read" if errors else irregular):
+            raise ImageError(f"its series cannot be cut to {plane} slices, because {problem}; "
+                             "plane='acquired' gives the slices as they were scanned")  # fmt: skip
+        like = replace(like, irregular=irregular)
         slices = volumes.draw(stacks, [plane] if cut_anew else planes, like) if stacks else iter(())
         single = len(stacks) == 1 and not cut_anew
-        if single and stacks[0].stored.shape[2] + len(errors) == len(frames):
+        total = sum(stack.stored.shape[2] for stack in stacks) + len(errors)
+        absent, gap = _absent_before(frames)
+        numbers = np.arange(max(total, len(frames)))
+        if single and len(absent) == total:
+            numbers += absent
+        if single and total == len(frames):
             for number, frame in enumerate(frames):
                 error = errors.pop(number, "")
                 shown = replace(like, error=error) if error else next(slices)
-                yield replace(shown, file=frame.file, number=number)
-        yield from slices  # of several volumes (echoes, directions): of which file is not known
+                yield replace(shown, file=frame.file, number=int(numbers[number]))
+        for each in slices:  # of several volumes (echoes, directions): of which file is not known
+            yield replace(each, number=int(numbers[each.number])) if single else each
     for number, error in errors.items():
         yield replace(like, file=frames[number].file, number=number, error=error)
-    for remark in _order_remarks(frames) if plane == "acquired" else ():
-        yield replace(like, number=len(frames), error=remark)
+    for number in sorted({*range(len(numbers) + absent[-1])} - {*numbers.tolist()}):
+        yield replace(like, number=number, error=gap)
+    if order := _order_remark(frames):
+        yield replace(like, number=len(frames), error=order)
 
 
 def remarks(series: dict[str, list[Frame]]) -> dict[str, str]:
@@ -447,45 +459,47 @@ def _in_order(frames: Iterable[Frame]) -> list[Frame]:
     ))  # fmt: skip
 
 
-def _require_regular(
-    frames: list[Frame], stacks: list[Volume], errors: dict[int, str], plane: str
-) -> None:
-    """Refuse to cut a series in another plane where its slices do not make a regular volume."""
+def _irregularity(frames: list[Frame], stacks: list[Volume], errors: dict[int, str]) -> str:
+    """Return why the slices that could be read make no regular volume; empty where they do."""
+    frames = [frame for number, frame in enumerate(frames) if number not in errors]
     steps = _steps(frames)
     step = np.median(steps) if steps.size else 0.0
     several = len(stacks) > 1 or (steps.size and steps.min() <= _SAME_STEP * step)
-    uneven = steps.size and np.abs(steps - step).max() > _SAME_STEP * step
     way = frames[-1].affine[:3, 3] - frames[0].affine[:3, 3] if step else np.zeros(3)
     sideways = np.linalg.norm(np.cross(way, along_numbers(stacks[0].affine)))
     problems = {
         "it does not say how its slices lie": not _located(frames) or not stacks[0].located,
-        "a file of it cannot be read": errors,
         "several of its slices lie at the same place (echoes, times or copies)": several,
         "it has one slice only": stacks[0].stored.shape[2] < 2,
-        "slices are missing": uneven,
+        "slices are missing or unevenly spaced":
+            steps.size and np.abs(steps - step).max() > _SAME_STEP * step,
         "its slices are shifted against each other (a tilted gantry)":
             sideways > _SAME_STEP * step * steps.size,
     }  # fmt: skip
-    for problem in filter(problems.get, problems):
-        raise ImageError(f"its series cannot be cut to {plane} slices, because {problem}; "
-                         "plane='acquired' gives the slices as they were scanned")  # fmt: skip
+    return next(filter(problems.get, problems), "")
 
 
-def _order_remarks(frames: list[Frame]) -> Iterator[str]:
-    """Say where slices of a regular series are missing, or where their order is a guess."""
+def _absent_before(frames: list[Frame]) -> tuple[np.ndarray, str]:
+    """Return how many slices are missing before each one of a regular series, and what says so."""
     steps = _steps(frames)
-    steps = steps[steps > 0]
-    if len(steps) > 3:
-        step = np.median(steps)
-        gaps = np.rint(steps / step)
-        if gaps.max() > 1 and np.abs(steps - gaps * step).max() < _SAME_STEP * step:
-            missing = int(gaps.sum()) - len(gaps)
-            yield (f"{missing} slices are missing in its series: most are {step:.3g} mm apart, "
-                   f"some {steps.max():.3g} mm; copy them as well")  # fmt: skip
+    apart = steps[steps > 0]
+    step = np.median(apart) if len(apart) > 3 else 1.0
+    gaps = np.rint(steps / step).astype(int)
+    if len(apart) <= 3 or np.abs(steps - gaps * step).max() >= _SAME_STEP * step:
+        return np.zeros(len(steps) + 1, int), ""
+    absent = np.cumsum([0, *(gaps - 1).clip(0)]).clip(max=_MOST_ABSENT)
+    return absent, (f"missing: most slices of its series lie {step:.3g} mm apart, those at a gap up"
+                    f" to {steps.max():.3g} mm; copy the missing files as well")  # fmt: skip
+
+
+def _order_remark(frames: list[Frame]) -> str:
     instances = [frame.instance for frame in frames if frame.instance >= 0]
     if not _located(frames) and len(set(instances)) < len(instances):
-        yield ("several of its slices have the same instance number, and no position; they come in "
-               "the order of their names: look at the order before you trust a number")  # fmt: skip
+        return (
+            "several of its slices have the same instance number, and no position; they come in "
+            "the order of their names: look at the order before you trust a number"
+        )
+    return ""
 
 
 def _steps(frames: list[Frame]) -> np.ndarray:

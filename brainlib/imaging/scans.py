@@ -174,7 +174,7 @@ def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
     try:
         with reading():
             for each in _READERS[scan.kind](scan, file, plane):
-                number = each.number + 1
+                number = max(number, each.number + 1)
                 yield named(each)
     except ImageError as error:
         yield named(ScanSlice(file, scan.series, number, error=str(error).removeprefix(f"{file} ")))

@@ -73,6 +73,8 @@ class ScanSlice:
         the next slice. None where the file does not say how it lies.
     grid : pair of shape and affine, or None
         Of the voxels of its volume as they are stored.
+    irregular : str
+        Why the slices of its series form no regular volume; empty for others.
     """
 
     file: Path
@@ -86,11 +88,17 @@ class ScanSlice:
     facts: Mapping[str, str] = field(default_factory=dict)
     affine: np.ndarray | None = None
     grid: tuple[tuple[int, ...], np.ndarray] | None = None
+    irregular: str = ""
 
     @property
     def skipped(self) -> str:
         """Why an undamaged file is passed over, such as a localizer; empty for other slices."""
         return self.error.partition("skipped: ")[2]
+
+    @property
+    def missing(self) -> str:
+        """What says that this slice of a series is missing; empty for other slices."""
+        return self.error.partition("missing: ")[2]
 
 
 def open_plain(file: Path) -> BinaryIO:

@@ -12,6 +12,7 @@ from brainlib.inference.classifier import (
     CHUNK,
     COLUMNS,
     INCOMPLETE,
+    MISSING,
     REFUSED,
     STUDY_COLUMNS,
     UNJUDGED,

@@ -27,6 +27,9 @@ ACCEPTED, REFUSED = "accepted", "refused: "
 UNJUDGED = "unjudged: the model lacks its gate or its rules"
 """Values of `decision`: the answer counts, there is none and why, nobody looked."""
 
+MISSING = "missing: "
+"""How `decision` of a slice starts that its series lacks."""
+
 INCOMPLETE, UNREADABLE = "incomplete: ", "unreadable: "
 """How `decision` of a study may start, too."""
 
@@ -274,7 +277,7 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
     is_refused = np.array([reason != "" for reason in reasons], bool)
     probabilities[is_refused] = places[is_refused] = np.nan
     accepted = UNJUDGED if classifier.gate is None else ACCEPTED
-    errors = ["" if reason else scan_slice.error
+    errors = ["" if reason or scan_slice.missing else scan_slice.error
               for scan_slice, reason in zip(slices, reasons, strict=True)]  # fmt: skip
     table = pd.DataFrame({
         "path": [str(scan_slice.file) for scan_slice in slices],
@@ -286,8 +289,9 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
         "set": "",
         "lesion_x": places[:, 0],
         "lesion_y": places[:, 1],
-        "decision": [REFUSED + reason if reason else "" if error else accepted
-                     for reason, error in zip(reasons, errors, strict=True)],
+        "decision": [REFUSED + reason if reason else MISSING + one.missing if one.missing
+                     else "" if error else accepted
+                     for reason, error, one in zip(reasons, errors, slices, strict=True)],
         "error": errors,
     })  # fmt: skip
     answered = table[list(CLASS_NAMES)].dropna()
@@ -326,21 +330,22 @@ def _strongest_places(outputs: dict[str, np.ndarray], sizes: np.ndarray) -> np.n
 def _count_gaps(rows: pd.DataFrame) -> int:
     """Count what was not classified between the first and the last slice that was.
 
-    A slice that cannot be read counts wherever it is, for its place is a guess.
+    A slice that is missing or cannot be read counts wherever it is, for its place is a guess.
     """
     is_accepted = rows["decision"] == ACCEPTED
     if not is_accepted.any():
         return 0
     numbers = rows.loc[is_accepted, "slice"]
     is_inside = rows["slice"].between(numbers.min(), numbers.max())
-    return int(((is_inside & ~is_accepted) | (rows["error"] != "")).sum())
+    is_absent = (rows["error"] != "") | rows["decision"].str.startswith(MISSING)
+    return int(((is_inside & ~is_accepted) | is_absent).sum())
 
 
 def _decide(study: Mapping[str, Any], rows: pd.DataFrame, is_unjudged: bool) -> str:
-    if not study["accepted"] and study["unreadable"] == study["slices"]:
+    if not study["accepted"] and not study["refused"]:
         return UNREADABLE + rows["error"].iloc[0]
     if not study["accepted"]:
-        return rows.loc[rows["error"] == "", "decision"].mode().iloc[0]
+        return rows.loc[rows["decision"].str.startswith(REFUSED), "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
         return INCOMPLETE + describe_gaps(study["gaps"])
     if is_unjudged:

@@ -121,8 +121,8 @@ def is_tumor(slices: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, float])
 def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> pd.DataFrame:
     """Give each study one answer.
 
-    Refused and unreadable slices are counted and take no part. A file that could not be read has
-    no series and is a study by itself.
+    Refused, unreadable and missing slices take no part. A file that could not be read has no series
+    and is a study by itself.
 
     Parameters
     ----------
@@ -150,7 +150,8 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
     is_unreadable = (table["error"].fillna("") != "").to_numpy()
     is_accepted = (table["decision"].fillna("") == "accepted").to_numpy() & ~is_unreadable
     studies = pd.DataFrame({"series": names.astype(object), "path": _paths(table, codes)})
-    masks = (np.ones(len(table), bool), is_accepted, ~is_accepted & ~is_unreadable, is_unreadable)
+    is_refused = table["decision"].fillna("").str.startswith("refused").to_numpy()
+    masks = (np.ones(len(table), bool), is_accepted, is_refused & ~is_unreadable, is_unreadable)
     for name, mask in zip(COUNTS, masks, strict=True):
         studies[name] = np.bincount(codes[mask], minlength=len(names))
     joined = studies.join(_answers(table[is_accepted], codes[is_accepted], rule))

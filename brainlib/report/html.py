@@ -4,6 +4,7 @@ A file holds its images and its style, no script, and asks the network for nothi
 disk and prints on A4. Whatever comes from a scan, its name above all, is escaped by the templates.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -27,9 +28,11 @@ PICTURED = 4
 SIDE = 420
 """Longer side of an embedded image, pixels: 180 dots an inch in print."""
 
+logger = logging.getLogger(__name__)
+
 _COUNTED = {
     "slices": "slices in all", "accepted": "classified", "tumor_slices": "classified as tumour",
-    "refused": "refused", "unreadable": "unreadable",
+    "refused": "refused", "unreadable": "unreadable", "missing": "missing",
 }  # fmt: skip
 _IN_TEMPLATES = {
     "words": words, "drawing": drawing, "inference": inference, "CLASS_COLORS": CLASS_COLORS,
@@ -76,11 +79,14 @@ def render_report(
 
 def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str, Any]:
     """Return what report and app say of a study, for their templates."""
+    is_missing = answer.slices["decision"].str.startswith(inference.MISSING)
+    counted = {**answer.study, "missing": is_missing.sum()}
     return {
         "answer": answer,
         "head": words.headline(answer),
-        "counts": [(int(answer.study[key]), what) for key, what in _COUNTED.items()],
+        "counts": [(int(counted[key]), what) for key, what in _COUNTED.items()],
         "refused": words.list_refusals(answer.slices),
+        "missing": words.list_refusals(answer.slices, inference.MISSING),
         "unreadable": words.list_unreadable(answer.slices),
         "made": made or datetime.now(UTC),
     }
@@ -180,6 +186,8 @@ def _read_studies(
 
 def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> None:
     outlines: list[Path] = []
+    if answer.study["tumor_slices"] and answer.irregular:
+        logger.warning("%s: no outline file, because %s", answer.name, answer.irregular)
     if answer.outline is not None:
         from brainlib.report.volumes import write_outline
 

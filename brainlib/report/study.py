@@ -58,6 +58,11 @@ class ClassifiedStudy:
         return next((image.facts for image in self.images.values()), {})
 
     @property
+    def irregular(self) -> str:
+        """Why the slices form no regular volume; empty where they do."""
+        return next((image.irregular for image in self.images.values() if len(self.images) > 1), "")
+
+    @property
     def label(self) -> str | None:
         """The most probable class; None where there is no answer, and `decision` says why."""
         return self.study["class"] or None

@@ -98,7 +98,7 @@ def stack(
         What to put there, such as the pixels, for some or all of them.
     """
     first = next(iter(images.values()), None)
-    if not images or any(one.affine is None for one in images.values()):
+    if not images or any(one.affine is None or one.irregular for one in images.values()):
         return None
     grid_of = first.grid[1]
     if any(one.grid[1] is not grid_of or one.pixels.shape != first.pixels.shape

@@ -80,10 +80,10 @@ def line(answer: ClassifiedStudy, name: str = "") -> str:
     return one_line(text.replace(NO_BREAK, " "))
 
 
-def list_refusals(slices: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return pairs of a reason and the slices that were refused for it."""
-    refused = slices[slices["decision"].str.startswith(REFUSED)]
-    reasons = refused["decision"].str.removeprefix(REFUSED)
+def list_refusals(slices: pd.DataFrame, start: str = REFUSED) -> list[tuple[str, str]]:
+    """Return pairs of a reason and the slices that were refused (or are missing) for it."""
+    refused = slices[slices["decision"].str.startswith(start)]
+    reasons = refused["decision"].str.removeprefix(start)
     listed = [
         (str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
         for reason, numbers in refused["slice"].groupby(reasons, sort=False)

@@ -184,6 +184,7 @@ class StudyView:
         self._refresh()
         rows = [
             (self.volume, self.planes.add_class("brainlib-layers")),
+            (self.answer.irregular, ipywidgets.HTML(_html("no_planes", self.answer.irregular))),
             (True, self.image.add_class("brainlib-image")),
             (last, self.ribbon),
             (last, self.slider),
@@ -223,6 +224,7 @@ class StudyView:
             shown.append({"name": "outline.nii", "data": self.answer.outline.to_nifti(),
                           "colormap": "blue", "cal_min": 127, "opacity": 0.4})  # fmt: skip
         viewer = ipyniivue.NiiVue(height=560, is_radiological_convention=True,
+                                  sagittal_nose_left=True,
                                   multiplanar_show_render=ipyniivue.ShowRender.NEVER)  # fmt: skip
         viewer.load_volumes(shown)
         return viewer
