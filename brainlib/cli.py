@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from brainlib import imaging
     from brainlib.report import Answer, Model
 
-MISTAKE, UNREADABLE = 2, 3
-"""Exit statuses: something that the user can mend, and an input that could not be read."""
+MISTAKE, UNREADABLE, INTERRUPTED = 2, 3, 130
+"""Exit statuses: something that the user can mend, an input that could not be read, Ctrl-C."""
 
 _EXHAUSTED = re.compile("bad_alloc|allocate|start new thread")
 """How libraries say that there is no memory, if not by a `MemoryError`."""
@@ -53,6 +53,9 @@ def main() -> int:
         getattr(sys, name).reconfigure(errors="backslashreplace")  # names of files are any bytes
     try:
         status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:
+            hint = "enter the same command again to continue (classify: with --output)"
+            print(f"stopped: {hint}", file=sys.stderr)
         sys.stdout.flush()
         return status
     except BrainlibError as error:
@@ -64,8 +67,6 @@ def main() -> int:
         needed = f"`{error.name}`: pip install 'brainlib[notebooks]'"
         print(f"this command needs {needed}", file=sys.stderr)
         return MISTAKE
-    except typer.Abort:
-        return 130
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be printed
         hint = "look at the working directory, and at where the output goes"
@@ -98,7 +99,7 @@ def classify(
     """Classify scans; print one line for each.
 
     Exit status: 0 if every scan was answered, or refused for what it is; 3 if one could not be
-    read; 2 for a mistake in the command.
+    read; 2 for a mistake in the command; 130 if it was interrupted.
     """
     from brainlib import imaging, inference, report
 
@@ -124,6 +125,9 @@ def classify(
         if answer.study["unreadable"]:
             status = UNREADABLE
         print(_printed(answer, as_json, as_csv, index == 0), end="")
+    if output and not (as_json or as_csv):
+        tables = f"tables: {Path(output, 'predictions.csv')}, {Path(output, 'studies.csv')}"
+        print(tables + f"; reports and outlines: {Path(output, 'reports')}" * reports)
     return status
 
 

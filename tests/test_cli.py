@@ -10,7 +10,7 @@ import papermill
 import pytest
 from PIL import Image
 
-from brainlib import cli, inference
+from brainlib import cli, imaging, inference
 from brainlib.notebook import pipeline
 
 
@@ -60,7 +60,8 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
 
 def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
     status, out, _ = call("classify", "scans", "--output", "out", "--reports")
-    assert status == 0 and len(out.splitlines()) == 2
+    assert status == 0 and len(out.splitlines()) == 3
+    assert out.endswith("out/predictions.csv, out/studies.csv; reports and outlines: out/reports\n")
     assert len(pd.read_csv(tmp_path / "out" / "studies.csv")) == 2
     names = sorted(file.name for file in (tmp_path / "out" / "reports").iterdir())
     assert names == ["a-x1b-31m.html", "blank.html", "index.html"]
@@ -70,7 +71,7 @@ def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
 def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans, output):
     (scans / "cut.png").write_bytes(b"\x89PNG cut short")
     status, out, _ = call("classify", "scans", *output)
-    assert status == 3 and len(out.splitlines()) == 3
+    assert status == 3 and len(out.splitlines()) == 3 + bool(output)
     assert "cut.png: unreadable: " in out and "blank.png: refused" in out
 
 
@@ -87,6 +88,17 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
 def test_a_mistake_is_one_line_and_ends_with_2(call, scans, arguments, said):
     status, out, err = call(*arguments)
     assert status == 2 and not out and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", [(), ("--output", "out")])
+def test_ctrl_c_is_one_line_and_ends_with_130(call, scans, monkeypatch, output):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(imaging, "read_scan", interrupted)
+    status, out, err = call("classify", "scans", *output)
+    assert status == 130 and not out
+    assert err.strip().splitlines()[-1].startswith("stopped: enter the same command again")
 
 
 def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call):
