@@ -151,10 +151,15 @@ def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, l
     rules = {"conformal": {"thresholds": dict.fromkeys(CLASSES, 0.5)},
              "study": inference.studies.UNFITTED}  # fmt: skip
     judge = classifier(gate="any", rules=rules)
-    study = inference.summarise(judge, inference.classify(judge, read)).iloc[0]
+    table = inference.classify(judge, read)
+    study = inference.summarise(judge, table).iloc[0]
     assert (study["class"], study["decision"]) == (label, decision)
     assert study[CLASSES].isna().all() == (label == "")
     assert study["unreadable"] == sum(one is None for one in slices)
+    rules["study"] = {**rules["study"], "thresholds": dict.fromkeys(CLASSES, 0.0)}  # an empty set
+    unsure = inference.summarise(judge, table).iloc[0]
+    expected = "undecided" if decision == "accepted" else decision
+    assert (unsure["class"], unsure["decision"]) == (label, expected)
 
 
 def test_the_released_model_without_its_manifest_is_refused(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from brainlib.inference.classifier import (
     MISSING,
     REFUSED,
     STUDY_COLUMNS,
+    UNDECIDED,
     UNJUDGED,
     UNREADABLE,
     Classifier,

@@ -27,6 +27,9 @@ ACCEPTED, REFUSED = "accepted", "refused: "
 UNJUDGED = "unjudged: the model lacks its gate or its rules"
 """Values of `decision`: the answer counts, there is none and why, nobody looked."""
 
+UNDECIDED = "undecided"
+"""Value of `decision` of a study whose classes cannot be told apart; `class` is the likeliest."""
+
 MISSING = "missing: "
 """How `decision` of a slice starts that its series lacks."""
 
@@ -196,15 +199,15 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
         As `studies.summarise_studies`, with `gaps`, the number of slices inside the brain that
         were not classified, and the `decision` on the study. A study without tumour that has gaps
         is `incomplete`: it has neither class nor probabilities, for its tumour may lie in a gap.
+        One whose classes cannot be told apart is `undecided`: its class is the most probable.
     """
     judged = slices.assign(decision=slices["decision"].replace(UNJUDGED, ACCEPTED))
     rule = (classifier.rules or {}).get("study", studies.UNFITTED)
     table = studies.summarise_studies(judged, rule)
     rows = [of_study for _, of_study in judged.groupby(studies.study_keys(judged), sort=False)]
     table["gaps"] = [_count_gaps(one) for one in rows]
-    is_unjudged = classifier.gate is None or classifier.rules is None
     table["decision"] = [
-        _decide(study, of_study, is_unjudged)
+        _decide(study, of_study, classifier)
         for study, of_study in zip(table.to_dict("records"), rows, strict=True)
     ]
     is_incomplete = table["decision"].str.startswith(INCOMPLETE)
@@ -341,13 +344,13 @@ def _count_gaps(rows: pd.DataFrame) -> int:
     return int(((is_inside & ~is_accepted) | is_absent).sum())
 
 
-def _decide(study: Mapping[str, Any], rows: pd.DataFrame, is_unjudged: bool) -> str:
+def _decide(study: Mapping[str, Any], rows: pd.DataFrame, classifier: Classifier) -> str:
     if not study["accepted"] and not study["refused"]:
         return UNREADABLE + rows["error"].iloc[0]
     if not study["accepted"]:
         return rows.loc[rows["decision"].str.startswith(REFUSED), "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
         return INCOMPLETE + describe_gaps(study["gaps"])
-    if is_unjudged:
+    if classifier.gate is None or classifier.rules is None:
         return UNJUDGED
-    return ACCEPTED
+    return UNDECIDED if rules.is_undecided(classifier.rules, study) else ACCEPTED

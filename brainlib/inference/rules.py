@@ -35,6 +35,26 @@ class RulesError(BrainlibError):
     """Rules that are not there, are damaged, or cannot be made."""
 
 
+LEAST_SURE = 0.5
+"""An answer less probable than this is undecided, whatever its set."""
+
+
+def study_set(rules: Mapping[str, Any] | None, study: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the conformal set of a row of `studies.csv`; empty without rules or answer."""
+    if rules is None or not study["class"]:
+        return ()
+    section = rules["conformal"] if study["accepted"] == 1 else rules["study"]
+    limits = section.get("thresholds") or rules["conformal"]["thresholds"]
+    return tuple(name for name in CLASS_NAMES if 1 - float(study[name]) <= limits[name])
+
+
+def is_undecided(rules: Mapping[str, Any] | None, study: Mapping[str, Any]) -> bool:
+    """Return whether an answer is improbable, or its conformal set is not its class alone."""
+    name = study["class"]
+    is_unsure = rules is not None and study_set(rules, study) != (name,)
+    return is_unsure or study[name] < LEAST_SURE
+
+
 def read_rules(path: Path | str) -> dict[str, Any] | None:
     """Read and check the rules of a model; None for a model of one's own that has none.
 

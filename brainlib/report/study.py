@@ -11,6 +11,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, imaging, inference
 from brainlib.imaging.errors import one_line
+from brainlib.inference.rules import study_set
 
 if TYPE_CHECKING:
     from brainlib.report.volumes import Stack
@@ -75,15 +76,11 @@ class ClassifiedStudy:
     @property
     def set(self) -> tuple[str, ...]:
         """The conformal set: the classes that cannot be ruled out; empty without rules."""
-        if self.rules is None or not self.label:
-            return ()
-        section = self.rules["conformal"] if self.study["accepted"] == 1 else self.rules["study"]
-        limits = section.get("thresholds") or self.rules["conformal"]["thresholds"]
-        return tuple(name for name, p in self.probabilities.items() if 1 - p <= limits[name])
+        return study_set(self.rules, self.study)
 
     @property
     def decision(self) -> str:
-        """`accepted`, `unjudged: …`, `incomplete: …`, `refused: …` or `unreadable: …`."""
+        """`accepted`, `undecided`, or `unjudged`, `incomplete`, `refused`, `unreadable` and why."""
         return self.study["decision"]
 
     @property

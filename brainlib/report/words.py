@@ -13,7 +13,7 @@ import pandas as pd
 
 from brainlib.imaging.errors import one_line
 from brainlib.inference import REFUSED, UNJUDGED, UNREADABLE
-from brainlib.inference.rules import find_reliability
+from brainlib.inference.rules import find_reliability, is_undecided
 from brainlib.report.study import ClassifiedStudy, file_name
 
 NAMES = {
@@ -33,9 +33,6 @@ PLURALS = {
 
 NO_BREAK = "\u00a0"
 
-LEAST_SURE = 0.5
-"""An answer less probable than this is undecided, whatever its set."""
-
 MOST_LINES = 4
 """Number of unreadable files and reasons listed; the others are counted."""
 
@@ -51,10 +48,10 @@ def headline(answer: ClassifiedStudy) -> dict[str, str]:
         starts = {UNREADABLE: "Could not be read", REFUSED: "Refused"}
         titles = [title for start, title in starts.items() if answer.decision.startswith(start)]
         return {"kind": "none", "title": (titles or ["Incomplete"])[0], "probability": ""}
-    probability = answer.probabilities[name]
-    if probability < LEAST_SURE or (answer.rules is not None and answer.set != (name,)):
+    if is_undecided(answer.rules, answer.study):
         return {"kind": "undecided", "title": "Undecided", "probability": ""}
-    return {"kind": "answer", "title": TITLES[name], "probability": percent(probability)}
+    probability = percent(answer.probabilities[name])
+    return {"kind": "answer", "title": TITLES[name], "probability": probability}
 
 
 def decision_of(answer: ClassifiedStudy) -> str:
