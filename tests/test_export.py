@@ -31,7 +31,7 @@ def tiny():
 def exported(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     path = folder / "tiny.onnx"
-    export.export_onnx(tiny, path)
+    export.export_onnx(tiny, str(path))
     assert list(folder.iterdir()) == [path]
     return path
 

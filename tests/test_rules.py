@@ -165,7 +165,7 @@ def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):
     (tmp_path / "predictions").mkdir()
     for fold, part in table.groupby("fold"):
         part.to_csv(tmp_path / f"predictions/lesion_net_patient{fold}.test.csv", index=False)
-    made = make_rules(tmp_path, "lesion_net")
+    made = make_rules(str(tmp_path), "lesion_net")
     assert made["study"] == fit_study_rule(table[table["fold"] != 0])
     assert rules.read_rules(tmp_path / "lesion_net.rules.json") == made
     with pytest.raises(rules.RulesError, match="no test predictions of other"):

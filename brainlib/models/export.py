@@ -33,7 +33,7 @@ class ExportError(BrainlibError):
     """A model that cannot be exported, or a package that is needed for it and absent."""
 
 
-def export_onnx(model: keras.Model, path: Path) -> None:
+def export_onnx(model: keras.Model, path: Path | str) -> None:
     """Write a model as an ONNX file.
 
     Its one input is `pixels`, uint8 `(batch, height, width, channels)`, all four free; its output
@@ -45,7 +45,7 @@ def export_onnx(model: keras.Model, path: Path) -> None:
     ----------
     model : keras.Model
         One of ours, that gives the four probabilities of raw pixels.
-    path : Path
+    path : Path or str
         Where to write it, ending in `.onnx`; an older file there is replaced.
 
     Raises
@@ -58,8 +58,9 @@ def export_onnx(model: keras.Model, path: Path) -> None:
 
     Examples
     --------
-    >>> export_onnx(model, Path("model/brain.onnx"))  # doctest: +SKIP
+    >>> export_onnx(model, "model/brain.onnx")  # doctest: +SKIP
     """
+    path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"{path} does not end in .onnx: give it a name that does")
     from brainlib import models

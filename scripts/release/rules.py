@@ -28,12 +28,12 @@ def test_predictions(folder: Path, model: str) -> pd.DataFrame:
     return table
 
 
-def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
+def make_rules(folder: Path | str, model: str, fold: int = 0) -> dict[str, Any]:
     """Fit the rules of a model folder from what lies there, write them, and return them.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or str
         The model folder, with `predictions`, `metrics.json` and `maps`.
     model : str
         The model's name; the rules are written to `<model>.rules.json`.
@@ -45,6 +45,7 @@ def make_rules(folder: Path, model: str, fold: int = 0) -> dict[str, Any]:
     RulesError
         Where there are no predictions of the model under protocol `patient`.
     """
+    folder = Path(folder)
     test = test_predictions(folder, model)
     tables = evaluation.read_tables(folder / "predictions", "validation")
     validation = tables.get(model, {}).get("patient")
