@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 import brainlib
-from brainlib import paths
-from brainlib.notebook import runs
+from brainlib import paths, plots
+from brainlib.notebook import lessons, runs
 from brainlib.paths import BrainlibError
 
 
@@ -138,13 +138,35 @@ def test_a_figure_of_synthetic_images_is_stamped(run):
     assert (run.figures / "heads.png").stat().st_size > 100
 
 
-def test_groups_come_from_the_pixels_where_no_patient_is_named(phantom_folder, tmp_path):
+def test_a_network_is_called_the_released_one_only_where_it_is(tmp_path):
+    names = {"": "LesionNet", "lesion_net.csv": "LesionNet", "theirs.csv": "released network"}
+    for number, (file, name) in enumerate(names.items()):
+        predictions = tmp_path / file
+        predictions.is_dir() or predictions.touch()
+        given = {"output": str(tmp_path / f"out{number}"), "predictions": str(predictions)}
+        runs.start("03_evaluate", given)
+        assert plots.readable("lesion_net") == name
+    runs.start("02_train", {"output": str(tmp_path)})
+    assert plots.readable("lesion_net") == "LesionNet"
+    runs.start("03_evaluate", {"output": str(tmp_path)})
+    assert plots.readable("lesion_net") == "released network"
+
+
+def test_what_was_not_measured_of_a_collection_is_not_said():
+    memory = pd.DataFrame({"patient": [0.7]}, index=["nearest_neighbor"])
+    said = lessons.learned_of_collection({"pairs": 3, "mirrored_pairs": 1}, memory, {})
+    assert "no official split" in said and "nan" not in said and "test images" not in said
+
+
+def test_groups_come_from_the_pixels_where_no_patient_is_named(phantom_folder, tmp_path, caplog):
     table = runs.open_collection(str(phantom_folder)).table
     bare = shutil.copytree(phantom_folder, tmp_path / "bare")
     (bare / "images.csv").unlink()
     run = runs.start("01_explore", {"source": str(bare), "output": str(tmp_path / "out")})
     loaded = run.load_images(64)
-    assert run.collection.groups_from == "audit"
+    assert (
+        run.collection.groups_from == "audit" and "list the patients in images.csv" in caplog.text
+    )
     group = loaded.table.set_index("path")["group"]
     groups = group[table["path"]].groupby(table["source_image"].to_numpy()).nunique()
     assert table["source_image"].duplicated().any() and (groups == 1).all() and group.nunique() > 4

@@ -8,6 +8,7 @@ applies the smoke profile, in which `pytest --nbval` runs the notebooks on a sma
 import ast
 import importlib
 import json
+import logging
 import os
 import platform
 import re
@@ -44,6 +45,9 @@ MAXIMUM_LINE = 300
 
 _PACKAGES = ("brainlib", "keras", "tensorflow", "numpy", "pandas", "scikit-learn", "matplotlib")
 _WRITTEN = (".png", ".csv", ".json", ".keras", ".html")
+
+
+logger = logging.getLogger(__name__)
 
 
 class NotebookError(BrainlibError):
@@ -193,6 +197,8 @@ class Run:
         loaded = load_images(collection, size)
         if collection.groups_from != "nothing":
             return loaded
+        logger.warning("no patients are known, so images are grouped by likeness: list the "
+                       "patients in images.csv")  # fmt: skip
         group = audit.group_from_audit(loaded.table, loaded.pixels)
         self.collection = replace(collection, groups_from="audit")
         return replace(loaded, table=loaded.table.assign(group=group))
@@ -323,9 +329,21 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     if notebook == "02_train":
         lock = f".{run.model_name}"
     run.lock.enter_context(paths.locked(run.output, f"{lock}.lock"))
+    _name_networks(settings)
     pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
     pd.set_option("display.max_colwidth", None)  # reasons are read to their end
     return run
+
+
+def _name_networks(settings: Settings) -> None:
+    """Call `lesion_net` the released network in tables and figures only where it is that one."""
+    from brainlib.plots import style
+
+    results = paths.resolve(getattr(settings, "predictions", f"{settings.output}/{PUBLISHED}"))
+    is_released = results == paths.resolve(PUBLISHED) or (
+        results.is_file() and not results.name.startswith("lesion_net.")
+    )
+    style.NAMES["lesion_net"] = "released network" if is_released else "LesionNet"
 
 
 def load_plugins() -> None:

@@ -18,6 +18,7 @@ NAMES = {
     "official": "official split",
     "deduplicated": "official split without twins",
     "lesion_net": "released network",
+    "lesion_net (published)": "released network",
     "seed_cnn": "starting network",
     "hog_svm": "HOG + SVM",
     "nearest_neighbor": "nearest neighbour",
