@@ -342,7 +342,7 @@ def test_slices_that_are_missing_or_of_a_doubtful_order_are_said_and_all_are_rea
     write_series(tmp_path / "gap", [0, 3, 6, 9, 18, 21, 24], SeriesInstanceUID="1.2")
     slices = opened(tmp_path)
     *_, said, last = [image for image in slices if not sound(image)]
-    assert "most slices of its series lie 3 mm apart, those at a gap up to 9 mm" in said.missing
+    assert said.missing.startswith("slices lie 3 mm apart, but up to 9 mm at a gap; copy")
     assert said.file == tmp_path / "gap" / "00_0" and len(slices) == 8 + 7 + 2
     assert said.series == slices[0].series and (said.number, last.number) == (4, 5)
     assert [image.number for image in slices[:7]] == [0, 1, 2, 3, 6, 7, 8]

@@ -301,6 +301,8 @@ def test_a_series_with_a_gap_has_no_outline_file_and_no_other_planes(
     text = report.read_text(encoding="utf-8")
     assert f"No outline file is saved, {reason}" in text and reason in caplog.text
     assert "Could not be read" not in text and ("6 to 7 (2)" in text) == (heights[5] == 7)
+    files = reported(tmp_path / "gap" / "IM0003.dcm")  # a single slice is a volume
+    assert [name for name in files if name.match("*.outline.nii.gz")]
     page = view.Page(stand_in())
     text = give(page, *(upload(*file) for file in series.items()))
     assert f"No other planes and no outline file, {reason}" in text and "sagittal" not in text

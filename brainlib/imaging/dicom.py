@@ -162,7 +162,8 @@ def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[Sc
         if cut_anew and (problem := "a file of it cannot be read" if errors else irregular):
             raise ImageError(f"its series cannot be cut to {plane} slices, because {problem}; "
                              "plane='acquired' gives the slices as they were scanned")  # fmt: skip
-        like = replace(like, irregular=irregular)
+        if sum(stack.stored.shape[2] for stack in stacks) > 1:
+            like = replace(like, irregular=irregular)
         slices = volumes.draw(stacks, [plane] if cut_anew else planes, like) if stacks else iter(())
         single = len(stacks) == 1 and not cut_anew
         total = sum(stack.stored.shape[2] for stack in stacks) + len(errors)
@@ -488,8 +489,8 @@ def _absent_before(frames: list[Frame]) -> tuple[np.ndarray, str]:
     if len(apart) <= 3 or np.abs(steps - gaps * step).max() >= _SAME_STEP * step:
         return np.zeros(len(steps) + 1, int), ""
     absent = np.cumsum([0, *(gaps - 1).clip(0)]).clip(max=_MOST_ABSENT)
-    return absent, (f"missing: most slices of its series lie {step:.3g} mm apart, those at a gap up"
-                    f" to {steps.max():.3g} mm; copy the missing files as well")  # fmt: skip
+    return absent, (f"missing: slices lie {step:.3g} mm apart, but up to {steps.max():.3g} mm at a "
+                    "gap; copy the missing files as well")  # fmt: skip
 
 
 def _order_remark(frames: list[Frame]) -> str:

@@ -186,7 +186,7 @@ def _read_studies(
 
 def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> None:
     outlines: list[Path] = []
-    if answer.study["tumor_slices"] and answer.irregular:
+    if answer.study["tumor_slices"] and answer.draws_maps and answer.irregular:
         logger.warning("%s: no outline file, because %s", answer.name, answer.irregular)
     if answer.outline is not None:
         from brainlib.report.volumes import write_outline

@@ -61,7 +61,7 @@ class ClassifiedStudy:
     @property
     def irregular(self) -> str:
         """Why the slices form no regular volume; empty where they do."""
-        return next((image.irregular for image in self.images.values() if len(self.images) > 1), "")
+        return next((image.irregular for image in self.images.values()), "")
 
     @property
     def label(self) -> str | None:
