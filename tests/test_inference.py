@@ -198,6 +198,7 @@ def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads,
     both = model([file, head])
     assert len(both) == 2 and len(repr(both).splitlines()) == 2
     assert both.to_frame()["decision"].tolist() == [expected["decision"]] * 2
+    assert both.to_dict()[0] == expected and both[0].to_frame().equals(both.to_frame()[:1])
     for wrong in (7, np.zeros(5), np.array(["x"])):
         with pytest.raises(report.ReportError, match="is no scan"):
             model(wrong)
