@@ -2,13 +2,14 @@
 
 import logging
 import re
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
 import papermill
 import pytest
 
-from brainlib import CLASS_NAMES, evaluation, inference, paths
+from brainlib import CLASS_NAMES, evaluation, inference, paths, plots
 from brainlib.data import phantom
 from brainlib.notebook import pipeline, runs
 from scripts import reproduce
@@ -116,6 +117,18 @@ def test_infer_reports_on_a_folder_of_ones_own(collection, tmp_path, execute):
     assert set(table["decision"].str.split(":").str[0]) <= {"accepted", "refused"}
     pages = {page.name for page in (tmp_path / "reports").glob("*.html")}
     assert len(pages - {"index.html"}) == 2 and "index.html" in pages
+
+
+def test_explore_says_nothing_of_a_split_or_a_baseline_that_there_is_not(capsys):
+    cells = nbformat.read(NOTEBOOKS["01_explore"], as_version=4).cells
+    [code] = [cell.source for cell in cells if "**Copies.**" in cell.source]
+    given = {"report": SimpleNamespace(numbers={"pairs": 3, "mirrored_pairs": 1}), "plots": plots,
+             "pd": pd, "accuracies": pd.DataFrame({"patient": [0.7]}, ["nearest_neighbor"]),
+             "scanner": {}, "Markdown": str, "display": print}  # fmt: skip
+    exec(code, given)
+    said = capsys.readouterr().out
+    assert "no official split" in said and "70.0% right on new patients" in said
+    assert "nan" not in said and "Training" not in said
 
 
 def test_a_wrong_parameter_stops_the_run(execute):

@@ -160,19 +160,16 @@ def test_networks_are_scored_in_full_and_others_by_their_headline(folder):
 
 
 def test_look_alikes_and_robustness_are_read_from_beside_the_predictions(folder, tmp_path):
-    tables = evaluation.read_tables(folder)
-    assert evaluation.without_look_alikes(tables, folder) == {}, "nobody listed them"
+    table = evaluation.read_tables(folder)["seed_cnn"]["patient"]
+    assert evaluation.without_look_alikes(table, folder).empty, "nobody listed them"
     assert evaluation.read_robustness(folder) == {}
-    first, second, *others = tables["seed_cnn"]["patient"]["path"]
+    first, second, *others = table["path"]
     write(pd.DataFrame({"first": [first], "second": [second]}), folder.parent, "look_alikes.csv")
-    reduced = evaluation.without_look_alikes(tables, folder)["seed_cnn"]
-    assert list(reduced) == ["patient"] and reduced["patient"]["path"].tolist() == others
+    assert evaluation.without_look_alikes(table, folder)["path"].tolist() == others
     published = pd.read_csv(paths.project_root() / "model/look_alikes.csv")
-    listed = {*published["first"], *published["second"]}
-    theirs = {"theirs": {"patient": splits.benchmark()}}
-    reduced = evaluation.without_look_alikes(theirs, tmp_path / "elsewhere" / "theirs.csv")
-    kept = reduced["theirs"]["patient"]["path"]
-    assert len(kept) == len(splits.benchmark()) - len(listed) and not listed & set(kept)
+    listed, images = {*published["first"], *published["second"]}, splits.benchmark()
+    kept = evaluation.without_look_alikes(images, tmp_path / "elsewhere" / "theirs.csv")["path"]
+    assert len(kept) == len(images) - len(listed) and not listed & set(kept)
     rows = {"corruption": ["clean", "blur"], "strength 1": [np.nan, 0.8], "mean": [0.9, 0.8]}
     robustness = pd.DataFrame(rows).assign(model="lesion_net", images=5, seed=0)
     write(robustness, folder.parent, "robustness.csv")

@@ -82,28 +82,25 @@ def patient_tables(tables: Tables) -> Tables:
     }
 
 
-def without_look_alikes(tables: Tables, predictions: Path | str) -> Tables:
-    """Leave out images that look like one in another fold, under protocol `patient`.
+def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.DataFrame:
+    """Leave out images that look like one in another fold.
 
     Parameters
     ----------
-    tables : Tables
+    table : DataFrame
+        Prediction table under protocol `patient`.
     predictions : Path or str
         The prediction tables; `01_explore` writes `look_alikes.csv` beside their folder. Without
-        it, the published list is used for images of the published folds. Other tables are left out.
+        it, the published list is used for images of the published folds. Of other images nothing
+        is known, and none is returned.
     """
-    folders = (paths.resolve(path).parent for path in (predictions, PUBLISHED))
-    own, published = (folder / "look_alikes.csv" for folder in folders)
-    reduced: Tables = {}
-    for model, by_protocol in tables.items():
-        table = by_protocol.get("patient")
-        if table is None:
-            continue
-        if own.is_file() or table["path"].isin(splits.benchmark()["path"]).all():
-            pairs = pd.read_csv(own if own.is_file() else published)
-            is_alike = table["path"].isin({*pairs["first"], *pairs["second"]})
-            reduced[model] = {"patient": table[~is_alike]}
-    return reduced
+    file = paths.resolve(predictions).parent / "look_alikes.csv"
+    if not file.is_file() and table["path"].isin(splits.benchmark()["path"]).all():
+        file = paths.resolve(PUBLISHED).parent / file.name
+    if not file.is_file():
+        return table.head(0)
+    pairs = pd.read_csv(file)
+    return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
 
 
 def score_maps(

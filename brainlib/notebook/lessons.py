@@ -47,29 +47,6 @@ def summarize(model: "keras.Model") -> pd.DataFrame:
     return table.droplevel(1).rename_axis("block")
 
 
-def learned_of_collection(
-    numbers: Mapping[str, float], accuracies: pd.DataFrame, scanner: Mapping[str, float]
-) -> str:
-    """Return in Markdown what audit, baselines and scanners showed, as far as it was measured."""
-    lines = [
-        f"**Copies.** {numbers['pairs']:,} pairs of files show the same image, "
-        f"{numbers['mirrored_pairs']:,} of them mirrored."
-    ]
-    if "test_images" in numbers:
-        lines[0] += " {test_twin:,} of {test_images:,} test images look like a file in Training."
-        lines += ["**Patients.** {test_free:,} test images are free of any tie to Training."]
-    else:
-        lines += ["**Patients.** This source has no official split."]
-    memory = accuracies.T.get("nearest_neighbor", pd.Series(dtype=float)).dropna()
-    shares = [f"{share:.1%} on {plots.readable(name)}" for name, share in memory.items()]
-    lines += [f"**Memory.** Accuracy of a nearest neighbour: {', '.join(shares)}."] * bool(shares)
-    by_scanner = scanner.get("tumour_accuracy_by_predicted_source")
-    if by_scanner:
-        answered = f"answers “tumour or not” for {by_scanner:.1%} of the images"
-        lines += [f"**Scanners.** Naming the scanner {answered}."]
-    return "\n".join(f"- {line}" for line in lines).format(**numbers)
-
-
 def main_rows(run: Run, scores: evaluation.Scores) -> pd.DataFrame:
     """Return the headline metrics of the first model, the networks and the two best others.
 

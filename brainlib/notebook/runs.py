@@ -8,7 +8,6 @@ applies the smoke profile, in which `pytest --nbval` runs the notebooks on a sma
 import ast
 import importlib
 import json
-import logging
 import os
 import platform
 import re
@@ -45,9 +44,6 @@ MAXIMUM_LINE = 300
 
 _PACKAGES = ("brainlib", "keras", "tensorflow", "numpy", "pandas", "scikit-learn", "matplotlib")
 _WRITTEN = (".png", ".csv", ".json", ".keras", ".html")
-
-
-logger = logging.getLogger(__name__)
 
 
 class NotebookError(BrainlibError):
@@ -197,8 +193,6 @@ class Run:
         loaded = load_images(collection, size)
         if collection.groups_from != "nothing":
             return loaded
-        logger.warning("no patients are known, so images are grouped by likeness: list the "
-                       "patients in images.csv")  # fmt: skip
         group = audit.group_from_audit(loaded.table, loaded.pixels)
         self.collection = replace(collection, groups_from="audit")
         return replace(loaded, table=loaded.table.assign(group=group))
@@ -340,10 +334,9 @@ def _name_networks(settings: Settings) -> None:
     from brainlib.plots import style
 
     results = paths.resolve(getattr(settings, "predictions", f"{settings.output}/{PUBLISHED}"))
-    is_released = results == paths.resolve(PUBLISHED) or (
-        results.is_file() and not results.name.startswith("lesion_net.")
-    )
-    style.NAMES["lesion_net"] = "released network" if is_released else "LesionNet"
+    is_theirs = results.is_file() and results.stem != "lesion_net"  # ours are compared with it
+    is_ours = is_theirs or results == paths.resolve(PUBLISHED)
+    style.NAMES["lesion_net"] = "released network" if is_ours else "LesionNet"
 
 
 def load_plugins() -> None:
