@@ -182,8 +182,12 @@ def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[Sc
         yield replace(like, file=frames[number].file, number=number, error=error)
     for number in sorted({*range(len(numbers) + absent[-1])} - {*numbers.tolist()}):
         yield replace(like, number=number, error=gap)
-    if order := _order_remark(frames):
-        yield replace(like, number=len(frames), error=order)
+    instances = [frame.instance for frame in frames if frame.instance >= 0]
+    if not _located(frames) and len(set(instances)) < len(instances):
+        yield replace(like, number=len(frames), error=(
+            "several of its slices have the same instance number, and no position; they come in the"
+            " order of their names: look at the order before you trust a number"
+        ))  # fmt: skip
 
 
 def remarks(series: dict[str, list[Frame]]) -> dict[str, str]:
@@ -491,16 +495,6 @@ def _absent_before(frames: list[Frame]) -> tuple[np.ndarray, str]:
     absent = np.cumsum([0, *(gaps - 1).clip(0)]).clip(max=_MOST_ABSENT)
     return absent, (f"missing: slices lie {step:.3g} mm apart, but up to {steps.max():.3g} mm at a "
                     "gap; copy the missing files as well")  # fmt: skip
-
-
-def _order_remark(frames: list[Frame]) -> str:
-    instances = [frame.instance for frame in frames if frame.instance >= 0]
-    if not _located(frames) and len(set(instances)) < len(instances):
-        return (
-            "several of its slices have the same instance number, and no position; they come in "
-            "the order of their names: look at the order before you trust a number"
-        )
-    return ""
 
 
 def _steps(frames: list[Frame]) -> np.ndarray:

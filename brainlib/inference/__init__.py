@@ -15,7 +15,6 @@ from brainlib.inference.classifier import (
     MISSING,
     REFUSED,
     STUDY_COLUMNS,
-    UNDECIDED,
     UNJUDGED,
     UNREADABLE,
     Classifier,

@@ -30,11 +30,8 @@ UNJUDGED = "unjudged: the model lacks its gate or its rules"
 UNDECIDED = "undecided"
 """Value of `decision` of a study whose classes cannot be told apart; `class` is the likeliest."""
 
-MISSING = "missing: "
-"""How `decision` of a slice starts that its series lacks."""
-
-INCOMPLETE, UNREADABLE = "incomplete: ", "unreadable: "
-"""How `decision` of a study may start, too."""
+INCOMPLETE, UNREADABLE, MISSING = "incomplete: ", "unreadable: ", "missing: "
+"""How `decision` of a study may start, too, and that of a slice which its series lacks."""
 
 OTHER_MODALITIES = {
     name: f"its file says that it is {words}, not an MRI"

@@ -162,13 +162,9 @@ def template(name: str) -> "jinja2.Template":
     """Return one of the templates; whatever is put into it is escaped."""
     import jinja2  # here, so that importing this room costs nothing
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("brainlib.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = jinja2.PackageLoader("brainlib.report", "")
+    tidy = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    environment = jinja2.Environment(loader=loader, autoescape=True, **tidy)
     environment.globals |= _IN_TEMPLATES
     environment.filters |= {"percent": words.percent, "plain": words.plain, "share": words.share}
     return environment.get_template(name)
