@@ -28,7 +28,6 @@ from test_scans import dicom_bytes, image_bytes
 import brainlib
 from brainlib import explain, imaging, inference, paths
 from brainlib.models import engines
-from brainlib.notebook import lessons
 from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
 from brainlib.report.app import server, uploads, view
@@ -243,7 +242,9 @@ def reported(tmp_path, monkeypatch):
         tables = [inference.classify(model.classifier, inference.read_slices(scan))
                   for scan in scans]  # fmt: skip
         studies = pd.concat([inference.summarise(model.classifier, one) for one in tables])
-        lessons.write_reports(model, scans, pd.concat(tables), studies, tmp_path / "reports", 9)
+        brainlib.report.write_reports(
+            model.classifier, scans, pd.concat(tables), studies, tmp_path / "reports", "acquired", 9
+        )
         return sorted((tmp_path / "reports").iterdir())
 
     return write

@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,17 +106,3 @@ def draw_maps(model: report.Model, images: Sequence[np.ndarray]) -> explain.Maps
     """Return outlines and heat maps of some images; None if the model draws none."""
     engine = model.classifier.predict
     return explain.draw_maps(engine, images) if engine.draws_maps else None
-
-
-def write_reports(
-    model: report.Model,
-    scans: Sequence[imaging.Scan],
-    predictions: pd.DataFrame,
-    studies: pd.DataFrame,
-    folder: Path,
-    most: int,
-) -> list[str]:
-    """Write the reports of the first studies, named after their scans, and return their names."""
-    tables = predictions, studies, folder
-    files = report.write_reports(model.classifier, scans, *tables, model.plane, most)
-    return [file.name for file in files]
