@@ -15,13 +15,7 @@ from keras import layers, ops
 
 from brainlib import CLASS_NAMES
 from brainlib.models.efficientnet import add_backbone, load_imagenet
-from brainlib.models.field_of_view import (
-    clear_ground,
-    crop,
-    find_head,
-    hide_surroundings,
-    to_grey,
-)
+from brainlib.models.field_of_view import clear_ground, crop, find_head, hide_surroundings, to_grey
 
 IMAGE_SIZE = 224
 """Height and width of the square around the head that the network sees, pixels."""
@@ -239,9 +233,7 @@ def _with_local_contrast(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Permute((2, 3, 1), name="contrasts")(ops.stack(channels, axis=1))
 
 
-def _decode(
-    features: dict[int, keras.KerasTensor],
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+def _decode(features: dict[int, keras.KerasTensor]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Return tissue logits at half the size of the square, and the features they come from."""
     strides = sorted(features, reverse=True)
     x = layers.Conv2D(_PYRAMID, 1, name=f"lateral{strides[0]}")(features[strides[0]])
@@ -340,12 +332,11 @@ def _lesion_shares(
     """Return the share of the lesion in each place at some strides; each sums to less than 1."""
     finest = layers.AveragePooling2D(_FINEST // MAP_FACTOR)(lesion)
     total = ops.sum(finest, axis=(1, 2), keepdims=True) + 0.5
-    shares = {_FINEST: finest / total}
-    for stride in strides:
-        if stride > _FINEST:
-            step = stride // _FINEST
-            shares[stride] = layers.AveragePooling2D(step)(finest) * step**2 / total
-    return {stride: shares[stride] for stride in strides}
+    steps = {stride: stride // _FINEST for stride in strides}
+    return {
+        stride: layers.AveragePooling2D(step)(finest) * step**2 / total
+        for stride, step in steps.items()
+    }
 
 
 def _pool_lesion(
