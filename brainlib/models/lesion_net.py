@@ -194,8 +194,7 @@ def _build_network(parts: Parts) -> keras.Model:
     logits = layers.Identity(name="logits")(_join(strongest_evidence(tissue), kinds))
     network = keras.Model(square, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
     for layer in network.layers:
-        if layer.name.startswith((_KEPT, SECOND_READING)):
-            layer.trainable = False
+        layer.trainable = not layer.name.startswith((_KEPT, SECOND_READING))
     return network
 
 
