@@ -24,13 +24,6 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items):
-    """Keep each file on one worker, and the notebooks together, which build on each other."""
-    for item in items:
-        group = "notebooks" if _is_notebook(item) else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_collection_finish(session):
     """Give `03` and `04` a model and predictions where they run without `02`."""
     chosen = {item.path.stem for item in session.items if _is_notebook(item)}
