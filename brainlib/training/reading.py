@@ -8,8 +8,12 @@ from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.batches import Examples, cropped_examples
 
 REGULARIZATION = 0.1
-"""C of the logistic regression: of 0.01 and 0.1 the one that calls more of the gliomas of other
-hospitals gliomas; on the training patients of fold 0 both are as good."""
+"""C of the logistic regression.
+
+Cross-validated on the training patients of fold 0, 0.03, 0.1 and 0.3 name 0.923, 0.922 and 0.916 of
+the tumours; of 42 slices with a glioma from elsewhere the mean with the first reading calls 33, 35
+and 35 glioma.
+"""
 
 
 def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
