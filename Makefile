@@ -28,7 +28,8 @@ run: setup ## the four notebooks on SOURCE (phantom) into OUTPUT (runs/demo), EP
 test: setup ## what CI runs on each Python: lint, unit tests, notebooks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python -m pytest --nbval
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --nbval notebooks
 
 faults: setup ## all tests of real faults: kills, full disks (as root), too little memory
 	$(BIN)/python -m pytest -m "faults or not faults" tests/test_faults.py
