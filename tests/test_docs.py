@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from brainlib import paths
@@ -67,10 +68,9 @@ def test_code_of_a_page_runs(page, index, folder, capsys):
 
 
 def test_the_service_answers_each_study_and_says_what_it_cannot_read(folder):
-    testclient = pytest.importorskip("fastapi.testclient")
     page = {"__name__": "page"}
     exec(compile(blocks("docs/service.md", "python")[0], "docs/service.md", "exec"), page)
-    client = testclient.TestClient(page["app"], raise_server_exceptions=False)
+    client = TestClient(page["app"], raise_server_exceptions=False)
     image, archive = (folder / "my_slice.jpg").read_bytes(), io.BytesIO()
     with zipfile.ZipFile(archive, "w") as whole:
         whole.writestr("a/1.jpg", image)
