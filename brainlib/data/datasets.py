@@ -91,15 +91,15 @@ def open_folder(folder: Path) -> Collection:
         If the folder is absent, has no class folders, or does not match its `images.csv`.
     """
     table, file = list_images(folder), folder / "images.csv"
-    if not file.is_file():
-        return Collection(folder.name, "", folder, complete_table(table), "nothing")
-    try:
-        details = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
-    except ValueError as error:  # pandas: not CSV; Python: not UTF-8
-        raise BrainlibError(f"{file} cannot be read as UTF-8 CSV: {error}") from error
-    details = details.apply(lambda column: column.str.strip())
-    _check_details(details, table, file)
-    is_grouped = (details.reindex(columns=["patient", "group"], fill_value="") != "").any(axis=None)
+    details = table[["path"]]
+    if file.is_file():
+        try:
+            details = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
+        except ValueError as error:  # pandas: not CSV; Python: not UTF-8
+            raise BrainlibError(f"{file} cannot be read as UTF-8 CSV: {error}") from error
+        details = details.apply(lambda column: column.str.strip())
+        _check_details(details, table, file)
+    is_grouped = (details.filter(["patient", "group"]) != "").any(axis=None)
     groups_from = "images.csv" if is_grouped else "nothing"
     table = table.merge(details.drop(columns=["label", "split"], errors="ignore"), "left", "path")
     return Collection(folder.name, "", folder, complete_table(table), groups_from)
@@ -137,10 +137,9 @@ def _is_whole(folder: Path) -> bool:
 def _checksum(folder: Path) -> str:
     """Return the SHA-256 over names and contents of the images and of `images.csv`."""
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if _is_image(file) or file.suffix == ".csv":
-            digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
-            digest.update(bytes.fromhex(file_hash(file)))
+    for file in sorted([*_images(folder), *folder.glob("images.csv")]):
+        name = f"{file.relative_to(folder).as_posix()}\0"
+        digest.update(name.encode() + bytes.fromhex(file_hash(file)))
     return digest.hexdigest()
 
 
@@ -151,8 +150,7 @@ def list_images(folder: Path) -> pd.DataFrame:
         (path.relative_to(folder).as_posix(), label, split)
         for label in CLASS_NAMES
         for split in ("", *SPLIT_NAMES)
-        for path in sorted((folder / split / label).rglob("*"))
-        if _is_image(path)
+        for path in _images(folder / split / label)
     ]
     if not rows:
         raise BrainlibError(
@@ -165,13 +163,13 @@ def list_images(folder: Path) -> pd.DataFrame:
 def complete_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return an image table with all its columns, unknown values filled in."""
     table = table.reindex(columns=[*COLUMNS, *EXTRA_COLUMNS], fill_value="")
-    for column, default in (
-        ("source", "folder"),
-        ("source_image", table["path"]),
-        ("group", table["patient"]),
-        ("group", table["source_image"].mask(table["source_image"] == "", table["path"])),
+    table["source"] = table["source"].replace("", "folder")
+    for column, other in (
+        ("source_image", "path"),
+        ("group", "patient"),
+        ("group", "source_image"),
     ):
-        table[column] = table[column].mask(table[column] == "", default)
+        table[column] = table[column].mask(table[column] == "", table[other])
     for column in ("mirrored", "mislabelled"):
         table[column] = table[column].astype(str).str.lower().isin(("1", "true"))
     return table.reset_index(drop=True)
@@ -223,12 +221,12 @@ def patient_across_splits(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
     if counts.empty or counts.shape[1] < 2:
         return table.head(0)
     slices = known[known["patient"] == counts.min(axis="columns").idxmax()]
-    slices = slices.sort_values("split", ascending=False)
-    return slices.groupby("split", sort=False).head(count // 2)
+    return slices.sort_values("split", ascending=False).groupby("split").head(count // 2)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+def _images(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(filter(Path.is_file, files))
 
 
 def _check_folders(folder: Path) -> None:
@@ -237,14 +235,13 @@ def _check_folders(folder: Path) -> None:
         raise BrainlibError(
             f"{folder} is not a folder: name one laid out <class>/… or <split>/<class>/…"
         )
-    allowed = {folder: {*CLASS_NAMES, *SPLIT_NAMES, "masks"}}
-    allowed |= {folder / name: set(CLASS_NAMES) for name in SPLIT_NAMES}
-    wrong = [
-        str(inner)
-        for outer, names in allowed.items()
-        for inner in sorted(outer.glob("*/"))
-        if inner.is_dir() and inner.name not in names and any(map(_is_image, inner.rglob("*")))
-    ]
+    inner = {
+        *folder.glob("*/"),
+        *(path for name in SPLIT_NAMES for path in folder.glob(f"{name}/*/")),
+    }
+    known = {folder / name for name in (*SPLIT_NAMES, "masks")}
+    known |= {folder / split / name for split in ("", *SPLIT_NAMES) for name in CLASS_NAMES}
+    wrong = [str(path) for path in sorted(inner - known) if path.is_dir() and _images(path)]
     if wrong:
         raise BrainlibError(
             f"{', '.join(wrong)} holds images but is not a class: rename it to one of "
@@ -255,9 +252,8 @@ def _check_folders(folder: Path) -> None:
 def _check_details(details: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
     if "path" not in details or details["path"].duplicated().any():
         raise BrainlibError(f"{file} must have a column `path` that names each image once")
-    allowed = (*COLUMNS, *EXTRA_COLUMNS)
-    unknown = sorted(set(details) - set(allowed))
-    if unknown:
+    allowed = [*COLUMNS, *EXTRA_COLUMNS]
+    if unknown := sorted(set(details) - set(allowed)):
         raise BrainlibError(
             f"{file} has the unknown columns {', '.join(unknown)}: allowed are {', '.join(allowed)}"
         )

@@ -162,6 +162,6 @@ def _convert(archives: list[Path], target: Path) -> None:
                 path, origin = f"{label}/{index}.png", f"figshare:{index}.jpg"  # as Kaggle's has it
                 Image.fromarray(pixels).save(target / path)
                 rows.append((path, patient, f"fig_{patient}", origin, trace_outline(mask)))
-    table = pd.DataFrame(rows, columns=["path", "patient", "group", "source_image", "outline"])
-    table = table.assign(source="figshare")
+    columns = ["path", "patient", "group", "source_image", "outline"]
+    table = pd.DataFrame(rows, columns=columns).assign(source="figshare")
     table.to_csv(target / "images.csv", index=False, lineterminator="\n")

@@ -32,7 +32,9 @@ def open_kaggle() -> Collection:
     _check_files(table, root)
     published = table["figshare_label"]
     table["mislabelled"] = (published != "") & (published != table["label"])
-    table["outline"] = _orient_outlines(table)
+    outlines = table["figshare_slice"].map(read_outlines()).fillna("")
+    is_flipped = (outlines != "") & (table["mirrored"] == "1")
+    table["outline"] = outlines.mask(is_flipped, outlines[is_flipped].map(mirror_outline))
     table["outline_frame"] = OUTLINE_FRAME
     return Collection("kaggle", "1", root, complete_table(table), "provenance")
 
@@ -60,13 +62,6 @@ def read_outlines() -> pd.Series:
 
 def _read_table(name: str) -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name(name), dtype=str, keep_default_na=False)
-
-
-def _orient_outlines(table: pd.DataFrame) -> list[str]:
-    """Return the outline of each image, mirrored if the image is."""
-    outlines = table["figshare_slice"].map(read_outlines()).fillna("")
-    rows = zip(outlines, table["mirrored"] == "1", strict=True)
-    return [mirror_outline(outline) if outline and flip else outline for outline, flip in rows]
 
 
 def mirror_outline(outline: str) -> str:
@@ -114,8 +109,7 @@ def _check_files(table: pd.DataFrame, root: Path) -> None:
         f"{row.found} instead of {row.expected} in {'/'.join(filter(None, row.Index))}"
         for row in counts.itertuples()
     ]
-    wrong = wrong or table.loc[table["group"].isna(), "path"].head(1).tolist()
-    if wrong:
+    if wrong := wrong or table.loc[table["group"].isna(), "path"].head(1).tolist():
         raise BrainlibError(
             f"{root} is not version 1 of the collection: it holds {', '.join(wrong)}. "
             "Delete that folder so that Kaggle Hub downloads it again."

@@ -258,23 +258,22 @@ def _check_patients(table: pd.DataFrame) -> None:
 
 
 def _draw_folds(table: pd.DataFrame) -> np.ndarray:
-    rows = np.flatnonzero(~table["mislabelled"] & ~_is_repeated(table))
+    order = table.assign(row=range(len(table))).sort_values(["mislabelled", "mirrored", "row"])
+    is_repeated = order["source_image"].duplicated().reindex(table.index)
+    rows = np.flatnonzero(~table["mislabelled"] & ~is_repeated)
     labels, groups = table["label"].iloc[rows], table["group"].iloc[rows]
     fewest = groups.groupby(labels).nunique().min()
-    if fewest < FOLDS:
-        raise BrainlibError(
-            f"protocol 'patient' needs at least {FOLDS} groups of each class, and one class has "
-            f"{fewest}: add images of more patients"
-        )
     folds = np.full(len(table), -1)
-    for fold, (_, test) in enumerate(_group_folds(labels, groups, FOLDS, seed=0)):
-        absent = sorted(set(labels) - set(labels.iloc[test]))
-        if absent:
-            raise BrainlibError(
-                f"fold {fold} of protocol 'patient' would have no image of {', '.join(absent)}, "
-                "because too few groups hold most of its images: add images of more patients"
-            )
-        folds[rows[test]] = fold
+    if fewest >= FOLDS:
+        for fold, (_, test) in enumerate(_group_folds(labels, groups, FOLDS, seed=0)):
+            folds[rows[test]] = fold
+    counts = pd.crosstab(labels, folds[rows])
+    if counts.shape[1] < FOLDS or not counts.all(axis=None):
+        raise BrainlibError(
+            f"each of the {FOLDS} folds of protocol 'patient' needs a group of every class, and one "
+            f"class has {fewest} groups, or too few hold most of its images: add images of more "
+            "patients"
+        )
     return folds
 
 
@@ -291,12 +290,6 @@ def _group_folds(
     codes = pd.factorize(groups, sort=True)[0]
     shuffled = np.random.default_rng(seed).permutation(codes.max() + 1)[codes]
     return StratifiedGroupKFold(count).split(labels, labels, shuffled)
-
-
-def _is_repeated(table: pd.DataFrame) -> pd.Series:
-    """Return whether an earlier row, unmirrored first, shows the same source image."""
-    order = table.assign(row=range(len(table))).sort_values(["mislabelled", "mirrored", "row"])
-    return order["source_image"].duplicated().reindex(table.index)
 
 
 def _split_by_patient(table: pd.DataFrame, fold: int, seed: int, hold_out: float) -> Split:
@@ -316,9 +309,10 @@ def _hold_out_groups(table: pd.DataFrame, seed: int, share: float) -> tuple[np.n
     if not share:
         return np.arange(len(table)), np.arange(0)
     labels, groups = table["label"], table["group"]
-    fewest = int(groups.groupby(labels).nunique().min())
-    count = max(2, min(round(1 / share), fewest))
-    for train, validation in _group_folds(labels, groups, count, seed):
+    fewest = groups.groupby(labels).nunique().min()
+    for train, validation in _group_folds(
+        labels, groups, max(2, min(round(1 / share), fewest)), seed
+    ):
         if all(labels.iloc[rows].nunique() == labels.nunique() for rows in (train, validation)):
             return train, validation
     raise BrainlibError(
@@ -331,13 +325,13 @@ def _split_as_published(table: pd.DataFrame, protocol: str, seed: int, hold_out:
         raise BrainlibError(
             f"protocol {protocol!r} needs folders Training and Testing: use protocol 'patient'"
         )
-    training, test = (np.flatnonzero(table["split"] == name) for name in SPLIT_NAMES)
-    if protocol == "deduplicated":
-        images = table["source_image"]
-        test = test[~images.iloc[test].isin(images.iloc[training]).to_numpy()]
-    if not hold_out:
-        return Split(protocol, 0, training, np.arange(0), test)
     from sklearn.model_selection import train_test_split
 
-    train, validation = train_test_split(training, test_size=hold_out, random_state=seed)
+    train, test = (np.flatnonzero(table["split"] == name) for name in SPLIT_NAMES)
+    validation = np.arange(0)
+    if protocol == "deduplicated":
+        images = table["source_image"].to_numpy()
+        test = test[~np.isin(images[test], images[train])]
+    if hold_out:
+        train, validation = train_test_split(train, test_size=hold_out, random_state=seed)
     return Split(protocol, 0, np.sort(train), np.sort(validation), test)
