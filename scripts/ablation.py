@@ -164,8 +164,7 @@ def summarise(finished: pd.DataFrame) -> dict[str, Any]:
 
 def measure(table: pd.DataFrame) -> dict[str, float]:
     """Return each metric of a table; Dice is NaN where nothing was drawn."""
-    main_source = table.loc[table["label"] != "notumor", "source"].mode().iloc[0]
-    kinds = restrict_to_tumors(table, main_source)
+    kinds = restrict_to_tumors(table)
     return {
         **point_metrics(table, ["accuracy", "log_loss"]),
         "tumor_type_accuracy": point_metrics(kinds, ["accuracy"])["accuracy"],

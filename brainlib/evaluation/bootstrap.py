@@ -6,7 +6,8 @@ is exactly 0 or 1 all resamples are equal, which proves nothing; there the limit
 Clopper and Pearson (1934) with the groups as trials.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,8 @@ def metrics_with_intervals(
     rows = []
     for name, value, column in zip(names, values, replicates.T, strict=True):
         counted = _denominator(table, name)
-        low, high = _limits(value, column, groups, counted)
+        trials = len(np.unique(groups if counted is None else groups[counted]))
+        low, high = _limits(value, column, trials, is_share=counted is not None)
         if name == "calibration_error":  # biased upwards: a basic interval, not a percentile one
             low, high = np.maximum(0, 2 * value - high), np.maximum(value, 2 * value - low)
         rows.append((value, low, high))
@@ -92,18 +94,18 @@ def mean_with_interval(
     >>> mean_with_interval(np.array([True, False]), np.array(["a", "a"]))
     {'value': 0.5, 'images': 2, 'groups': 1}
     """
-    counts = {"images": len(values), "groups": 0}
     if not len(values):
-        return counts
+        return {"images": 0, "groups": 0}
     groups = np.unique(groups, return_inverse=True)[1]
     sums, sizes = np.bincount(groups, values), np.bincount(groups)
     draws = resampled_weights(np.arange(len(sizes)), resamples, seed)
     replicates = np.concatenate([(drawn @ sums) / (drawn @ sizes) for drawn in draws])
     value = float(np.mean(values))
-    limits = _limits(value, replicates, groups, np.ones(len(values), bool))
-    named = zip(("value", "low", "high"), (value, *limits), strict=True)
-    interval = {name: round(float(number), 6) for name, number in named if np.isfinite(number)}
-    return interval | counts | {"groups": len(sizes)}
+    low, high = _limits(value, replicates, len(sizes))
+    interval = {"value": round(value, 6)}
+    if np.isfinite(low):
+        interval |= {"low": round(low, 6), "high": round(high, 6)}
+    return interval | {"images": len(values), "groups": len(sizes)}
 
 
 def break_down(
@@ -128,21 +130,38 @@ def break_down(
     >>> break_down(table)["accuracy"].to_dict()
     {'plane axial': 0.5, 'plane sagittal': 1.0}
     """
-    correct, groups = is_correct(table), group_codes(table)
-    rows = {}
+    subgroups = {}
     for column in columns:
         values = table.get(column, pd.Series("", table.index)).astype(object)
-        values = values.where(values.notna(), "").astype(str)
-        if (values == "").all():
-            continue
-        values = values.mask(values == "", "unknown").to_numpy(object)
-        for value in sorted(set(values)):
-            chosen = values == value
-            interval = mean_with_interval(correct[chosen], groups[chosen], resamples, seed)
-            rows[f"{column} {value}"] = interval
-    names = ["value", "low", "high", "images", "groups"]
-    subgroups = pd.DataFrame.from_dict(rows, "index").reindex(columns=names)
-    return subgroups.rename(columns={"value": "accuracy"})
+        values = values.where(values.notna(), "").astype(str).to_numpy(object)
+        if (values != "").any():
+            names = np.where(values == "", "unknown", values)
+            subgroups |= {f"{column} {name}": names == name for name in sorted(set(names))}
+    return shares(is_correct(table), group_codes(table), subgroups, "accuracy", resamples, seed)
+
+
+def shares(
+    values: np.ndarray,
+    groups: np.ndarray,
+    subsets: Mapping[Any, np.ndarray],
+    name: str,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the mean of a value in each of several subsets of images, with its interval.
+
+    Returns
+    -------
+    DataFrame
+        A row for each subset, a bool array (n,): `<name>`, `low`, `high`, `images`, `groups`.
+    """
+    rows = {
+        key: mean_with_interval(values[chosen], groups[chosen], resamples, seed)
+        for key, chosen in subsets.items()
+    }
+    columns = ["value", "low", "high", "images", "groups"]
+    table = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns)
+    return table.rename(columns={"value": name})
 
 
 def resampled_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -180,12 +199,11 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
 
 
 def _limits(
-    value: float, replicates: np.ndarray, groups: np.ndarray, counted: np.ndarray | None
+    value: float, replicates: np.ndarray, trials: int, is_share: bool = True
 ) -> tuple[float, float]:
-    trials = len(np.unique(groups if counted is None else groups[counted]))
     if trials < 2:
         return np.nan, np.nan
-    if counted is None or value not in (0, 1):
+    if not is_share or value not in (0, 1):
         return percentile_interval(replicates)
     margin = 1 - TAIL ** (1 / trials)
     return (0.0, margin) if value == 0 else (1 - margin, 1.0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from brainlib.evaluation.bootstrap import mean_with_interval
+from brainlib.evaluation.bootstrap import shares
 from brainlib.evaluation.metrics import CALIBRATION_BINS, equal_mass_bins
 from brainlib.evaluation.tables import EvaluationError, group_codes, is_correct, probabilities
 
@@ -31,16 +31,12 @@ def reliability(
     """
     if bins < 1:
         raise EvaluationError(f"bins = {bins}: it must be at least 1")
-    confidence, correct = probabilities(table).max(axis=1), is_correct(table)
-    groups = group_codes(table)
+    confidence, groups = probabilities(table).max(axis=1), group_codes(table)
     bin_of = equal_mass_bins(confidence, np.ones((1, len(table))), bins)[0]
-    rows = [
-        {"confidence": confidence[bin_of == i].mean()}
-        | mean_with_interval(correct[bin_of == i], groups[bin_of == i], resamples, seed)
-        for i in np.unique(bin_of)
-    ]
-    table = pd.DataFrame(rows).rename(columns={"value": "accuracy"})
-    return table.reindex(columns=["confidence", "accuracy", "images", "low", "high"])
+    subsets = {confidence[bin_of == i].mean(): bin_of == i for i in np.unique(bin_of)}
+    rows = shares(is_correct(table), groups, subsets, "accuracy", resamples, seed)
+    rows = rows.rename_axis("confidence").reset_index()
+    return rows[["confidence", "accuracy", "images", "low", "high"]]
 
 
 def risk_coverage(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from brainlib.evaluation.bootstrap import mean_with_interval
+from brainlib.evaluation.bootstrap import shares
 from brainlib.evaluation.tables import (
     CLASSES,
     EvaluationError,
@@ -146,16 +146,15 @@ def describe_sets(
     >>> describe_sets(table, sets).loc["all"][["coverage", "mean_set_size", "empty"]].tolist()
     [0.5, 1.0, 0.0]
     """
-    labels, groups, members = label_codes(table), group_codes(table), sets[CLASSES].to_numpy(bool)
-    covered, sizes = members[np.arange(len(labels)), labels], members.sum(axis=1)
-    rows = {}
-    for index, name in enumerate((*CLASSES, "all")):
-        inside = (labels == index) | (name == "all")
-        rows[name] = mean_with_interval(covered[inside], groups[inside], resamples, seed)
-        if inside.any():
-            of_class = sizes[inside]
-            rows[name] |= {"mean_set_size": of_class.mean(), "empty": (of_class == 0).mean(),
-                           "single": (of_class == 1).mean()}  # fmt: skip
-    columns = ["value", "low", "high", "images", "groups", "mean_set_size", "empty", "single"]
-    table = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns).astype(float)
-    return table.rename(columns={"value": "coverage"}).rename_axis("label")
+    labels, members = label_codes(table), sets[CLASSES].to_numpy(bool)
+    covered = members[np.arange(len(labels)), labels]
+    subsets = {name: labels == index for index, name in enumerate(CLASSES)} | {"all": labels >= 0}
+    rows = shares(covered, group_codes(table), subsets, "coverage", resamples, seed)
+    for name, inside in subsets.items() if len(labels) else ():
+        size = pd.Series(members[inside].sum(axis=1))
+        rows.loc[name, ["mean_set_size", "empty", "single"]] = [
+            size.mean(),
+            (size == 0).mean(),
+            (size == 1).mean(),
+        ]
+    return rows.astype(float).rename_axis("label")

@@ -6,10 +6,10 @@ al., 2021). Strength 1 is barely visible; at strength 5 the image is clearly deg
 readable. Motion, ghosts, blur and crop are measured in shares of the image's size, noise,
 resolution and JPEG blocks in its pixels; a weak blur is too narrow to show below 100 pixels.
 
-Every corruption takes uint8 pixels of shape (height, width), a strength and a random generator, and
-gives uint8 pixels of the same shape. `blur`, `low_resolution`, `jpeg` and `crop` draw nothing at
-random. All others draw the same numbers at each strength: from one seed the image turns the
-same way at each strength, only further.
+Every corruption takes uint8 pixels of shape (height, width), its setting and a random generator,
+and gives uint8 pixels of the same shape. `blur`, `low_resolution`, `jpeg` and `crop` draw nothing
+at random. All others draw the same numbers at each strength: from one seed the image turns the same
+way at each strength, only further.
 """
 
 import io
@@ -34,15 +34,16 @@ Predict = Callable[[list[np.ndarray]], np.ndarray]
 """Takes n uint8 images of shape (height, width); gives probabilities of shape (n, 4)."""
 
 
-def motion(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def motion(
+    pixels: np.ndarray, setting: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
     """Simulate four head movements during the scan, in degrees and per cent of the side.
 
     Each segment of k-space lines shows the head as it lay at that time; the middle segment, which
     holds most of the image, shows it where it belongs (Shaw et al., 2019). The stronger the
     motion, the fewer lines are in the middle.
     """
-    reach = _setting(strength, (0.4, 0.8, 1.2, 1.7, 2.2))
-    middle = _setting(strength, (0.1, 0.085, 0.07, 0.055, 0.045))  # of the lines, to either side
+    reach, middle = setting  # the middle: share of the lines to either side
     lines = _phase_encoding(pixels.shape, rng)
     borders = np.array([-0.25, -middle, middle, 0.25]) * rng.uniform(0.8, 1.2, 4)
     segments = np.searchsorted(borders, lines)
@@ -55,13 +56,12 @@ def motion(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.nd
     return _magnitude(kspace)
 
 
-def ghosting(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def ghosting(pixels: np.ndarray, brightness: float, rng: np.random.Generator) -> np.ndarray:
     """Add two ghosts, as pulsating blood does, each a few per cent as bright as the image.
 
     The k-space lines swing periodically, which shifts faint copies along the direction of phase
     encoding by the frequency of the swing (Wood and Henkelman, 1985).
     """
-    brightness = _setting(strength, (0.03, 0.06, 0.1, 0.15, 0.2))
     lines = _phase_encoding(pixels.shape, rng)
     shift = rng.uniform(0.2, 0.5) * lines.size
     phase = rng.uniform(-0.3, 0.3) * np.pi  # beyond, ghosts hardly show on tissue, or erase it
@@ -69,13 +69,12 @@ def ghosting(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.
     return _magnitude(np.fft.fft2(pixels) * swing)
 
 
-def bias_field(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def bias_field(pixels: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
     """Brighten and darken smoothly across the image, as an uneven receive coil does.
 
     The logarithm of the field is a polynomial of third order (Van Leemput et al., 1999); the
     strength is its standard deviation over the head. The mean brightness hardly changes.
     """
-    spread = _setting(strength, (0.07, 0.14, 0.22, 0.31, 0.42))
     orders = np.add.outer(range(4), range(4))
     coefficients = rng.normal(size=(4, 4)) * (orders <= 3) / np.maximum(orders, 1)
     height, width = (np.linspace(-1, 1, side) for side in pixels.shape)
@@ -86,76 +85,76 @@ def bias_field(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> n
     return _grey(pixels * np.exp(field))
 
 
-def noise(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def noise(pixels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Add Rician noise, its spread a share of the brightest tissue (Gudbjartsson and Patz, 1995).
 
     Both channels of the receiver are noisy, and the image is the magnitude of the two. An image
     without signal stays as it is.
     """
-    spread = _setting(strength, (0.02, 0.04, 0.07, 0.1, 0.14)) * np.percentile(pixels, 99)
+    spread = share * np.percentile(pixels, 99)
     real, imaginary = spread * rng.standard_normal((2, *pixels.shape))
     return _grey(np.hypot(pixels + real, imaginary))
 
 
-def blur(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def blur(pixels: np.ndarray, spread: float, rng: np.random.Generator) -> np.ndarray:
     """Blur with a Gaussian, its spread in thousandths of the side (Hendrycks, Dietterich, 2019)."""
-    spread = _setting(strength, (3, 4.5, 6.5, 9, 12)) / 1000 * min(pixels.shape)
-    return _grey(ndimage.gaussian_filter(pixels.astype(float), spread))
+    return _grey(ndimage.gaussian_filter(pixels.astype(float), spread / 1000 * min(pixels.shape)))
 
 
-def low_resolution(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def low_resolution(pixels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Record a share of k-space and fill the rest with zeros, as a fast scan does.
 
     Fine detail is gone, and edges ring (truncation artefact; Czervionke et al., 1988).
     """
-    share = _setting(strength, (0.6, 0.45, 0.34, 0.26, 0.2))
     height, width = (np.abs(np.fft.fftfreq(side)) <= share / 2 for side in pixels.shape)
     return _magnitude(np.fft.fft2(pixels) * np.outer(height, width))
 
 
-def jpeg(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def jpeg(pixels: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
     """Compress as a JPEG of low quality and decode again (Hendrycks and Dietterich, 2019)."""
     file = io.BytesIO()
-    quality = _setting(strength, (50, 30, 18, 11, 7))
     Image.fromarray(pixels).save(file, format="JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
-def contrast(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def contrast(pixels: np.ndarray, logarithm: float, rng: np.random.Generator) -> np.ndarray:
     """Brighten or darken the mid-greys by a gamma, as consoles differ (TorchIO, 2021).
 
     The strength is the logarithm of gamma, positive or negative by chance.
     """
-    gamma = np.exp(_setting(strength, (0.1, 0.2, 0.32, 0.46, 0.6)) * rng.choice([-1, 1]))
-    return _grey(255 * (pixels / 255) ** gamma)
+    return _grey(255 * (pixels / 255) ** np.exp(logarithm * rng.choice([-1, 1])))
 
 
-def rotation(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def rotation(pixels: np.ndarray, angle: float, rng: np.random.Generator) -> np.ndarray:
     """Rotate the image about its centre, in degrees, to either side, as a tilted head appears.
 
     What comes in from beyond the field of view is black (TorchIO, 2021).
     """
-    angle = _setting(strength, (3, 6, 10, 15, 20)) * rng.choice([-1, 1])
-    return np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BICUBIC))
+    turned = Image.fromarray(pixels).rotate(angle * rng.choice([-1, 1]), Image.Resampling.BICUBIC)
+    return np.asarray(turned)
 
 
-def crop(pixels: np.ndarray, strength: int, rng: np.random.Generator) -> np.ndarray:
+def crop(pixels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
     """Cut a share of the field of view off each side, and scale the rest back to full size."""
-    share = _setting(strength, (0.02, 0.04, 0.065, 0.09, 0.12))
     height, width = pixels.shape
     box = (share * width, share * height, (1 - share) * width, (1 - share) * height)
     whole = Image.fromarray(pixels)
     return np.asarray(whole.resize((width, height), Image.Resampling.BICUBIC, box))
 
 
-CORRUPTIONS: dict[str, Callable[[np.ndarray, int, np.random.Generator], np.ndarray]] = {
-    function.__name__: function
-    for function in (
-        motion, ghosting, bias_field, noise, blur,
-        low_resolution, jpeg, contrast, rotation, crop,
-    )
-}  # fmt: skip
-"""All corruptions by name, in the order in which tables and figures show them."""
+CORRUPTIONS: dict[str, tuple[Callable[..., np.ndarray], tuple]] = {
+    "motion": (motion, ((0.4, 0.1), (0.8, 0.085), (1.2, 0.07), (1.7, 0.055), (2.2, 0.045))),
+    "ghosting": (ghosting, (0.03, 0.06, 0.1, 0.15, 0.2)),
+    "bias_field": (bias_field, (0.07, 0.14, 0.22, 0.31, 0.42)),
+    "noise": (noise, (0.02, 0.04, 0.07, 0.1, 0.14)),
+    "blur": (blur, (3, 4.5, 6.5, 9, 12)),
+    "low_resolution": (low_resolution, (0.6, 0.45, 0.34, 0.26, 0.2)),
+    "jpeg": (jpeg, (50, 30, 18, 11, 7)),
+    "contrast": (contrast, (0.1, 0.2, 0.32, 0.46, 0.6)),
+    "rotation": (rotation, (3, 6, 10, 15, 20)),
+    "crop": (crop, (0.02, 0.04, 0.065, 0.09, 0.12)),
+}
+"""All corruptions by name, in the order of tables and figures, each with its five settings."""
 
 
 def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarray:
@@ -178,13 +177,18 @@ def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarr
     >>> corrupt(image, "noise", 3, seed=0).shape
     (20, 30)
     """
-    _require_known([name], [strength])
+    for kind, asked, known in (
+        ("corruption", name, CORRUPTIONS), ("strength", strength, STRENGTHS),
+    ):  # fmt: skip
+        if asked not in known:
+            raise EvaluationError(f"no {kind} {asked!r}: choose from {', '.join(map(str, known))}")
     if pixels.ndim != 2 or pixels.dtype != np.uint8 or min(pixels.shape) < MINIMUM_SIZE:
         raise EvaluationError(
             f"pixels of type {pixels.dtype} and shape {pixels.shape}: give a grey image, uint8 "
             f"of shape (height, width), at least {MINIMUM_SIZE} pixels high and wide"
         )
-    return CORRUPTIONS[name](pixels, strength, np.random.default_rng(seed))
+    corruption, settings = CORRUPTIONS[name]
+    return corruption(pixels, settings[strength - 1], np.random.default_rng(seed))
 
 
 def robustness(
@@ -229,7 +233,6 @@ def robustness(
     >>> table["mean"].to_dict()
     {'clean': 1.0, 'blur': 1.0}
     """
-    _require_known(names, strengths)
     if not len(images) or len(images) != len(labels):
         raise EvaluationError(f"{len(labels)} labels for {len(images)} images: give one each")
     seeds = np.random.SeedSequence(seed).generate_state(len(images)).tolist()
@@ -263,10 +266,6 @@ def accuracy_kept(table: pd.DataFrame) -> float:
     return float(table.drop(index="clean")["mean"].mean() / clean) if clean > 0 else float("nan")
 
 
-def _setting(strength: int, settings: tuple[float, ...]) -> float:
-    return settings[STRENGTHS.index(strength)]
-
-
 def _phase_encoding(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return the position of each k-space line along a random axis, -0.5 to 0.5."""
     axis = int(rng.integers(2))
@@ -279,17 +278,6 @@ def _magnitude(kspace: np.ndarray) -> np.ndarray:
 
 def _grey(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def _require_known(names: Sequence[str], strengths: Sequence[int]) -> None:
-    for kind, asked, known in (
-        ("corruption", names, CORRUPTIONS), ("strength", strengths, STRENGTHS),
-    ):  # fmt: skip
-        unknown = [repr(value) for value in asked if value not in known]
-        if unknown:
-            raise EvaluationError(
-                f"no {kind} {', '.join(unknown)}: choose from {', '.join(map(str, known))}"
-            )
 
 
 def _accuracy(predict: Predict, images: list[np.ndarray], labels: np.ndarray) -> float:

@@ -34,22 +34,23 @@ def score_tables(
     scores: Scores = {}
     for model, by_protocol in tables.items():
         names = None if detailed is None or model in detailed else HEADLINE
-        for protocol, table in by_protocol.items():
-            metrics = metrics_with_intervals(table, resamples, seed, names).dropna()
-            counts = {"images": len(table), "groups": int(table["group"].nunique())}
-            scores.setdefault(model, {})[protocol] = counts | rounded(metrics)
+        scores[model] = {
+            protocol: {"images": len(table), "groups": int(table["group"].nunique())}
+            | rounded(metrics_with_intervals(table, resamples, seed, names).dropna())
+            for protocol, table in by_protocol.items()
+        }
     return scores
 
 
 def headline(scores: Scores) -> pd.DataFrame:
     """Return `n` and the headline metrics as text, `value (low to high)`, a row a protocol."""
-    text = "{value:.3f} ({low:.3f} to {high:.3f})"
-    rows = {}
-    for model, by_protocol in scores.items():
-        for protocol, values in by_protocol.items():
-            known = {name: text.format(**values[name]) for name in HEADLINE if name in values}
-            cells = {name.replace("_", " "): cell for name, cell in known.items()}
-            rows[model, protocol] = {"n": values["images"], **cells}
+    text = "{value:.3f} ({low:.3f} to {high:.3f})".format
+    rows = {
+        (model, protocol): {"n": values["images"]}
+        | {name.replace("_", " "): text(**values[name]) for name in HEADLINE if name in values}
+        for model, by_protocol in scores.items()
+        for protocol, values in by_protocol.items()
+    }
     return pd.DataFrame(rows).T.rename_axis(["model", "protocol"]) if rows else pd.DataFrame()
 
 
@@ -63,14 +64,11 @@ def tumor_type_tables(tables: Tables) -> Tables:
 
     In the Kaggle collection that is figshare. Tables that do not know their sources are left out.
     """
-    restricted: Tables = {}
-    for model, by_protocol in tables.items():
-        for protocol, table in by_protocol.items():
-            if "source" in table:
-                main_source = table.loc[table["label"] != "notumor", "source"].mode().iloc[0]
-                tumors = restrict_to_tumors(table, str(main_source))
-                restricted.setdefault(model, {})[protocol] = tumors
-    return restricted
+    restricted = {
+        model: {name: restrict_to_tumors(t) for name, t in by_protocol.items() if "source" in t}
+        for model, by_protocol in tables.items()
+    }
+    return {model: by_protocol for model, by_protocol in restricted.items() if by_protocol}
 
 
 def patient_tables(tables: Tables) -> Tables:
@@ -95,10 +93,10 @@ def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.Data
         is known, and none is returned.
     """
     file = paths.resolve(predictions).parent / "look_alikes.csv"
-    if not file.is_file() and table["path"].isin(splits.benchmark()["path"]).all():
-        file = paths.resolve(PUBLISHED).parent / file.name
     if not file.is_file():
-        return table.head(0)
+        if not table["path"].isin(splits.benchmark()["path"]).all():
+            return table.head(0)
+        file = paths.resolve(PUBLISHED).parent / file.name
     pairs = pd.read_csv(file)
     return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
 
@@ -134,16 +132,13 @@ def score_maps(
     means |= {f"dice_{name}": (scored[scored["label"] == name], "dice") for name in CLASS_NAMES}
     for column in ("heat_peak_inside", "outline_peak_inside"):
         means |= {column: (correct, column), f"{column}_all": (scored, column)}
+    means = {name: interval_of(*mean, resamples, seed) for name, mean in means.items()}
     return {
         "images": len(scored),
         "groups": int(scored["group"].nunique()),
         "correct": len(correct),
         "without_outline": int((scored["outline"] == "").sum()),
-        **{
-            name: interval_of(part, column, resamples, seed)
-            for name, (part, column) in means.items()
-            if len(part)
-        },
+        **{name: mean for name, mean in means.items() if mean},
     }
 
 
@@ -162,16 +157,16 @@ def read_robustness(predictions: Path | str) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of model to DataFrame
-        As `corruptions.robustness` gives them; empty where it was not measured.
+        As `corruptions.robustness` gives them, with the number of `images`; empty where it was
+        not measured.
     """
     file = paths.resolve(predictions).parent / "robustness.csv"
     if not file.is_file():
         return {}
-    tables = pd.read_csv(file).groupby("model", sort=False)
-    columns = ["model", "images", "seed"]
+    tables = pd.read_csv(file).drop(columns="seed", errors="ignore").set_index("corruption")
     return {
-        str(model): table.drop(columns=columns, errors="ignore").set_index("corruption")
-        for model, table in tables
+        str(name): table.drop(columns="model")
+        for name, table in tables.groupby("model", sort=False)
     }
 
 
@@ -187,11 +182,8 @@ def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.Data
 
 def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict[str, float]]:
     """Return the last row of every history, by the name of the run, rounded to four digits."""
-    return {
-        name: rounded(table.tail(1), digits=4)[str(table.index[-1])]
-        for by_run in histories.values()
-        for name, table in by_run.items()
-    }
+    last = {name: table.iloc[-1] for runs in histories.values() for name, table in runs.items()}
+    return rounded(pd.DataFrame(last.values(), last.keys()), digits=4)
 
 
 def rounded(table: pd.DataFrame, digits: int = 6) -> dict[str, dict[str, float]]:

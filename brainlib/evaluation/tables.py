@@ -24,9 +24,7 @@ ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 PUBLISHED = "model/predictions"
 """The predictions behind the released results, below the project's root."""
 
-_FILE_NAME = re.compile(
-    r"(?P<model>.+?)(_official|(?P<patient>_patient\d?))\.(test|validation)\.csv"
-)
+_FILE_NAME = re.compile(r"(.+?)_(official|patient)\d?\.(test|validation)\.csv")
 
 Tables = dict[str, dict[str, pd.DataFrame]]
 """Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
@@ -66,39 +64,51 @@ def read_tables(
         Where there is no table of test predictions, or one is about other images.
     """
     source = paths.resolve(source)
-    if source.is_file():
-        tables = _read_single(source, models) if subset == "test" else {}
-    elif source.is_dir():
-        tables = _read_folder(source, subset)
-        order = dict.fromkeys([*(name for name in models if name in tables), *tables])
-        tables = {name: tables[name] for name in order}
-    else:
+    if not source.exists():
         raise EvaluationError(
             f"{source} does not exist: give a prediction table or a folder of them"
         )
+    if source.is_dir():
+        tables = _read_folder(source, subset)
+        tables = {
+            name: tables[name] for name in dict.fromkeys((*models, *tables)) if name in tables
+        }
+    else:
+        tables = _read_single(source, models) if subset == "test" else {}
     if subset == "test" and not tables:
         raise EvaluationError(
             f"{source} holds no prediction table (<name>.test.csv): run notebooks/02_train.ipynb"
         )
-    if images is not None:
-        _require_images(tables, images, source)
+    for model, by_protocol in tables.items() if images is not None else ():
+        predicted = pd.concat(by_protocol)["path"].drop_duplicates()
+        others = predicted[~predicted.isin(images)]
+        if len(others):
+            raise EvaluationError(
+                f"{model} in {source} has predictions for {len(others)} images that the source "
+                f"does not hold, for instance {others.iloc[0]}: name the source that they were "
+                "made on, or give each source an output folder of its own"
+            )
     return tables
 
 
 def _read_folder(folder: Path, subset: str) -> Tables:
-    folds: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    folds: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for file in sorted(folder.glob(f"*.{subset}.csv")):
-        name = _FILE_NAME.fullmatch(file.name)
-        if name:
-            protocol = "patient" if name["patient"] else "official"
-            folds.setdefault((name["model"], protocol), []).append(read_predictions(file))
+        if name := _FILE_NAME.fullmatch(file.name):
+            by_protocol = folds.setdefault(name[1], {})
+            by_protocol.setdefault(name[2], []).append(read_predictions(file))
     tables: Tables = {}
-    for (model, protocol), read in folds.items():
-        joined = pd.concat(read, ignore_index=True)
-        if subset == "test":  # validation groups of one fold are trained on in another
-            check_predictions(joined, f"{model}, protocol {protocol}, in {folder}")
-        tables.setdefault(model, {})[protocol] = joined
-    return {name: _all_protocols(by_protocol) for name, by_protocol in tables.items()}
+    for model, by_protocol in folds.items():
+        joined = {name: pd.concat(read, ignore_index=True) for name, read in by_protocol.items()}
+        for protocol, table in joined.items() if subset == "test" else ():
+            # validation groups of one fold are trained on in another
+            check_predictions(table, f"{model}, protocol {protocol}, in {folder}")
+        if "twin_in_training" in joined.get("official", ()):
+            official = joined["official"]
+            unseen = official[~official["twin_in_training"].astype(bool)]
+            joined["deduplicated"] = unseen.reset_index(drop=True)
+        tables[model] = {name: joined[name] for name in splits.PROTOCOLS if name in joined}
+    return tables
 
 
 def _read_single(file: Path, models: Sequence[str]) -> Tables:
@@ -106,45 +116,19 @@ def _read_single(file: Path, models: Sequence[str]) -> Tables:
     table, benchmark = _read_csv(file), splits.benchmark()
     has_labels = {"path", "label", "group", "fold"} <= set(table)
     if not has_labels or table["path"].isin(benchmark["path"]).any():
-        table = _join_benchmark(table, benchmark, str(file))
+        check_predictions(table, str(file), ["path", *CLASSES])
+        require_same_images(table, benchmark, (str(file), "the published reference"))
+        own = table.drop(columns=benchmark.columns.drop("path"), errors="ignore")
+        table = own.merge(benchmark, "left", "path")
     check_predictions(table, str(file))
     tables = {file.stem.removesuffix(".test"): {"patient": table}}
-    if table["path"].isin(benchmark["path"]).all():
-        published = _read_folder(paths.resolve(PUBLISHED), "test") if models else {}
+    if models and table["path"].isin(benchmark["path"]).all():
+        published = _read_folder(paths.resolve(PUBLISHED), "test")
         for name in models:
             if "patient" in published.get(name, {}):
                 title = f"{name} (published)" if name in tables else name
                 tables[title] = {"patient": published[name]["patient"]}
     return tables
-
-
-def _join_benchmark(table: pd.DataFrame, benchmark: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Add labels, patients, groups and folds of the same images to predictions."""
-    check_predictions(table, name, ["path", *CLASSES])
-    require_same_images(table, benchmark, (name, "the published reference"))
-    own = table.drop(columns=benchmark.columns.drop("path"), errors="ignore")
-    return own.merge(benchmark, "left", "path")
-
-
-def _all_protocols(by_protocol: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Add `deduplicated`: `official` without the images that have a twin in Training."""
-    if "twin_in_training" in by_protocol.get("official", ()):
-        official = by_protocol["official"]
-        unseen = official[~official["twin_in_training"].astype(bool)].reset_index(drop=True)
-        by_protocol = {**by_protocol, "deduplicated": unseen}
-    return {name: by_protocol[name] for name in splits.PROTOCOLS if name in by_protocol}
-
-
-def _require_images(tables: Tables, images: pd.Series, source: Path) -> None:
-    for model, by_protocol in tables.items():
-        for table in by_protocol.values():
-            others = table.loc[~table["path"].isin(images), "path"]
-            if len(others):
-                raise EvaluationError(
-                    f"{model} in {source} has predictions for {len(others)} images that the "
-                    f"source does not hold, for instance {others.iloc[0]}: name the source that "
-                    "they were made on, or give each source an output folder of its own"
-                )
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
@@ -204,8 +188,8 @@ def require_same_images(
                 "have the same images"
             )
     if "label" in first and "label" in second:
-        labels = second.set_index("path")["label"].reindex(first["path"]).to_numpy()
-        differing = first.loc[first["label"].to_numpy() != labels, "path"]
+        pairs = first.merge(second[["path", "label"]], on="path", suffixes=("", "_other"))
+        differing = pairs.loc[pairs["label"] != pairs["label_other"], "path"]
         if len(differing):
             raise EvaluationError(
                 f"{names[0]} and {names[1]} disagree on the label of {len(differing)} images "
@@ -274,9 +258,8 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
     check_predictions(table)
     patient = _known_patients(table)
     # a patient and somebody else's group may share a name: known and unknown never mix
-    keyed = table.assign(
-        patient=patient, key=patient.where(patient != "", table["group"]), is_known=patient != ""
-    )
+    keyed = table.assign(patient=patient, key=patient.mask(patient == "", table["group"]),
+                         is_known=patient != "")  # fmt: skip
     keyed[CLASSES] = probabilities(table)
     slices = keyed.sort_values("path").groupby(["is_known", "key", "label"], sort=True)
     averaged = slices.first().assign(images=slices.size(), **slices[CLASSES].mean()).reset_index()
@@ -286,8 +269,10 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
     return averaged[list(columns)].sort_values("path", ignore_index=True)
 
 
-def restrict_to_tumors(table: pd.DataFrame, source: str = "figshare") -> pd.DataFrame:
+def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
     """Keep the tumour images of one source, and the question of tumour type alone.
+
+    By default it is the source that most of the tumours come from.
 
     Images with and without tumour come from different scanners; within one source the scanner
     gives nothing away. The probability of `notumor` is set to 0 and the other three are divided by
@@ -307,7 +292,9 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "figshare") -> pd.Data
     """
     if "source" not in table:
         raise EvaluationError("the prediction table has no column source: join it by path")
-    kept = table[(table["source"] == source) & (table["label"] != "notumor")].copy()
+    tumors = table[table["label"] != "notumor"]
+    source = source or tumors["source"].mode().min()
+    kept = tumors[tumors["source"] == source].copy()
     if kept.empty:
         known = ", ".join(sorted(table["source"].astype(str).unique()))
         raise EvaluationError(
@@ -399,9 +386,8 @@ def _is_empty(column: pd.Series) -> pd.Series:
 
 
 def _known_patients(table: pd.DataFrame) -> pd.Series:
-    if "patient" not in table:
-        return pd.Series("", index=table.index)
-    return table["patient"].astype(object).where(table["patient"].notna(), "").astype(str)
+    patient = table.get("patient", pd.Series("", table.index)).astype(object)
+    return patient.where(patient.notna(), "").astype(str)
 
 
 def _examples(values: Iterable[object], count: int = 3) -> str:
