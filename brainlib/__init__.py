@@ -32,6 +32,8 @@ logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in reco
 # oneDNN's convolutions train a third faster on processors without AVX-512, where they are not used
 # unless asked for
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# ONNX Runtime would otherwise report its use, with an identifier of the machine, to its makers
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:
