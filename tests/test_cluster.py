@@ -16,7 +16,8 @@ import pytest
 from stand_ins import draw
 
 from brainlib import imaging, inference, paths
-from brainlib.inference import classifier, cluster, folder
+from brainlib.inference import cluster, folder
+from brainlib.models import engines
 from brainlib.notebook import pipeline
 from brainlib.notebook.runs import NotebookError
 
@@ -53,7 +54,7 @@ def dask(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(classifier, "CHUNK", 8)
+    monkeypatch.setattr(engines, "CHUNK", 8)
     monkeypatch.setattr(cluster, "LEAST_WAITING", 1)
 
 
@@ -180,7 +181,7 @@ def test_a_sweep_is_spread_and_judged_by_validation(dask, tmp_path, monkeypatch,
 
     monkeypatch.setattr(pipeline, "_attempt_on_worker", learn)
     values = {"learning_rate": [0.25, 0.5, 2.0], "fold": [0, 1]}
-    steps = pipeline.sweep_steps("seed_cnn", values, epochs=2)
+    steps = pipeline.sweep_steps("seed_cnn", values)
     assert len({step.folder for step in steps}) == len({step.name for step in steps}) == 6
     output = str(tmp_path / "out")
     with pytest.raises(NotebookError, match="2 of 6 steps failed") as said:
@@ -220,8 +221,7 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
     scans = imaging.list_scans(draw(tmp_path / "scans", 200))
 
     def kill():
-        parts = tmp_path / "out" / "predictions.parts"
-        while len(list(parts.glob("*.studies.csv"))) < 2:
+        while len(list(tmp_path.glob("out/*.parts/*.studies.csv"))) < 2:
             time.sleep(0.01)
         processes[0].kill()
 
@@ -231,9 +231,9 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
         inference.classify_scans(scans, tmp_path / "out", task, address)
     killer.join()
     assert "what is done is kept" in str(said.value)
-    kept = len(list((tmp_path / "out" / "predictions.parts").glob("*.studies.csv")))
+    kept = len(list(tmp_path.glob("out/*.parts/*.studies.csv")))
     monkeypatch.undo()
-    monkeypatch.setattr(classifier, "CHUNK", 8)
+    monkeypatch.setattr(engines, "CHUNK", 8)
     read_scan = Mock(side_effect=imaging.read_scan)
     monkeypatch.setattr(imaging, "read_scan", read_scan)
     tables = inference.classify_scans(scans, tmp_path / "out", task)

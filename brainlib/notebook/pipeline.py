@@ -26,9 +26,6 @@ NOTEBOOKS = tuple(runs.SETTINGS)
 Target = tuple[str, str, int, Path]
 """Source, output folder, seed, and the folder of the executed notebooks."""
 
-Outcome = tuple[int, BaseException | None]
-"""The index of a step, and what went wrong with it."""
-
 logger = logging.getLogger("brainlib")
 
 
@@ -77,7 +74,7 @@ def demo_steps(
     ]
 
 
-def sweep_steps(model: str, values: Mapping[str, Sequence[Any]], **common: Any) -> list[Step]:
+def sweep_steps(model: str, values: Mapping[str, Sequence[Any]]) -> list[Step]:
     """Return a training for each combination of values, each into a folder of its own.
 
     Parameters
@@ -86,8 +83,6 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]], **common: Any) 
         A key of `models.MODELS`.
     values : mapping of str to sequence
         Parameters of `02_train` and the values that each is to have in turn.
-    **common
-        Parameters that are the same in all trainings.
 
     Raises
     ------
@@ -97,21 +92,20 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]], **common: Any) 
 
     Examples
     --------
-    >>> steps = sweep_steps("seed_cnn", {"learning_rate": [0.001, 0.01], "fold": [0, 1]}, epochs=3)
+    >>> steps = sweep_steps("seed_cnn", {"learning_rate": [0.001, 0.01], "fold": [0, 1]})
     >>> steps[1].folder
     'sweeps/seed_cnn/learning_rate-0.001_fold-1'
     """
     known = {parameter.name for parameter in fields(runs.TrainSettings)}
     known -= {"source", "output", "model"}
-    unknown = [name for name in (*values, *common) if name not in known]
-    if unknown:
+    if unknown := sorted({*values} - known):
         raise NotebookError(
             f"02_train has no parameter {unknown[0]!r} to sweep: choose from "
             f"{', '.join(sorted(known))}"
         )
     if not values or not all(map(len, values.values())):
         raise NotebookError("a sweep needs at least one parameter, and a value for each")
-    if 0 in (*values.get("hold_out", ()), common.get("hold_out", 1)):
+    if 0 in values.get("hold_out", ()):
         raise NotebookError(
             "hold_out is 0, and a sweep is judged by its validation images: give it 0.1 or more"
         )
@@ -119,7 +113,7 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]], **common: Any) 
     for combination in itertools.product(*map(dict.fromkeys, values.values())):
         chosen = dict(zip(values, combination, strict=True))
         name = "_".join(f"{key}-{value}" for key, value in chosen.items())
-        parameters = {"model": model, **common, **chosen}
+        parameters = {"model": model, **chosen}
         steps.append(Step("02_train", parameters, f"-{model}-{name}", f"sweeps/{model}/{name}"))
     return steps
 
@@ -173,10 +167,8 @@ def run(
     is_project = folder == paths.project_root()
     executed = folder / ("runs/reproduce" if is_project else "notebooks")
     target = (source, output, seed, executed)
-    done = 0
     for is_independent, group in itertools.groupby(steps, key=lambda step: bool(step.suffix)):
         batch = list(group)
-        done += len(batch)
         if is_independent and scheduler:
             from brainlib.inference import cluster
 
@@ -186,8 +178,8 @@ def run(
         elif is_independent and jobs > 1:
             _watch(batch, _in_processes(batch, target, jobs))
         else:
-            for index, step in enumerate(batch, done - len(batch) + 1):
-                logger.info("[%d/%d] %s", index, len(steps), step.name)
+            for step in batch:
+                logger.info("[%d/%d] %s", steps.index(step) + 1, len(steps), step.name)
                 _attempt(step, target)
 
 
@@ -217,11 +209,11 @@ def summary(output: str) -> str:
     folder = paths.resolve(output)
     metrics = evaluation.read_metrics(folder)
     lines = [f"Source: {metrics['source']}"]
-    for protocol, values in next(iter(metrics["results"].values())).items():
-        lines.append(
-            "Accuracy, protocol {}: {value:.3f} (95 % interval {low:.3f} to {high:.3f}, "
-            "{} test images)".format(protocol, values["images"], **values["accuracy"])
-        )
+    lines += [
+        "Accuracy, protocol {}: {value:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+        "{} test images)".format(protocol, values["images"], **values["accuracy"])
+        for protocol, values in next(iter(metrics["results"].values())).items()
+    ]
     if metrics["synthetic"]:
         lines.append("A short run on phantoms: the number says nothing about real patients.")
     names = {"Figures": "figures", "Model and metrics": "model", "Predictions": "predictions.csv",
@@ -238,24 +230,22 @@ def model_files(step: Step, output: str) -> tuple[Path, str]:
     return paths.resolve(step.output(output)) / "model", name
 
 
-def _watch(steps: list[Step], outcomes: Iterator[Outcome]) -> None:
+def _watch(steps: list[Step], outcomes: Iterator[tuple]) -> None:
     """Show which steps are done and which failed; raise at the end if any failed."""
-    states, reasons = {"done": [], "failed": []}, []
-    with tqdm(total=len(steps), desc="notebooks", unit=" runs") as bar:
-        for index, error in outcomes:
-            name = steps[index].name
-            states["failed" if error else "done"].append(name)
-            reasons += [f"{name}: {error}"] if error else []
-            bar.set_postfix({state: ", ".join(names) for state, names in states.items() if names})
-            bar.update()
+    reasons: dict[str, BaseException] = {}
+    with tqdm(outcomes, total=len(steps), desc="notebooks", unit=" runs") as bar:
+        for index, error in bar:
+            if error:
+                reasons[steps[index].name] = error
+            bar.set_postfix(last=steps[index].name, failed=", ".join(reasons) or "none")
     if reasons:
         raise NotebookError(
             f"{len(reasons)} of {len(steps)} steps failed, the others are done. "
-            f"{'; '.join(reasons)}"
+            + "; ".join(f"{name}: {error}" for name, error in reasons.items())
         )
 
 
-def _in_processes(steps: list[Step], target: Target, jobs: int) -> Iterator[Outcome]:
+def _in_processes(steps: list[Step], target: Target, jobs: int) -> Iterator[tuple]:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin_worker, (threads,)) as pool:

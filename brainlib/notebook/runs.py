@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 PROFILE_VARIABLE = "BRAINLIB_PROFILE"
 PLUGINS_VARIABLE = "BRAINLIB_PLUGINS"
+RELEASED = Path(paths.RELEASED_MODEL).stem
 SMOKE_OUTPUT = "runs/smoke"
 SMOKE_PATIENTS, SMOKE_SLICES = 24, 3
 MAXIMUM_LINE = 300
@@ -71,7 +71,7 @@ class Settings:
 class TrainSettings(Settings):
     """Parameters of `02_train`."""
 
-    model: str = _choice("lesion_net")
+    model: str = _choice(RELEASED)
     protocol: str = _choice("patient", *splits.PROTOCOLS)
     fold: int = _number(0, 0, splits.FOLDS - 1)
     hold_out: float = _number(splits.VALIDATION_FRACTION, 0.0, 0.5)
@@ -94,7 +94,7 @@ class InferSettings(Settings):
 
     scans: str = ""
     plane: str = _choice("acquired", "acquired", *PLANES)
-    model: str = "model/lesion_net.keras"
+    model: str = f"model/{paths.RELEASED_MODEL}"
     engine: str = _choice("onnx", *ENGINES)
     scheduler: str = ""
     reports: int = _number(1, 0, 1000)
@@ -174,9 +174,9 @@ class Run:
 
     def versions(self) -> pd.DataFrame:
         """Return the versions that this run depends on, and its profile, `full` or `smoke`."""
-        rows = {"python": platform.python_version()}
-        rows |= {name: metadata.version(name) for name in _PACKAGES}
-        rows["profile"] = "smoke: a small phantom, not a result" if self.smoke else "full"
+        profile = "smoke: a small phantom, not a result" if self.smoke else "full: all data"
+        rows = {name: metadata.version(name) for name in _PACKAGES}
+        rows = {"python": platform.python_version(), **rows, "profile": profile}
         return pd.DataFrame({"version": rows})
 
     def open_collection(self) -> Collection:
@@ -212,19 +212,15 @@ class Run:
             figure.savefig(temporary, dpi=110, bbox_inches="tight")
         return figure
 
-    def write_table(self, table: pd.DataFrame, name: str) -> Path:
-        """Write a table to `<output>/<name>.csv` and return its path."""
-        path = self.output / f"{name}.csv"
-        with paths.atomic_write(path) as temporary:
+    def write_table(self, table: pd.DataFrame, name: str) -> None:
+        """Write a table to `<output>/<name>.csv`."""
+        with paths.atomic_write(self.output / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, encoding="utf-8", lineterminator="\n")
-        return path
 
-    def write_json(self, content: Mapping[str, Any], name: str) -> Path:
-        """Write a mapping to `<output>/<name>.json` and return its path."""
-        path = self.output / f"{name}.json"
-        with paths.atomic_write(path) as temporary:
+    def write_json(self, content: Mapping[str, Any], name: str) -> None:
+        """Write a mapping to `<output>/<name>.json`."""
+        with paths.atomic_write(self.output / f"{name}.json") as temporary:
             temporary.write_text(f"{to_json(content)}\n", encoding="utf-8")
-        return path
 
     def write_record(self, name: str, **results: Any) -> Path:
         """Write the run record to `<output>/<name>.run.json`, which ends the run.
@@ -251,9 +247,9 @@ class Run:
             "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0),  # 0: all
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         }
-        path = self.write_json(record, f"{name}.run")
+        self.write_json(record, f"{name}.run")
         self.lock.close()
-        return path
+        return self.output / f"{name}.run.json"
 
     def update_metrics(self, **sections: Any) -> dict[str, Any]:
         """Put sections into `metrics.json` beside those of the same source, and return all.
@@ -272,15 +268,14 @@ class Run:
 
     def written(self) -> pd.DataFrame:
         """Return the files that this run wrote below its output folder, with their sizes."""
-        folders = (self.figures, self.model, self.output / "reports")
-        files = {*self.output.glob("*"), *(file for f in folders for file in f.rglob("*"))}
+        patterns = ("*", "figures/**/*", "model/**/*", "reports/**/*")
         since = self.started.timestamp() - 1
-        rows = {
-            file.relative_to(self.output).as_posix(): f"{file.stat().st_size / 1000:,.0f} kB"
-            for file in sorted(files)
+        rows = [
+            (file.relative_to(self.output).as_posix(), f"{file.stat().st_size / 1000:,.0f} kB")
+            for file in sorted(file for pattern in patterns for file in self.output.glob(pattern))
             if file.suffix in _WRITTEN and file.is_file() and file.stat().st_mtime >= since
-        }
-        return pd.DataFrame({"size": rows}, dtype=str).rename_axis("file").reset_index()
+        ]
+        return pd.DataFrame(rows, columns=["file", "size"], dtype=str)
 
 
 def start(notebook: str, variables: Mapping[str, Any]) -> Run:
@@ -312,8 +307,8 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
             raise NotebookError(
                 f"{notebook} has no parameter {name!r}; its parameters are {', '.join(names)}"
             )
-    settings = kind(**{name: variables[name] for name in names if name in variables})
-    settings = replace(settings, **{p.name: _checked(p, settings) for p in fields(kind)})
+    given = [parameter for parameter in fields(kind) if parameter.name in variables]
+    settings = kind(**{part.name: _checked(part, variables[part.name]) for part in given})
     smoke = is_smoke()
     if smoke:
         settings = _smoke_settings(settings)
@@ -410,9 +405,8 @@ def _injected_names(variables: Mapping[str, Any]) -> list[str]:
     return [s.targets[0].id for s in statements if isinstance(s, ast.Assign)]
 
 
-def _checked(parameter: Any, settings: Settings) -> Any:
-    value, limits = getattr(settings, parameter.name), parameter.metadata
-    kind = parameter.type
+def _checked(parameter: Any, value: Any) -> Any:
+    kind, limits = parameter.type, parameter.metadata
     if kind is float and type(value) is int:  # True is an int too, and no number
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -434,11 +428,9 @@ def _smoke_settings(settings: Settings) -> Settings:
     from brainlib.data import phantom
 
     folder = paths.cache_folder() / f"phantom-v{phantom.PHANTOM_VERSION}-smoke"
-    open_cached(
-        folder, partial(phantom.write_phantom, patients=SMOKE_PATIENTS, slices=SMOKE_SLICES)
-    )
+    open_cached(folder, lambda target: phantom.write_phantom(target, SMOKE_PATIENTS, SMOKE_SLICES))
     small = {"source": str(folder), "output": SMOKE_OUTPUT}
-    name = run_name(network_names()[0], "patient", 0)
+    name = run_name(RELEASED, "patient", 0)
     by_notebook: dict[type[Settings], dict[str, Any]] = {
         TrainSettings: {"epochs": 1},
         EvaluateSettings: {"predictions": f"{SMOKE_OUTPUT}/{PUBLISHED}", "resamples": 100},
@@ -460,11 +452,9 @@ def _describe(collection: Collection) -> dict[str, Any]:
 
 def git_commit() -> str:
     """Return the commit of the checkout, with `+changes` where it is not clean, or `unknown`."""
-    command = ["git", "-C", str(paths.project_root()), "describe", "--always", "--abbrev=40"]
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
     try:
-        result = subprocess.run(
-            [*command, "--dirty=+changes", "--exclude=*"], capture_output=True, text=True
-        )
+        shown = subprocess.run(command, cwd=paths.project_root(), capture_output=True, text=True)
     except OSError:  # no git on this machine
         return "unknown"
-    return result.stdout.strip() or "unknown"
+    return shown.stdout.strip() or "unknown"
