@@ -60,7 +60,7 @@ def test_the_released_network_answers_and_draws_the_same_from_its_file(
 
 
 def test_many_images_are_answered_as_each_alone_and_as_by_keras(tiny, exported):
-    pixels = images(2 * engines.BATCH_SIZE + 1, 48, 40)
+    pixels = images(2 * engines.CHUNK + 1, 48, 40)
     engine = engines.open_onnx(exported, threads=1)
     assert not engine.draws_maps
     alone = [engine(pixels[n : n + 1])["probabilities"] for n in range(len(pixels))]
@@ -102,7 +102,7 @@ def test_a_file_that_answers_otherwise_is_not_put_in_place(tiny, tmp_path, monke
 
         engine = engines.Engine(answer, ("probabilities",))
         monkeypatch.setattr(engines, "open_onnx", lambda path, engine=engine: engine)
-        with pytest.raises(export.ExportError, match="differs from the Keras model tiny"):
+        with pytest.raises(export.ExportError, match="differs from the Keras model"):
             export.export_onnx(tiny, path)
     assert path.read_text() == "the older file"
     assert list(tmp_path.iterdir()) == [path]

@@ -14,7 +14,7 @@ from PIL import Image
 from stand_ins import draw, write_model
 
 from brainlib import CLASS_NAMES, imaging, inference, paths
-from brainlib.inference import classifier, folder
+from brainlib.inference import folder
 from brainlib.models import engines
 
 CLASSES = list(CLASS_NAMES)
@@ -22,7 +22,7 @@ CLASSES = list(CLASS_NAMES)
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(classifier, "CHUNK", 8)
+    monkeypatch.setattr(engines, "CHUNK", 8)
 
 
 @pytest.fixture
@@ -89,15 +89,15 @@ def test_what_was_stopped_goes_on_and_reads_no_finished_part_again(task, tmp_pat
     stops = [stopped(place, output, task, 2) for _ in range(3)]
     assert threading.active_count() == threads, stops
     assert not (output / "predictions.csv").exists()
-    kept = sorted((output / "predictions.parts").glob("*.predictions.csv"))
+    kept = sorted(output.glob("*.parts/*.predictions.csv"))
     finished = [row.split(",")[1] for part in kept for row in part.read_text().splitlines()]
     assert len(kept) == 2 * len(stops)
     read.clear()
     assert classify(place, output, task) == whole
     assert len(read) == len(set(read)) == 50 - len(finished) and not set(read) & set(finished)
-    assert not (output / "predictions.parts").exists()
+    assert not list(output.glob("*.parts"))
     stopped(place, output, task, 3)  # and then power is lost before a part is on the disk
-    next((output / "predictions.parts").glob("0*.studies.csv")).write_bytes(b"")
+    next(output.glob("*.parts/0*.studies.csv")).write_bytes(b"")
     assert classify(place, output, task) == whole
 
 

@@ -1,6 +1,6 @@
 """Outlines and heat maps of a model, drawn in the frames of the images."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,11 +52,9 @@ class Maps:
 
     def in_images(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield outline and heat map of each image, resampled to the image's size."""
-        frames = zip(self.sizes.tolist(), self.fields_of_view, strict=True)
-        for outline, heat_map, (size, square) in zip(
-            self.outlines, self.heat_maps, frames, strict=True
-        ):
-            yield map_in_image(outline, *size, square), map_in_image(heat_map, *size, square)
+        frames = zip(*self.sizes.T.tolist(), self.fields_of_view, strict=True)
+        for outline, heat_map, frame in zip(self.outlines, self.heat_maps, frames, strict=True):
+            yield map_in_image(outline, *frame), map_in_image(heat_map, *frame)
 
 
 def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray]) -> Maps:
@@ -68,7 +66,7 @@ def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray
         A `lesion_net`, as loaded from its file, the one that `models.with_maps` makes of it, or an
         engine that runs it.
     images : iterable of uint8 arrays of shape (height, width)
-        Neighbours of one size are drawn together.
+        Those of one size in a chunk are drawn together.
 
     Raises
     ------
@@ -80,18 +78,19 @@ def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray
     >>> draw_maps(models.build_model(), [np.zeros((60, 40), np.uint8)]).sizes  # doctest: +SKIP
     array([[60, 40]])
     """
-    draw = _drawer(model)
-    answers: list[dict[str, np.ndarray]] = []
-    sizes: list[tuple[int, ...]] = []
-    for batch in engines.batches(images):
-        answers.append(draw(np.stack(batch)[..., np.newaxis]))
-        sizes += [image.shape for image in batch]
-    if not answers:
-        no_maps = np.empty((0, MAP_SIZE, MAP_SIZE), np.float32)
-        none = np.empty((0, len(CLASS_NAMES)), np.float32)
-        return Maps(none, no_maps, no_maps, np.empty((0, 2), int), np.empty((0, 3)))
+    engine = model if isinstance(model, engines.Engine) else engines.wrap_keras(model)
+    if not engine.draws_maps:
+        name = getattr(model, "name", "this model")
+        raise ExplainError(f"{name} draws no maps: give a lesion_net")
+    parts, sizes = [], []
+    for chunk in engines.chunks(images):
+        parts.append(engines.run_chunk(engine, chunk))
+        sizes += [image.shape for image in chunk]
+    if not parts:
+        none, nothing = np.empty((0, len(CLASS_NAMES))), np.empty((0, MAP_SIZE, MAP_SIZE))
+        return Maps(none, nothing, nothing, np.empty((0, 2), int), np.empty((0, 3)))
     names = ("probabilities", "outline", "heat_map", "field_of_view")
-    *maps, views = (np.concatenate([np.asarray(part[name]) for part in answers]) for name in names)
+    *maps, views = (np.concatenate([part[name] for part in parts]) for name in names)
     return Maps(*maps, np.array(sizes, int), views)
 
 
@@ -129,17 +128,3 @@ def map_in_image(
         Image.Resampling.BILINEAR,
     )  # fmt: skip
     return np.asarray(resampled)
-
-
-def _drawer(model: "keras.Model | engines.Engine") -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    if isinstance(model, engines.Engine):
-        if not model.draws_maps:
-            raise ExplainError("this model draws no maps: give a lesion_net")
-        return model
-    from brainlib import models  # here, so that reading scores loads no TensorFlow
-
-    if isinstance(model.output, dict):
-        return model.predict_on_batch
-    if not models.draws_maps(model):
-        raise ExplainError(f"the model {model.name} draws no maps: give a lesion_net")
-    return models.with_maps(model).predict_on_batch

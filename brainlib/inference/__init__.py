@@ -9,7 +9,6 @@ the pooling of slices, and `rules` says what a probability is worth.
 
 from brainlib.inference.classifier import (
     ACCEPTED,
-    CHUNK,
     COLUMNS,
     INCOMPLETE,
     MISSING,

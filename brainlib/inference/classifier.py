@@ -1,6 +1,6 @@
 """Slices to answers: class, probabilities and conformal set, or the reason why there is none."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,14 +42,6 @@ OTHER_MODALITIES = {
     }.items()
 }  # fmt: skip
 """Why a DICOM file of another modality is refused."""
-
-CHUNK = 32
-"""Slices that are read, judged and classified at once: the one chunk on the way to the tables.
-
-On one core the network is fastest at 8 to 32; more do not fit into the processor's cache.
-"""
-
-CHUNK_PIXELS = CHUNK * 512 * 512
 
 PLACE_CELL = 4
 """Pixels of the outline that are averaged before its strongest place is named."""
@@ -138,7 +130,7 @@ def predict_images(
         Probabilities in `CLASS_NAMES` order; for another `output`, its n rows.
     """
     run = getattr(model, "predict_on_batch", model)
-    parts = [_run(run, chunk)[output] for chunk in _chunks(images)]
+    parts = [engines.run_chunk(run, chunk)[output] for chunk in engines.chunks(images)]
     return np.concatenate(parts or [np.empty((0, len(CLASS_NAMES)), np.float32)])
 
 
@@ -177,7 +169,7 @@ def classify(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> pd.
         and height; `decision`; `error`. A slice that is refused has its reason in `decision`, one
         that cannot be read in `error`, and both have no class, no probabilities and no set.
     """
-    tables = [_classify_chunk(classifier, chunk) for chunk in _chunks(slices)]
+    tables = [_classify_chunk(classifier, chunk) for chunk in engines.chunks(slices)]
     return pd.concat(tables, ignore_index=True) if tables else _classify_chunk(classifier, [])
 
 
@@ -233,32 +225,6 @@ def read_slices(scan: imaging.Scan, plane: str = "acquired") -> Iterator[imaging
         yield imaging.ScanSlice(scan.file, scan.series, number, error=error)
 
 
-def _chunks(items: Iterable) -> Iterator[list]:
-    """Cut images or slices into chunks of at most 32, fewer where they are large."""
-    chunk, pixels = [], 0
-    for item in items:
-        chunk.append(item)
-        pixels += np.size(getattr(item, "pixels", item))
-        if len(chunk) == CHUNK or pixels >= CHUNK_PIXELS:
-            yield chunk
-            chunk, pixels = [], 0
-    if chunk:
-        yield chunk
-
-
-def _run(run: Callable, images: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the outputs of a model, a row for each image; those of one size share a batch."""
-    by_size: dict[tuple[int, ...], list[int]] = {}
-    for row, image in enumerate(images):
-        by_size.setdefault(image.shape, []).append(row)
-    results = []
-    for rows in by_size.values():
-        outputs = run(np.stack([images[row] for row in rows])[..., np.newaxis])
-        results.append(outputs if isinstance(outputs, dict) else {"probabilities": outputs})
-    order = np.argsort(np.concatenate(list(by_size.values())))
-    return {name: np.concatenate([part[name] for part in results])[order] for name in results[0]}
-
-
 def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> pd.DataFrame:
     reasons = [_refuse_unseen(classifier, scan_slice) for scan_slice in slices]
     rows = [row for row, scan_slice in enumerate(slices)
@@ -266,7 +232,7 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
     probabilities, places = np.full((len(slices), 4), np.nan), np.full((len(slices), 2), np.nan)
     if rows:
         images = [slices[row].pixels for row in rows]
-        outputs = _run(classifier.predict, images)
+        outputs = engines.run_chunk(classifier.predict, images)
         probabilities[rows] = outputs["probabilities"]
         if classifier.predict.draws_maps:
             places[rows] = _strongest_places(outputs, np.array([image.shape for image in images]))

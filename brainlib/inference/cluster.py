@@ -6,6 +6,8 @@ its own means (`dask scheduler` and `dask worker`, SLURM, Kubernetes, SSH) and i
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -90,23 +92,25 @@ def spread(
     InferenceError
         Where the scheduler does not answer, or no more, or the workers lack the function.
     """
-    upcoming = enumerate(items)
-    client = connect(scheduler)
-    from distributed import as_completed
+    with connect(scheduler) as client:
+        executor = client.get_executor(pure=False, retries=retries)
+        room = partial(_room, client, scheduler)
+        for place, future in submit(executor, function, items, room):
+            yield place, *_outcome(future, scheduler)
 
-    with client:
-        finished, places = as_completed(loop=client.loop), {}
-        while True:
-            room = _room(client, scheduler) - len(places)
-            for place, item in islice(upcoming, max(0, room)):
-                future = client.submit(function, item, pure=False, retries=retries)
-                places[future.key] = place
-                finished.add(future)
-            if not places:
-                return
-            # results leave the cluster with the last name for their future: this one
-            for future in finished.next_batch():
-                yield places.pop(future.key), *_outcome(future, scheduler)
+
+def submit(
+    executor: Executor, function: Callable, items: Iterable, room: Callable[[], int]
+) -> Iterator[tuple[int, Future]]:
+    """Yield the position of each item and its future as they come, `room()` of them at a time."""
+    upcoming, running = enumerate(items), {}
+    while True:
+        for place, item in islice(upcoming, max(0, room() - len(running))):
+            running[executor.submit(function, item)] = place
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future
 
 
 def _room(client: "distributed.Client", scheduler: str) -> int:
@@ -116,9 +120,7 @@ def _room(client: "distributed.Client", scheduler: str) -> int:
         raise _gone(scheduler) from error
 
 
-def _outcome(future: "distributed.Future", scheduler: str) -> tuple[Any, BaseException | None]:
-    from distributed import CancelledError
-
+def _outcome(future: Future, scheduler: str) -> tuple[Any, BaseException | None]:
     try:
         return future.result(), None
     except CancelledError as error:  # all are cancelled where the scheduler cannot be reached

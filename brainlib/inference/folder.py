@@ -7,17 +7,15 @@ resumes with the parts that are missing, and in the end they are joined.
 import csv
 import dataclasses
 import hashlib
-import json
 import logging
 import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +26,7 @@ from brainlib.inference import classifier, cluster
 from brainlib.inference.classifier import COLUMNS, STUDY_COLUMNS, Classifier
 from brainlib.inference.cluster import InferenceError
 from brainlib.inference.studies import COUNTS
+from brainlib.models import engines
 
 PREDICTIONS, STUDIES = "predictions.csv", "studies.csv"
 
@@ -96,10 +95,11 @@ def classify_scans(
     _open(task, digest, 0)  # errors of the model come before the work
     identity = _identity(scans, task)
     folder = paths.resolve(output)
-    parts = folder / "predictions.parts"
+    parts = folder / f"predictions-{identity[:16]}.parts"
     with paths.write_errors(folder), paths.locked(folder):
         pieces = list(cut(scans))
-        _discard_other_parts(parts, identity)
+        for other in {*folder.glob("predictions-*.parts")} - {parts}:
+            shutil.rmtree(other)  # of other scans or another model
         missing = [number for number in range(len(pieces)) if not _is_done(parts, number)]
         todo = [pieces[number] for number in missing]
         done = len(scans) - sum(map(len, todo))
@@ -111,7 +111,7 @@ def classify_scans(
             for place, rows in results:
                 write_part(parts, missing[place], rows)
                 bar.update(len(todo[place]))
-        if _identity(scans, task) != identity or _read_identity(parts) != identity:
+        if _identity(scans, task) != identity:
             raise InferenceError("scans or model changed while they were used: run it again")
         return _join(parts, len(pieces), folder)
 
@@ -133,8 +133,8 @@ def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
     for scan in scans:
         # a format that is not named here may hold any number of slices
         known = {"image": 1, "unreadable": 1, "dicom": len(scan.frames)}
-        count = known.get(scan.kind, classifier.CHUNK)
-        if part and (slices + count > classifier.CHUNK or scan.series in names):
+        count = known.get(scan.kind, engines.CHUNK)
+        if part and (slices + count > engines.CHUNK or scan.series in names):
             yield part
             part, names, slices = [], set(), 0
         part.append(scan)
@@ -176,18 +176,14 @@ def classify_part(
 
 def model_digest(task: Task) -> str:
     """Return a hash over the files beside a model that its answers depend on."""
-    digest = hashlib.sha256()
-    for suffix in (f".{task.engine}", ".gate.npz", ".rules.json"):
-        file = task.model.with_suffix(suffix)
-        if file.is_file():
-            status = file.stat()
-            digest.update(suffix.encode() + _hash(file, status.st_size, status.st_mtime_ns))
-    return digest.hexdigest()
+    suffixes = (f".{task.engine}", ".gate.npz", ".rules.json")
+    files = [task.model.with_suffix(suffix) for suffix in suffixes]
+    return " ".join(_hash(file, _stamp(file)) for file in files)
 
 
 @lru_cache(maxsize=64)
-def _hash(file: Path, size: int, modified: int) -> bytes:
-    return hashlib.sha256(file.read_bytes()).digest()
+def _hash(file: Path, stamp: bytes) -> str:
+    return paths.file_hash(file) if file.is_file() else "absent"
 
 
 @lru_cache(maxsize=2)  # opened once and not once a part; sessions of ONNX Runtime can be shared
@@ -204,16 +200,10 @@ def _here(pieces: list[list[imaging.Scan]], task: Task) -> Iterator[tuple[int, R
     """Classify parts side by side, one a core: faster than two cores for one part."""
     abreast = 1 if task.engine == "keras" else max(1, min(_cores(), len(pieces)))
     answer = partial(classify_part, task=task, threads=0 if abreast == 1 else 1)
-    upcoming, running = enumerate(pieces), {}
     pool = ThreadPoolExecutor(abreast)
     try:
-        while True:
-            for place, piece in islice(upcoming, 2 * abreast - len(running)):
-                running[pool.submit(answer, piece)] = place
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
+        for place, future in cluster.submit(pool, answer, pieces, lambda: 2 * abreast):
+            yield place, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -243,7 +233,7 @@ def _on_cluster(
 
 def _identity(scans: list[imaging.Scan], task: Task) -> str:
     """Return a hash over what decides the tables: files with size and time, model, task."""
-    how = (__version__, task.engine, task.plane, STUDY_COLUMNS, classifier.CHUNK)
+    how = (__version__, task.engine, task.plane, STUDY_COLUMNS, engines.CHUNK)
     identity = hashlib.sha256(repr((*how, model_digest(task))).encode())
     for scan in scans:
         named = (str(scan.file), scan.series, scan.kind, scan.error, len(scan.frames))
@@ -260,23 +250,6 @@ def _stamp(file: Path) -> bytes:
     except OSError:  # what cannot be read has a row that says so
         return repr(str(file)).encode()
     return repr((str(file), status.st_size, status.st_mtime_ns)).encode()
-
-
-def _discard_other_parts(parts: Path, identity: str) -> None:
-    if parts.is_dir():
-        if _read_identity(parts) == identity:
-            return
-        logger.info("%s is of other scans or another model: it is made anew", parts.name)
-        shutil.rmtree(parts)
-    with paths.atomic_write(parts / "identity.json") as temporary:
-        temporary.write_text(json.dumps(identity), encoding="utf-8")
-
-
-def _read_identity(parts: Path) -> str:
-    try:
-        return json.loads((parts / "identity.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return ""
 
 
 def _files(parts: Path, number: int) -> tuple[Path, Path]:
@@ -303,8 +276,7 @@ def _join(parts: Path, count: int, folder: Path) -> tuple[Path, Path]:
             with temporary.open("wb") as stream:
                 stream.write((",".join(headers[place]) + "\n").encode())
                 for number in range(count):
-                    with _files(parts, number)[place].open("rb") as part:
-                        shutil.copyfileobj(part, stream)
+                    stream.write(_files(parts, number)[place].read_bytes())
     shutil.rmtree(parts)
     return targets
 

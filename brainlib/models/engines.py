@@ -18,11 +18,16 @@ from brainlib.models import manifest
 from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
+    import keras
     import onnxruntime
 
-BATCH_SIZE = 64
-BATCH_PIXELS = BATCH_SIZE * 512 * 512
-"""Images and pixels that an engine is given at once; its memory grows with them."""
+CHUNK = 32
+"""Images that are read, judged and classified at once: the one chunk on the way to the tables.
+
+On one core the network is fastest at 8 to 32; more do not fit into the processor's cache.
+"""
+
+CHUNK_PIXELS = CHUNK * 512 * 512
 
 MAPS = ("features", "field_of_view", "heat_map", "outline")
 """Outputs of a network that outlines the tumour, besides its `probabilities`."""
@@ -76,8 +81,8 @@ class Engine:
                 f"images of shape {tuple(shape)} and type {dtype} cannot be classified: give a "
                 "uint8 array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
             )
-        starts = range(0, len(images), BATCH_SIZE)
-        parts = [self.run(images[start : start + BATCH_SIZE]) for start in starts]
+        starts = range(0, len(images), CHUNK)
+        parts = [self.run(images[start : start + CHUNK]) for start in starts]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
 
@@ -113,13 +118,21 @@ def open_keras(path: Path | str, threads: int = 0) -> Engine:
     from brainlib import models
 
     try:
-        model = models.load_model(path)
+        return wrap_keras(models.load_model(path))
     except models.ModelError as error:
         raise EngineError(str(error)) from error
-    if not models.draws_maps(model):
-        return Engine(lambda images: {"probabilities": model.predict_on_batch(images)},
-                      ("probabilities",))  # fmt: skip
-    return Engine(models.with_maps(model).predict_on_batch, ("probabilities", *MAPS))
+
+
+def wrap_keras(model: "keras.Model") -> Engine:
+    """Return an engine that runs a Keras model, with its maps where it draws some."""
+    from brainlib import models
+
+    model = models.with_maps(model) if models.draws_maps(model) else model
+    if isinstance(model.output, dict):
+        return Engine(model.predict_on_batch, tuple(sorted(model.output)))
+    return Engine(
+        lambda images: {"probabilities": model.predict_on_batch(images)}, ("probabilities",)
+    )
 
 
 def open_onnx(path: Path | str, threads: int = 0) -> Engine:
@@ -145,22 +158,30 @@ ENGINES: dict[str, Callable[[Path, int], Engine]] = {"onnx": open_onnx, "keras":
 """What can run a model, by the ending of the file that it needs."""
 
 
-def batches(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Give neighbours of one size together, as many as fit into the memory.
+def chunks(items: Iterable) -> Iterator[list]:
+    """Cut images, or what has `pixels`, into chunks of at most 32, fewer where they are large."""
+    chunk, pixels = [], 0
+    for item in items:
+        chunk.append(item)
+        pixels += np.size(getattr(item, "pixels", item))
+        if len(chunk) == CHUNK or pixels >= CHUNK_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
 
-    Parameters
-    ----------
-    images : iterable of arrays of shape (height, width)
-    """
-    batch: list[np.ndarray] = []
-    for image in images:
-        most = max(1, min(BATCH_SIZE, BATCH_PIXELS // image.size))
-        if batch and (image.shape != batch[0].shape or len(batch) >= most):
-            yield batch
-            batch = []
-        batch.append(image)
-    if batch:
-        yield batch
+
+def run_chunk(run: Callable, images: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the outputs of a model, a row for each image; those of one size share a batch."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for row, image in enumerate(images):
+        by_size.setdefault(image.shape, []).append(row)
+    results = []
+    for rows in by_size.values():
+        outputs = run(np.stack([images[row] for row in rows])[..., np.newaxis])
+        results.append(outputs if isinstance(outputs, dict) else {"probabilities": outputs})
+    order = np.argsort(np.concatenate(list(by_size.values())))
+    return {name: np.concatenate([part[name] for part in results])[order] for name in results[0]}
 
 
 def _open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":

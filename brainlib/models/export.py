@@ -7,7 +7,7 @@ compared with the Keras model before it is put in place. `brainlib.models.engine
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -24,6 +24,9 @@ TOLERANCE = 1e-4
 
 ONNX_OPSET = 17
 """Version of the operators of ONNX: every ONNX Runtime since 1.12 (2022) runs it."""
+
+AXES = ("batch", "height", "width", "channels")
+"""The names of the free dimensions."""
 
 PROBE_SHAPES = ((1, 64, 64, 1), (5, 150, 90, 1), (2, 61, 233, 3))
 """Shapes of the noise on which a file must agree with the Keras model."""
@@ -66,7 +69,9 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
     from brainlib import models
 
     model = models.with_maps(model) if models.draws_maps(model) else model
-    frozen = _freeze(model)
+    expected = engines.wrap_keras(model)
+    frozen = _freeze(model, expected.outputs)
+    tensors = [tensor.name for tensor in (*frozen.inputs, *frozen.outputs)]
     try:
         import onnx
         import tf2onnx
@@ -76,9 +81,10 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
         with _quietly():
             onnx_model, _ = tf2onnx.convert.from_graph_def(
                 frozen.graph.as_graph_def(),
-                input_names=[frozen.inputs[0].name],
-                output_names=[output.name for output in frozen.outputs],
+                input_names=tensors[:1],
+                output_names=tensors[1:],
                 opset=ONNX_OPSET,
+                tensors_to_rename=dict(zip(tensors, ("pixels", *expected.outputs), strict=True)),
             )
             onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
     except Exception as error:  # it tells only of an operation
@@ -87,13 +93,17 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
             f"the model {model.name} cannot be converted to ONNX: replace the operation that is "
             f"named here by others of keras.ops ({reason})"
         ) from error
-    names = _output_names(model)
-    new_names = {old.name: new for old, new in zip(frozen.outputs, names, strict=True)}
-    _name_onnx(onnx_model, {**new_names, frozen.inputs[0].name: "pixels"})
-    _write(model, path, onnx_model.SerializeToString())
+    for value in (*onnx_model.graph.input, *onnx_model.graph.output):
+        axes = AXES if value.name == "pixels" else AXES[:1]
+        for axis, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
+            axis.dim_param = name
+    onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
+    _write(expected, path, onnx_model.SerializeToString())
 
 
-def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFunction":
+def _freeze(
+    model: keras.Model, outputs: tuple[str, ...]
+) -> "tensorflow.types.experimental.ConcreteFunction":
     """Return the model as one TensorFlow function, in which the weights are constants.
 
     `model.export` is not used. Tensors that a model holds besides its weights, such as that of
@@ -104,7 +114,13 @@ def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFuncti
             f"Keras runs on {keras.backend.backend()}, and only TensorFlow can export: save the "
             "model, then load and export it in a process with KERAS_BACKEND=tensorflow"
         )
-    _require_outputs(model)
+    probabilities = model.output["probabilities"] if len(outputs) > 1 else model.output
+    is_ours = set(outputs) in engines.OUTPUTS
+    if not is_ours or getattr(probabilities, "shape", ()) != (None, len(CLASS_NAMES)):
+        raise ExportError(
+            f"the model {model.name} has the outputs {model.output}: only the probabilities of "
+            f"{', '.join(CLASS_NAMES)}, alone or with those of models.with_maps, are exported"
+        )
     import tensorflow
     from tensorflow.python.framework import convert_to_constants
 
@@ -115,51 +131,18 @@ def _freeze(model: keras.Model) -> "tensorflow.types.experimental.ConcreteFuncti
     return convert_to_constants.convert_variables_to_constants_v2(function)
 
 
-def _output_names(model: keras.Model) -> list[str]:
-    """Return the names of a model's outputs, in the order in which TensorFlow flattens them."""
-    return sorted(model.output) if isinstance(model.output, dict) else ["probabilities"]
-
-
-def _require_outputs(model: keras.Model) -> None:
-    output = model.output
-    found = output.get("probabilities") if isinstance(output, dict) else output
-    is_ours = set(_output_names(model)) in engines.OUTPUTS
-    if not is_ours or tuple(getattr(found, "shape", ())) != (None, len(CLASS_NAMES)):
-        raise ExportError(
-            f"the model {model.name} has the outputs {output}: only the probabilities of "
-            f"{', '.join(CLASS_NAMES)}, alone or with those of models.with_maps, are exported"
-        )
-
-
-def _name_onnx(onnx_model: Any, new_names: dict[str, str]) -> None:
-    """Name the input, the outputs, the free dimensions and the classes; `tf2onnx` does not."""
-    graph = onnx_model.graph
-    for node in graph.node:
-        node.input[:] = [new_names.get(name, name) for name in node.input]
-        node.output[:] = [new_names.get(name, name) for name in node.output]
-    for place in (*graph.input, *graph.output):
-        place.name = new_names[place.name]
-        place.type.tensor_type.shape.dim[0].dim_param = "batch"
-    shape = graph.input[0].type.tensor_type.shape
-    for axis, name in enumerate(("height", "width", "channels"), start=1):
-        shape.dim[axis].dim_param = name
-    onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
-
-
-def _write(model: keras.Model, path: Path, content: bytes) -> None:
+def _write(expected: engines.Engine, path: Path, content: bytes) -> None:
     """Write a file, and put it in place once it has answered as the Keras model does."""
     with paths.atomic_write(path) as temporary:
         temporary.write_bytes(content)
         for shape in PROBE_SHAPES:
             noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-            expected = model.predict_on_batch(noise)
-            expected = expected if isinstance(expected, dict) else {"probabilities": expected}
-            difference = largest_difference(engines.open_onnx(temporary)(noise), expected)
+            difference = largest_difference(engines.open_onnx(temporary)(noise), expected(noise))
             if not difference <= TOLERANCE:  # NaN is a difference too
                 raise ExportError(
                     f"{path.name} was not written: for images of the shape {shape} it differs "
-                    f"from the Keras model {model.name} by {difference:.2g}, and {TOLERANCE} is "
-                    "allowed; please report it with the model"
+                    f"from the Keras model by {difference:.2g}, and {TOLERANCE} is allowed; please "
+                    "report it with the model"
                 )
 
 
