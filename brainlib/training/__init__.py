@@ -13,7 +13,6 @@ from brainlib.training.batches import (
     AugmentedBatches,
     Examples,
     ShuffledBatches,
-    class_indices,
     examples,
     tissue_shares,
 )

@@ -107,21 +107,17 @@ class Augmenter:
         outlines : float32 array of shape (n, size, size)
             Share of each pixel inside the tumour, 0 to 1.
         """
-        how = self.how
+        how, count = self.how, len(pixels)
         others = pixels if others is None else others
         pixels = _match_histograms(pixels, others, how.matched, random)
         moved = self._move(pixels, outlines, random)
-        moved[..., 0] = _overlay(moved[..., 0], how.overlays, random)
-        jitter = self._jitter(len(pixels), random)
-        inputs = [moved[..., 0], moved[..., 1], jitter]
-        grey, inside = self.cropper.predict_on_batch(inputs)
+        grey = _overlay(moved[..., 0], how.overlays, random)
+        shift = random.uniform(-how.shift, how.shift, (count, 2))
+        scale = np.exp(random.uniform(-how.scale, how.scale, (count, 1)))
+        jitter = np.concatenate([shift, scale], axis=1).astype(np.float32)
+        grey, inside = self.cropper.predict_on_batch([grey, moved[..., 1], jitter])
         changed = _change_grey(keras.ops.convert_to_tensor(grey), random, how)
         return keras.ops.convert_to_numpy(changed), np.clip(inside, 0, 1)
-
-    def _jitter(self, count: int, random: np.random.Generator) -> np.ndarray:
-        shift = random.uniform(-self.how.shift, self.how.shift, (count, 2))
-        scale = np.exp(random.uniform(-self.how.scale, self.how.scale, (count, 1)))
-        return np.concatenate([shift, scale], axis=1).astype(np.float32)
 
     def _move(
         self, pixels: np.ndarray, outlines: np.ndarray, random: np.random.Generator
@@ -171,8 +167,10 @@ def _match_histograms(
     pixels = pixels.copy()
     for row in np.flatnonzero(random.random(len(pixels)) < share):
         other = others[random.integers(len(others))]
-        shares = [_cumulative(image) for image in (pixels[row], other)]
-        if all(part is not None for part in shares):
+        counts = [np.bincount(image.ravel(), minlength=256) for image in (pixels[row], other)]
+        counts = [np.where(np.arange(256) < _AIR, 0.0, part) for part in counts]
+        if min(part.sum() for part in counts) >= 100:
+            shares = [np.cumsum(part + 1e-6) / part.sum() for part in counts]
             table = np.interp(shares[0], shares[1], np.arange(256))
             table[:_AIR] = np.arange(_AIR)
             pixels[row] = table.round().astype(np.uint8)[pixels[row]]
@@ -181,13 +179,6 @@ def _match_histograms(
 
 _AIR = 12
 """Grey value below which a pixel counts as air when histograms are matched."""
-
-
-def _cumulative(image: np.ndarray) -> np.ndarray | None:
-    counts = np.bincount(image.ravel(), minlength=256).astype(float)
-    counts[:_AIR] = 0
-    total = counts.sum()
-    return None if total < 100 else np.cumsum(counts + 1e-6) / total
 
 
 def _overlay(grey: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:

@@ -42,15 +42,7 @@ class Examples:
 
     def part(self, rows: np.ndarray) -> "Examples":
         """Return the examples at some positions."""
-        outlines, outlined = (
-            None if known is None else known[rows] for known in (self.outlines, self.outlined)
-        )
-        return Examples(self.pixels[rows], self.classes[rows], outlines, outlined)
-
-
-def class_indices(labels: pd.Series) -> np.ndarray:
-    """Return the position of each label in `CLASS_NAMES`, int32 of shape (n,)."""
-    return pd.Categorical(labels, categories=list(CLASS_NAMES)).codes.astype(np.int32)
+        return Examples(*(None if known is None else known[rows] for known in vars(self).values()))
 
 
 def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -> Examples:
@@ -64,11 +56,10 @@ def examples(loaded: LoadedImages, rows: np.ndarray, root: Path | None = None) -
     root : Path, optional
         The folder of the collection: outlines are drawn where it is given.
     """
-    table = loaded.table.iloc[rows]
-    drawn = (None, None)
-    if root is not None:
-        drawn = imaging.draw_outlines(table, root, loaded.pixels.shape[1])
-    return Examples(loaded.pixels[rows], class_indices(table["label"]), *drawn)
+    table, size = loaded.table.iloc[rows], loaded.pixels.shape[1]
+    drawn = imaging.draw_outlines(table, root, size) if root else ()
+    classes = pd.Categorical(table["label"], categories=list(CLASS_NAMES)).codes.astype(np.int32)
+    return Examples(loaded.pixels[rows], classes, *drawn)
 
 
 class ShuffledBatches(keras.utils.PyDataset):
@@ -139,9 +130,8 @@ class AugmentedBatches(ShuffledBatches):
         self.max_queue_size = 4
         self.augmenter = augmenter or Augmenter(Augmentation(), seen.pixels.shape[1])
         how = self.augmenter.how
-        self.erased, self.sham = {}, {}
-        if how.erased or how.sham:
-            self.erased, self.sham = erased_copies(seen, seed)
+        is_needed = how.erased or how.sham
+        self.erased, self.sham = erased_copies(seen, seed) if is_needed else ({}, {})
 
     def rows(self, index: int) -> np.ndarray:
         """Return the rows of one batch, the last one filled up: compilers like one shape."""
@@ -151,19 +141,17 @@ class AugmentedBatches(ShuffledBatches):
     def __getitem__(self, index: int) -> tuple[np.ndarray, Targets, Targets]:
         rows = self.rows(index)
         random = np.random.default_rng((self.seed, *self.place(index)))
-        pixels, outlines = self.seen.pixels[rows, ..., 0].copy(), self.seen.outlines[rows].copy()
-        classes = self.seen.classes[rows].copy()
-        choice = random.random(len(rows))
-        how = self.augmenter.how
-        for position, row in enumerate(rows):
-            if choice[position] < how.erased and row in self.erased:
-                pixels[position], outlines[position] = self.erased[row], 0
+        part, how = self.seen.part(rows), self.augmenter.how  # a copy
+        pixels, classes = part.pixels[..., 0], part.classes.copy()
+        for position, (row, choice) in enumerate(zip(rows, random.random(len(rows)), strict=True)):
+            if choice < how.erased and row in self.erased:
+                pixels[position], part.outlines[position] = self.erased[row], 0
                 classes[position] = CLASS_NAMES.index("notumor")
-            elif choice[position] > 1 - how.sham and row in self.sham:
+            elif choice > 1 - how.sham and row in self.sham:
                 pixels[position] = self.sham[row]
-        grey, inside = self.augmenter(pixels, outlines, random, self.seen.pixels[..., 0])
-        batch = as_targets(grey[..., np.newaxis], classes, inside, self.seen.outlined[rows])
-        batch[2]["logits"][classes != self.seen.classes[rows]] = _ERASED_WEIGHT
+        grey, inside = self.augmenter(pixels, part.outlines, random, self.seen.pixels[..., 0])
+        batch = as_targets(grey[..., np.newaxis], classes, inside, part.outlined)
+        batch[2]["logits"][classes != part.classes] = _ERASED_WEIGHT
         return batch
 
 
@@ -186,11 +174,9 @@ def erased_copies(seen: Examples, seed: int) -> tuple[dict[int, np.ndarray], dic
         return lesion, erase(image, other, random) if is_healthy else None
 
     with ThreadPoolExecutor() as threads:
-        pairs = list(threads.map(copies, range(len(seen))))
-    return tuple(
-        {row: pair[which] for row, pair in enumerate(pairs) if pair[which] is not None}
-        for which in (0, 1)
-    )
+        lesions, healthy = zip(*threads.map(copies, range(len(seen))), strict=True)
+    return tuple({row: image for row, image in enumerate(images) if image is not None}
+                 for images in (lesions, healthy))  # fmt: skip
 
 
 def cropped_examples(seen: Examples, augmenter: Augmenter) -> tuple[np.ndarray, Targets, Targets]:
@@ -227,9 +213,6 @@ def tissue_shares(inside: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """
     count, size, step = len(inside), inside.shape[1] // models.MAP_FACTOR, models.MAP_FACTOR
     tumor = inside.reshape(count, size, step, size, step).mean(axis=(2, 4))
-    shares = np.zeros((count, size, size, len(TISSUES)), np.float32)
-    for channel, tissue in enumerate(TISSUES[1:], start=1):
-        rows = classes == CLASS_NAMES.index(tissue)
-        shares[rows, ..., channel] = tumor[rows]
-    shares[..., 0] = 1 - shares[..., 1:].sum(axis=-1)
-    return shares
+    is_tissue = classes[:, np.newaxis] == [CLASS_NAMES.index(name) for name in TISSUES[1:]]
+    shares = (tumor[..., np.newaxis] * is_tissue[:, np.newaxis, np.newaxis]).astype(np.float32)
+    return np.concatenate([1 - shares.sum(axis=-1, keepdims=True), shares], axis=-1)

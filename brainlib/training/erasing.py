@@ -50,8 +50,8 @@ def erase(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> n
 def _interpolate(grey: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray:
     """Return the Gaussian mean of the known pixels around each pixel (normalised convolution)."""
     total, weight = 0.0, 1e-6
-    for width in (sigma, 3 * sigma):  # the wider one counts where the narrow one sees nothing
-        scale = 1.0 if width == sigma else 1e-3
+    # the wider one counts where the narrow one sees nothing
+    for scale, width in ((1.0, sigma), (1e-3, 3 * sigma)):
         total = total + scale * ndimage.gaussian_filter(grey * known, width)
         weight = weight + scale * ndimage.gaussian_filter(known.astype(np.float32), width)
     return total / weight
@@ -66,14 +66,13 @@ def _find_source(
     middle = ndimage.center_of_mass(head)[1] if head.any() else size / 2
     across = round(2 * middle) - size + 1
     diameter = 2 * np.sqrt(mask.sum() / np.pi)
-    for number in range(_TRIES):
-        if number == 0:
-            flipped = (np.roll(part[:, ::-1], across, axis=1) for part in (grey, mask, head))
-            moved, lesion, inside = flipped
-        else:
-            angle, length = random.uniform(0, 2 * np.pi), random.uniform(1.0, 2.2) * diameter
-            shift = (round(length * np.sin(angle)), round(length * np.cos(angle)))
-            moved, lesion, inside = (np.roll(part, shift, (0, 1)) for part in (grey, mask, head))
+    step, shift = -1, (0, across)  # first the mirrored side
+    for _ in range(_TRIES):
+        moved, lesion, inside = (
+            np.roll(part[:, ::step], shift, axis=(0, 1)) for part in (grey, mask, head)
+        )
         if not (lesion & mask).any() and inside[mask].mean() >= _FULL_HEAD:
             return moved
+        angle, length = random.uniform(0, 2 * np.pi), random.uniform(1.0, 2.2) * diameter
+        step, shift = 1, (round(length * np.sin(angle)), round(length * np.cos(angle)))
     return None
