@@ -18,8 +18,6 @@ NOTEBOOKS = {
     name: paths.project_root() / "notebooks" / f"{name}.ipynb" for name in pipeline.NOTEBOOKS
 }
 IGNORED = "nbval-ignore-output"
-WIDGET = "application/vnd.jupyter.widget-view+json"
-FEWEST_COMPARED_CELLS = 4
 EPOCHS = 4
 
 
@@ -43,10 +41,9 @@ def demo(collection, tmp_path_factory):
 @pytest.fixture
 def execute(tmp_path):
     def run(name, **parameters):
-        parameters = {"output": str(tmp_path), **parameters}
         return papermill.execute_notebook(
-            NOTEBOOKS[name], tmp_path / f"{name}.ipynb", parameters, progress_bar=False,
-            kernel_name="python3", cwd=tmp_path,
+            NOTEBOOKS[name], tmp_path / f"{name}.ipynb", {"output": str(tmp_path), **parameters},
+            progress_bar=False, kernel_name="python3", cwd=tmp_path,
         )  # fmt: skip
 
     return run
@@ -102,8 +99,10 @@ def test_trainings_side_by_side_repeat_single_ones_and_share_no_patient(demo, co
     pipeline.run(steps, *place, jobs=2)
     assert all(reproduce.is_finished(step, *place) for step in steps)
     repeated, other = (read_predictions(tmp_path, fold) for fold in (0, 1))
-    # on one thread each, not two: rounding grows from 2e-5 after two epochs to 0.03 after four
-    pd.testing.assert_frame_equal(repeated, read_predictions(demo), rtol=0, atol=0.1)
+    history = "model/seed_cnn_patient0.history.csv"
+    two = [pd.read_csv(folder / history).head(2) for folder in (tmp_path, demo)]
+    # on one thread each, not two: rounding grows from 5e-5 to 0.003, and in two more epochs to 0.1
+    pd.testing.assert_frame_equal(*two, rtol=0, atol=0.02)
     assert not set(repeated["group"]) & set(other["group"])
     (tmp_path / "model/predictions/seed_cnn_patient1.test.csv").unlink()
     assert [reproduce.is_finished(step, *place) for step in steps] == [True, False]
@@ -127,7 +126,7 @@ def test_explore_says_nothing_of_a_split_or_a_baseline_that_there_is_not(capsys)
              "scanner": {}, "Markdown": str, "display": print}  # fmt: skip
     exec(code, given)
     said = capsys.readouterr().out
-    assert "no official split" in said and "70.0% right on new patients" in said
+    assert "no official split" in said and "new patients: 70.0 %" in said
     assert "nan" not in said and "Training" not in said
 
 
@@ -146,10 +145,8 @@ def test_a_committed_notebook_teaches_and_defines_nothing(committed):
     cells = [cell for cell in committed.cells if cell.cell_type == "code"]
     counts = [cell.execution_count for cell in cells]
     assert counts == list(range(1, len(counts) + 1))
-    compared = [
-        cell for cell in cells if cell.outputs and IGNORED not in cell.metadata.get("tags", [])
-    ]
-    assert len(compared) >= FEWEST_COMPARED_CELLS
+    compared = [c for c in cells if c.outputs and IGNORED not in c.metadata.get("tags", [])]
+    assert len(compared) >= 4
     title, parameters, imports, start = committed.cells[:4]
     assert title.source.startswith("# ") and parameters.metadata["tags"] == ["parameters"]
     assert "import" in imports.source and "runs.start" in start.source
@@ -160,7 +157,7 @@ def test_a_committed_notebook_teaches_and_defines_nothing(committed):
 def test_committed_outputs_are_of_the_real_data_and_free_of_the_machine(committed):
     outputs = [out for cell in committed.cells for out in cell.get("outputs", [])]
     assert all(out.output_type != "error" and out.get("name") != "stderr" for out in outputs)
-    assert not any(WIDGET in out.get("data", {}) for out in outputs)
+    assert not any(reproduce.WIDGET in out.get("data", {}) for out in outputs)
     text = nbformat.writes(committed)
     assert not re.search(r"\d+%\|.*it/s", text) and "papermill" not in committed.metadata
     assert str(paths.project_root()) not in text and "smoke: a small phantom" not in text

@@ -1,10 +1,9 @@
 """Steps of the notebooks that depend on the model or the source, so that cells need not ask."""
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,28 +21,27 @@ logger = logging.getLogger(__name__)
 
 
 def summarize(model: "keras.Model") -> pd.DataFrame:
-    """Return the blocks of what is trained of a model, the network inside or the model itself.
+    """Return the parts of what is trained of a model, the network inside or the model itself.
 
     Returns
     -------
     DataFrame
-        A row for each block with weights, layers in turn whose names begin alike, and a last row
-        `total`: `layers`, `output` (height x width x channels) and `parameters`.
+        A row for each part with weights, layers whose names begin alike, and a last row `total`:
+        `layers`, `output` (height x width x channels, of its last layer) and `parameters`.
     """
-    part = models.network_of(model) if models.draws_maps(model) else model
-    rows = {}
-    ordered = sorted(part.layers, key=lambda layer: layer.name.startswith(("imagenet", "second")))
-    names = re.compile("(imagenet_|second_)?[^_]+")
-    for block, group in groupby(ordered, key=lambda layer: names.match(layer.name)[0]):
-        layers = list(group)
-        parameters = sum(layer.count_params() for layer in layers)
-        if parameters:
-            shape = getattr(getattr(layers[-1], "output", None), "shape", ())
-            output = " x ".join(map(str, shape[1:]))
-            rows[block, len(rows)] = (len(layers), output, f"{parameters:,}")
-    rows["total", len(rows)] = (len(part.layers), "", f"{part.count_params():,}")
-    table = pd.DataFrame(rows, ["layers", "output", "parameters"]).T
-    return table.droplevel(1).rename_axis("block")
+    network = models.network_of(model) if models.draws_maps(model) else model
+    shapes = [getattr(layer.output, "shape", ()) for layer in network.layers]
+    names = pd.Series([layer.name for layer in network.layers])
+    columns = {
+        "part": names.str.replace(r"\d.*|(?<!imagenet)(?<!second)_.*", "", regex=True),
+        "layers": 1,
+        "output": [" x ".join(map(str, shape[1:])) for shape in shapes],
+        "parameters": [layer.count_params() for layer in network.layers],
+    }
+    rules = {"layers": "sum", "output": "last", "parameters": "sum"}
+    parts = pd.DataFrame(columns).groupby("part", sort=False).agg(rules).query("parameters > 0")
+    parts.loc["total"] = (len(network.layers), "", network.count_params())
+    return parts.assign(parameters=parts["parameters"].map("{:,}".format))
 
 
 def main_rows(run: Run, scores: evaluation.Scores) -> pd.DataFrame:
@@ -58,8 +56,7 @@ def main_rows(run: Run, scores: evaluation.Scores) -> pd.DataFrame:
     rows = headline.xs(protocol, level="protocol")
     first = [name for name in dict.fromkeys((main, *run.networks)) if name in rows.index]
     best = rows.drop(first).sort_values("accuracy", ascending=False).head(2)
-    title = f"on {plots.readable(protocol)}"
-    rows = pd.concat([rows.loc[first], best]).rename_axis(title)
+    rows = pd.concat([rows.loc[first], best]).rename_axis(f"on {plots.readable(protocol)}")
     return rows.rename(index=plots.readable, columns=plots.readable)
 
 
@@ -92,6 +89,12 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
     chosen = test["path"].sample(min(count, len(test)), random_state=run.settings.seed)
     # two images of the same name in different folders are two studies
     return [replace(imaging.list_scans(collection.root / path)[0], series=path) for path in chosen]
+
+
+def known_labels(run: Run, predictions: pd.DataFrame) -> pd.Series:
+    """Return the true class of each slice, empty where it is unknown, as for one's own scans."""
+    known = run.collection.table.set_index("path")["label"] if run.collection else {}
+    return predictions["series"].map(known).fillna("")
 
 
 def first_slices(

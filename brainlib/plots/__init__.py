@@ -5,7 +5,6 @@
 
 # ruff: noqa: F401
 
-from brainlib import CLASS_COLORS
 from brainlib.plots.charts import (
     class_counts,
     confusion_matrices,
@@ -26,4 +25,4 @@ from brainlib.plots.galleries import (
     outlines,
     twin_images,
 )
-from brainlib.plots.style import PROTOCOL_COLORS, readable
+from brainlib.plots.style import readable

@@ -7,24 +7,26 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from brainlib import CLASS_COLORS
-from brainlib.plots.style import LINE_COLORS, PROTOCOL_COLORS, drawn, readable, say
+from brainlib.plots.style import LINE_COLORS, PROTOCOL_COLORS, drawn, percent, readable, say
+
+_SUBSETS = {"training": ("", "-", "o"), "validation": ("validation_", "--", "s")}
 
 
 @drawn
 def class_counts(counts: pd.DataFrame, title: str) -> Figure:
     """Draw the number of images of each class, a group of bars for each row of the table."""
     figure, axes = plt.subplots(figsize=(7.5, 3.6))
-    training_first = counts.sort_index(ascending=False)
-    training_first.rename(columns=readable).plot.bar(
+    counts.sort_index(ascending=False).rename(columns=readable).plot.bar(  # Training first
         ax=axes, color=[CLASS_COLORS[label] for label in counts], rot=0, width=0.8
     )
     for bars in axes.containers:
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=9.5)
     axes.set(xlabel="", ylabel="images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(y=0.12)
     axes.grid(visible=False, axis="x")
     axes.legend(title="", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
@@ -39,7 +41,8 @@ def grey_histograms(shares: pd.DataFrame, title: str) -> Figure:
     colors = {readable(label): CLASS_COLORS[label] for label in shares}
     sns.lineplot(shares.rename(columns=readable), palette=colors, dashes=False, ax=axes)
     axes.set(xlabel="grey value, 0 to 255", ylabel="share of pixels", yscale="log", xlim=(0, 255))
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(1e-6, None)
+    axes.yaxis.set_major_formatter(percent)
     figure.suptitle(title)
     return figure
 
@@ -62,19 +65,19 @@ def history(
     for protocol, runs in histories.items():
         epochs = pd.concat(runs.values())
         folds = f", mean and range of {len(runs)} folds" if len(runs) > 1 else ""
-        for column, subset, line in ((quantity, "training", "-"),
-                                     (f"validation_{quantity}", "validation", "--")):  # fmt: skip
-            if epochs[column].notna().any():
+        for subset, (prefix, line, marker) in _SUBSETS.items():
+            if epochs[prefix + quantity].notna().any():
                 sns.lineplot(
-                    epochs, x="epoch", y=column, errorbar=("pi", 100), linestyle=line, ax=axes,
+                    epochs, x="epoch", y=prefix + quantity, errorbar=("pi", 100), linestyle=line,
                     color=PROTOCOL_COLORS[protocol], label=f"{readable(protocol)}, {subset}{folds}",
-                    marker="o" if epochs["epoch"].max() == 1 else None,
+                    marker=marker if epochs["epoch"].max() == 1 else None, ax=axes,
                 )  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel="cross-entropy, nats" if quantity == "loss" else quantity)
-    axes.set_ylim(0, 1 if quantity == "accuracy" else None)
+    axes.set_xlim(0.5, max(1.5, axes.get_xlim()[1]))
+    axes.set(xlabel="epoch", ylabel="cross-entropy, nats", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if quantity == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set(ylabel="accuracy", ylim=(0, 1))
+        axes.yaxis.set_major_formatter(percent)
     axes.legend(loc="best")
     figure.suptitle(title)
     return figure
@@ -92,21 +95,24 @@ def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figu
     """
     columns, rows = min(2, len(matrices)), -(-len(matrices) // 2)
     figure, grid = plt.subplots(
-        rows, columns, figsize=(4.4 * columns, 0.4 + 4.1 * rows), squeeze=False
+        rows, columns, figsize=(0.8 + 3.8 * columns, 0.5 + 4.4 * rows), squeeze=False, sharey=True
     )
+    figure.get_layout_engine().set(h_pad=0.12, hspace=0.04)
     for axes in grid.flat[len(matrices) :]:
         axes.remove()
     for axes, (name, matrix) in zip(grid.flat, matrices.items(), strict=False):
         words = matrix.rename(index=readable, columns=readable)
         shares = words.div(words.sum(axis="columns").clip(lower=1), axis="index")
-        notes = words.map("{:,}".format) + "\n" + shares.map("{:.0%}".format)
+        notes = words.map("{:,}".format) + shares.map(lambda x: f"\n{100 * x:.1f} %" if x else "")
         sns.heatmap(
             shares, annot=notes, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True,
             linewidths=1, ax=axes, annot_kws={"fontsize": 11},
         )  # fmt: skip
-        axes.set(title=readable(name), xlabel="predicted", ylabel="true")
+        axes.set(title=readable(name), xlabel="predicted", ylabel="")
         axes.tick_params(axis="x", rotation=25)
         axes.tick_params(axis="y", rotation=0)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("true")
     figure.suptitle(title)
     return figure
 
@@ -166,8 +172,8 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
         )  # fmt: skip
     axes.set(xlabel="coverage: share of images answered", ylabel="risk: share of answers wrong")
     axes.set(xlim=(0, 1), ylim=(0, None))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_formatter(percent)
+    axes.yaxis.set_major_formatter(percent)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
     return figure
@@ -195,7 +201,7 @@ def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "a
                       markersize=5, capsize=2, color=color, label=readable(protocol))  # fmt: skip
     axes.set_yticks(range(len(best)), [readable(name) for name in best])
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_formatter(percent)
     axes.set_xlabel(f"{readable(metric)}, 95 % interval over patients")
     axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1))
     figure.suptitle(title)
@@ -209,12 +215,13 @@ def robustness(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
     Parameters
     ----------
     tables : mapping of model to DataFrame
-        As `corruptions.robustness` gives them, all with the same rows; strength 0 is `clean`.
+        As `evaluation.read_robustness` gives them, with the same rows; strength 0 is `clean`.
     title : str
     """
     if not tables:
         return say("Robustness has not been measured for these predictions.")
-    names = next(iter(tables.values())).index.drop("clean")
+    first = next(iter(tables.values()))
+    names = first.index.drop("clean")
     columns = min(5, len(names))
     figure, grid = plt.subplots(
         -(-len(names) // columns), columns, figsize=(8.4, 1.2 + 1.8 * -(-len(names) // columns)),
@@ -231,10 +238,10 @@ def robustness(tables: Mapping[str, pd.DataFrame], title: str) -> Figure:
         axes.set_title(readable(name), fontsize=10.5)
         axes.tick_params(labelbottom=True)
     grid[0][0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    grid[0][0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    grid[0][0].yaxis.set_major_formatter(percent)
     for axes in grid[-1]:
         axes.set_xlabel("strength")
-    figure.supylabel("accuracy (strength 0: clean images)", fontsize=11)
+    figure.supylabel(f"accuracy on {first['images'].iloc[0]} images (0: clean)", fontsize=11)
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=4, loc="outside lower center")
     figure.suptitle(title)

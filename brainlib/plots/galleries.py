@@ -17,7 +17,7 @@ from brainlib.plots.style import drawn, readable, say
 
 _RADIOLOGIST = {"color": "#E69F00", "linewidth": 2, "label": "radiologist's outline"}
 _NETWORK = {"color": "#56B4E9", "linewidth": 2, "linestyle": "--", "label": "network's outline"}
-_PEAK = {"marker": "X", "markersize": 9, "color": "white", "markeredgecolor": "black",
+_PEAK = {"marker": "X", "markersize": 7, "color": "white", "markeredgecolor": "black",
          "linestyle": "none", "label": "peak of the heat map"}  # fmt: skip
 _WIDTH = 8.4  # inches of a figure: readable at the width of a README
 
@@ -72,12 +72,10 @@ def twin_images(pairs: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray, ti
     """
     if pairs.empty:
         return drawn(say)("No image is in both Training and Testing.")
-    notes = ["mirrored" if mirrored else "the same" for mirrored in pairs["mirrored"]]
+    tested = np.where(pairs["mirrored"], "Testing, mirrored", "Testing, the same")
     rows = [*pairs["train"], *pairs["test"]]
-    captions = [
-        f"{Path(table['path'].iloc[row]).stem}\n{note}"
-        for row, note in zip(rows, ["Training"] * len(pairs) + notes, strict=True)
-    ]
+    stems = table["path"].iloc[rows].map(lambda path: Path(path).stem)
+    captions = list(stems + "\n" + [*["Training"] * len(pairs), *tested])
     return labelled_images(list(pixels[rows, :, :, 0]), captions, title, columns=len(pairs))
 
 
@@ -97,7 +95,7 @@ def classified_images(
     """
     columns, rows = _shape(len(images), 4)
     figure, grid = plt.subplots(
-        2 * rows, columns, figsize=(_WIDTH * columns / 4, 3.5 * rows), squeeze=False,
+        2 * rows, columns, figsize=(_WIDTH * columns / 4, 3.7 * rows), squeeze=False,
         height_ratios=[3, 1.3] * rows,
     )  # fmt: skip
     upper, lower = grid[::2].flat, grid[1::2].flat
@@ -137,70 +135,72 @@ def outlines(
     """
     if not len(images):
         return say("There are no outlines to compare.")
-    figure, grid = _grid(len(images), 4, below=0.4)
     rows = scored_rows.to_dict("records")
-    for axes, image, row, truth in zip(grid.flat, images, rows, truth_outlines, strict=False):
-        _show(axes, image)
-        _draw_outline(axes, truth, image.shape, _RADIOLOGIST)
-        _draw_outline(axes, json.loads(row["outline"] or "[]"), image.shape, _NETWORK)
+    figure = labelled_images(images, [_outline_caption(row) for row in rows], title)
+    for axes, image, row, truth in zip(figure.axes, images, rows, truth_outlines, strict=True):
+        drawn_by = ((truth, _RADIOLOGIST), (json.loads(row["outline"] or "[]"), _NETWORK))
+        for points, style in drawn_by:
+            corners = np.array(points, float).reshape(-1, 2) * image.shape[::-1] - 0.5
+            axes.plot(*np.concatenate([corners, corners[:1]]).T, **style)
         x, y = (row["peak_x"], row["peak_y"]) * np.array(image.shape[::-1]) - 0.5
         axes.plot(x, y, **_PEAK)
         axes.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
-        axes.set_title(_outline_caption(row), fontsize=10)
-    figure.legend(handles=grid.flat[0].lines, ncols=3, loc="outside lower center", frameon=True,
+    figure.legend(handles=figure.axes[0].lines, ncols=3, loc="outside lower center", frameon=True,
                   facecolor="0.35", labelcolor="white", edgecolor="none")  # fmt: skip
-    figure.suptitle(title)
     return figure
 
 
 @drawn
-def heat_maps(images: Sequence[np.ndarray], maps: Any, title: str) -> Figure:
-    """Draw images with their class activation maps and the outline of the tumour.
+def heat_maps(
+    images: Sequence[np.ndarray], maps: Any, captions: Sequence[str], title: str
+) -> Figure:
+    """Draw images with the outline of the tumour and, where one is the answer, its heat map.
 
     Parameters
     ----------
     images : sequence of uint8 arrays of shape (height, width)
     maps : explain.Maps or None
         Of the same images; None where the model draws none.
+    captions : sequence of str
     title : str
     """
     if maps is None or not len(images):
-        return say("There are no maps to show: this model draws none, or no image was accepted.")
-    figure, grid = _grid(len(images), 4, below=0.2)
-    answers = zip(grid.flat, images, maps.probabilities, maps.in_images(), strict=False)
-    for axes, image, probabilities, (outline, heat) in answers:
-        _show(axes, image)
-        strength = heat / (heat.max() or 1.0)
-        axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
+        return say("There are no maps to show: this model draws none, or found no tumour.")
+    figure = labelled_images(images, captions, title)
+    answers = zip(figure.axes, maps.probabilities, maps.in_images(), strict=False)
+    for axes, probabilities, (outline, heat) in answers:
+        if CLASS_NAMES[probabilities.argmax()] != "notumor":
+            strength = heat / (heat.max() or 1.0)
+            axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
         if outline.max() > maps.threshold:
             axes.contour(outline, [maps.threshold], colors=[_NETWORK["color"]])
-        best = int(probabilities.argmax())
-        axes.set_title(f"{readable(CLASS_NAMES[best])}, {probabilities[best]:.0%}", fontsize=10)
-    figure.suptitle(title)
     return figure
 
 
 def confusion_captions(confused: pd.DataFrame) -> list[str]:
     """Return a caption for each row of `evaluation.most_confused`."""
     return [
-        f"{readable(row.label)}, called\n{readable(row.predicted)} ({row.probability:.0%})"
+        f"{readable(row.label)}, called\n{readable(row.predicted)} ({100 * row.probability:.0f} %)"
         for row in confused.itertuples()
     ]
 
 
 def answer_captions(predictions: pd.DataFrame) -> list[str]:
-    """Return the name of the file and the class for each row of `inference.classify`."""
-    return [
-        f"{Path(row.path).stem}{f', slice {row.slice}' if row.plane else ''}\n"
-        f"{readable(row.label or 'no_answer')}"
-        for row in predictions.rename(columns={"class": "label"}).itertuples()
-    ]
+    """Return file, class and `truth`, if known, for each row of `inference.classify`."""
+    captions = []
+    for row in predictions.rename(columns={"class": "answer"}).itertuples():
+        caption = Path(row.path).stem + (f", slice {row.slice}" if row.plane else "")
+        caption += f"\n{readable(row.answer or 'no_answer')}"
+        if row.truth:
+            is_wrong = row.answer not in ("", row.truth)
+            caption += f"\n{'WRONG, ' if is_wrong else ''}true: {readable(row.truth)}"
+        captions.append(caption)
+    return captions
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-    """Show one grey image without axes."""
+    """Show one grey image."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-    axes.set_axis_off()
 
 
 def _shape(count: int, most: int) -> tuple[int, int]:
@@ -222,20 +222,12 @@ def _grid(count: int, most: int, below: float = 0.0) -> tuple[Figure, np.ndarray
     return figure, grid
 
 
-def _draw_outline(
-    axes: Axes, points: Sequence[Sequence[float]], shape: tuple[int, int], style: dict[str, Any]
-) -> None:
-    """Draw a closed outline given in fractions of the image's width and height."""
-    corners = np.array(points, float).reshape(-1, 2) * shape[::-1] - 0.5
-    axes.plot(*np.concatenate([corners, corners[:1]]).T, **style)
-
-
 def _draw_probabilities(axes: Axes, row: Mapping[str, float]) -> None:
     values = [row[label] for label in CLASS_NAMES]
     bars = axes.barh(CLASS_NAMES, values, color=[CLASS_COLORS[label] for label in CLASS_NAMES])
     notes = [f"{row[label]:.2f} {readable(label)}" for label in CLASS_NAMES]
     axes.bar_label(bars, notes, padding=3, fontsize=9.5)
-    axes.set_xlim(0, 2.4)
+    axes.set_xlim(0, 2.65)
     axes.invert_yaxis()
 
 
@@ -243,4 +235,4 @@ def _outline_caption(row: Mapping[str, Any]) -> str:
     """Return the caption of a row of `explain.score_maps`: class, answer and scores."""
     called = "" if row["answer"] == row["label"] else f", called {readable(row['answer'])}"
     side = "in" if row["heat_peak_inside"] else "OUTSIDE"
-    return f"{row['label']}{called}\nDice {row['dice']:.2f}, peak {side}"
+    return f"{readable(row['label'])}{called}\nDice {row['dice']:.2f}, peak {side}"

@@ -41,7 +41,6 @@ NAMES = {
 _STYLE = {
     **sns.axes_style("whitegrid", {"grid.color": "0.9", "axes.edgecolor": "0.4"}),
     "font.size": 11,
-    "axes.labelsize": 11,
     "axes.titlesize": 11,
     "legend.fontsize": 10,
     "legend.frameon": False,
@@ -60,6 +59,11 @@ def readable(name: str) -> str:
     ('HOG + SVM', 'border pixels')
     """
     return NAMES.get(name, name.replace("_", " "))
+
+
+def percent(share: float, _: int = 0) -> str:
+    """Return a share in per cent, as the formatter of an axis."""
+    return f"{100 * share:g} %"
 
 
 def drawn(draw: Callable[..., Figure]) -> Callable[..., Figure]:
