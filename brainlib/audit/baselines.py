@@ -10,7 +10,7 @@ All of them leave prediction tables beside those of the networks, for `03_evalua
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from brainlib.data.datasets import Collection
 from brainlib.imaging import LoadedImages
 from brainlib.paths import BrainlibError
 
+IDENTITY = ["path", "label"]
 COLUMNS = ["path", "patient", "group", "label", "source", "plane", "twin_in_training"]
 
 
@@ -77,8 +78,7 @@ def boosted_trees(
 
     model = HistGradientBoostingClassifier(random_state=seed, early_stopping=False)
     if components:
-        pca = PCA(min(components, *features.shape), random_state=seed)
-        model = make_pipeline(pca, model)
+        model = make_pipeline(PCA(min(components, *features.shape), random_state=seed), model)
     with threadpool_limits(1):
         return model.fit(features, labels)
 
@@ -121,12 +121,8 @@ BASELINES: dict[str, Baseline] = {
     "intensity_statistics": _on_pixels(features.intensity_features),
     "border_pixels": _on_pixels(features.border_features),
     "masked_head": _on_pixels(features.silhouettes, partial(boosted_trees, components=40)),
-    "file_properties": Baseline(
-        lambda table, _, root: features.file_features(table, root), boosted_trees
-    ),
-    "mirror_flag": Baseline(
-        lambda table, *_: table[["mirrored"]].to_numpy(np.float64), boosted_trees
-    ),
+    "file_properties": Baseline(lambda t, _, root: features.file_features(t, root), boosted_trees),
+    "mirror_flag": Baseline(lambda t, *_: t[["mirrored"]].to_numpy(np.float64), boosted_trees),
     "hog_svm": _on_pixels(features.hog_features, tuned_svm),
 }
 """All baselines. To add one: `BASELINES["mine"] = Baseline(features, boosted_trees)`."""
@@ -155,33 +151,22 @@ def write_predictions(
 
     table = loaded.table
     protocols = ("patient", "official") if splits.has_splits(table) else ("patient",)
-    accuracies: dict[str, dict[str, float]] = {}
+    folds = {protocol: splits.make_splits(table, protocol, seed) for protocol in protocols}
+    accuracies = pd.DataFrame(index=list(BASELINES), columns=list(protocols), dtype=float)
     for name, baseline in tqdm(BASELINES.items(), "baselines", delay=2):
-        values = None
+        values = cache(partial(baseline.features, table, loaded.pixels, collection.root))
         for protocol in protocols:
             file = folder / f"{name}_{protocol}.test.csv"
-            folds = splits.make_splits(table, protocol, seed)
-            if not _is_complete(file, table, folds):
-                if values is None:
-                    values = baseline.features(table, loaded.pixels, collection.root)
-                predictions = _predict(baseline, table, values, folds, seed)
+            predictions = pd.read_csv(file) if file.is_file() else pd.DataFrame()
+            expected = table.iloc[np.concatenate([split.test for split in folds[protocol]])]
+            if not all(list(predictions.get(key, ())) == list(expected[key]) for key in IDENTITY):
+                predictions = _predict(baseline, table, values(), folds[protocol], seed)
                 with paths.atomic_write(file) as temporary:
                     predictions.to_csv(temporary, index=False, float_format="%.6f")
-            predictions = pd.read_csv(file)
+                predictions = pd.read_csv(file)  # as rounded as later runs see it
             predicted = predictions[list(CLASS_NAMES)].idxmax(axis="columns")
-            accuracy = float((predicted == predictions["label"]).mean())
-            accuracies.setdefault(name, {})[protocol] = accuracy
-    return pd.DataFrame(accuracies).T
-
-
-def _is_complete(file: Path, table: pd.DataFrame, folds: list[splits.Split]) -> bool:
-    """Return whether a prediction table exists and has the expected images and labels."""
-    if not file.is_file():
-        return False
-    rows = np.concatenate([split.test for split in folds])
-    expected = table.iloc[rows][["path", "label"]].to_numpy(str)
-    stored = pd.read_csv(file, usecols=["path", "label"], dtype=str).to_numpy(str)
-    return np.array_equal(stored, expected)
+            accuracies.loc[name, protocol] = (predicted == predictions["label"]).mean()
+    return accuracies
 
 
 def _predict(

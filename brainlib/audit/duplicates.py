@@ -91,8 +91,7 @@ def find_duplicates(
     pairs = pd.concat(blocks).sort_values(["first", "second"], ignore_index=True)
     identical = ((pairs["correlation"] > 0.9999) & ~pairs["mirrored"]).to_numpy(copy=True)
     for row in np.flatnonzero(identical):
-        first, second = pairs.loc[row, ["first", "second"]].astype(int)
-        identical[row] = np.array_equal(pixels[first], pixels[second])
+        identical[row] = np.array_equal(*pixels[pairs.loc[row, ["first", "second"]].astype(int)])
     return pairs.assign(identical=identical)
 
 
@@ -134,18 +133,18 @@ def negative_control(table: pd.DataFrame, pixels: np.ndarray) -> dict[str, float
     if len(np.unique(patient)) < 2:
         return {}
     even, odd = _mirror_parts(pixels[rows])
-    count, false_pairs, highest = 0, 0, -1.0
+    counts = []
     for left, right in _blocks(len(rows)):
         best = even[left] @ even[right].T + np.abs(odd[left] @ odd[right].T)
         different = patient[left, None] != patient[None, right]
         values = np.minimum(best[np.triu(different) if left == right else different], 1)
-        count += values.size
-        false_pairs += int((values >= DUPLICATE_THRESHOLD).sum())
-        highest = max(highest, float(values.max(initial=-1)))
+        is_false = values >= DUPLICATE_THRESHOLD
+        counts.append((values.size, float(values.max(initial=-1)), int(is_false.sum())))
+    sizes, highest, false_pairs = zip(*counts, strict=True)
     return {
-        "control_pairs": count,
-        "control_highest_correlation": highest,
-        "control_false_pairs": false_pairs,
+        "control_pairs": sum(sizes),
+        "control_highest_correlation": max(highest),
+        "control_false_pairs": sum(false_pairs),
     }
 
 
@@ -179,22 +178,19 @@ def look_alikes_across_folds(
     rows = np.flatnonzero(folds >= 0)
     used, heads = table.iloc[rows].reset_index(drop=True), crop_heads(pixels[rows])
     pairs = find_duplicates(used, heads, LOOK_ALIKE_THRESHOLD)
+    pairs = pairs.sort_values("correlation", ascending=False, kind="stable")
     ends = pairs[["first", "second"]].to_numpy()
     apart = np.ptp(folds[rows][ends], axis=1) > 0
     unknown = (used["patient"] == "").to_numpy()[ends].any(axis=1)
-    pairs = pairs[apart & unknown].sort_values("correlation", ascending=False, kind="stable")
-    paths = used["path"].to_numpy()
-    listed = pd.DataFrame(
-        {"first": paths[pairs["first"]], "second": paths[pairs["second"]],
-         "correlation": pairs["correlation"].to_numpy().round(4)}
-    )  # fmt: skip
+    paths = used["path"].to_numpy()[ends[apart & unknown]]
+    listed = pd.DataFrame(paths, columns=["first", "second"])
+    listed["correlation"] = pairs["correlation"].to_numpy()[apart & unknown].round(4)
     numbers: dict[str, float] = {
         "look_alike_threshold": LOOK_ALIKE_THRESHOLD,
         "look_alike_pairs": len(listed),
-        "look_alike_images": len({*listed["first"], *listed["second"]}),
+        "look_alike_images": len(np.unique(paths)),
     }
-    control = negative_control(used, heads)
-    if control:
+    if control := negative_control(used, heads):
         numbers["look_alike_control"] = control["control_highest_correlation"]
     return listed, numbers
 

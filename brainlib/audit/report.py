@@ -81,7 +81,11 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
         the ties the splits Training and Testing; what cannot be measured is absent.
     """
     pairs = find_duplicates(table, pixels)
-    conflicts = _conflicts(table, pairs)
+    ends = tuple(table.iloc[pairs[end]].reset_index(drop=True) for end in ("first", "second"))
+    named = [end[["path", "label"]].add_prefix(side)
+             for side, end in zip(("first_", "second_"), ends, strict=True)]  # fmt: skip
+    conflicts = pd.concat([pairs, *named], axis=1)[ends[0]["label"] != ends[1]["label"]]
+    conflicts = conflicts.reset_index(drop=True)
     by_group = table.groupby("group")
     numbers = {
         "threshold": DUPLICATE_THRESHOLD,
@@ -92,13 +96,12 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
         "groups_with_two_labels": int((by_group["label"].nunique() > 1).sum()),
         "groups_across_splits": int((by_group["split"].nunique() > 1).sum()),
     }
-    wrong = set(table.loc[table["mislabelled"], "path"])
-    if wrong:
+    if wrong := set(table.loc[table["mislabelled"], "path"]):
         revealed = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
         numbers |= {"mislabelled_files": len(wrong), "mislabelled_files_found": len(revealed)}
     repeated = table["source_image"].duplicated().to_numpy()
     if repeated.any():
-        numbers |= _compare_with_provenance(table, pairs)
+        numbers |= _compare_with_provenance(table, pairs, *ends)
     numbers |= negative_control(table[~repeated], pixels[~repeated])
     ties = _count_ties(table, pairs) if has_splits(table) else None
     if ties is not None:
@@ -145,17 +148,6 @@ def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6
     return pd.concat([plain, picked[picked["mirrored"]].head(count - len(plain))])
 
 
-def _ends(table: pd.DataFrame, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of the table at both ends of each pair."""
-    return tuple(table.iloc[pairs[end]].reset_index(drop=True) for end in ("first", "second"))
-
-
-def _conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    first, second = _ends(table[["path", "label"]], pairs)
-    listed = pd.concat([pairs, first.add_prefix("first_"), second.add_prefix("second_")], axis=1)
-    return listed[listed["first_label"] != listed["second_label"]].reset_index(drop=True)
-
-
 def _count_ties(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     train = (table["split"] == TRAINING).to_numpy()
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
@@ -171,7 +163,9 @@ def _count_ties(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return counts.astype(int)
 
 
-def _compare_with_provenance(table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, float]:
+def _compare_with_provenance(
+    table: pd.DataFrame, pairs: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame
+) -> dict[str, float]:
     """Compare the pairs with the known ones, two files with the same source image.
 
     Returns
@@ -184,7 +178,6 @@ def _compare_with_provenance(table: pd.DataFrame, pairs: pd.DataFrame) -> dict[s
     """
     sizes = table["source_image"].value_counts()
     known_pairs = int((sizes * (sizes - 1) // 2).sum())
-    first, second = _ends(table, pairs)
     equal = first == second
     same = equal["source_image"]
     right = pairs["mirrored"] != equal["mirrored"]
