@@ -270,9 +270,9 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
     counts = pd.crosstab(labels, folds[rows])
     if counts.shape[1] < FOLDS or not counts.all(axis=None):
         raise BrainlibError(
-            f"each of the {FOLDS} folds of protocol 'patient' needs a group of every class, and one "
-            f"class has {fewest} groups, or too few hold most of its images: add images of more "
-            "patients"
+            f"each of the {FOLDS} folds of protocol 'patient' needs a group of every class, and "
+            f"one class has {fewest} groups, or too few hold most of its images: add images of "
+            "more patients"
         )
     return folds
 

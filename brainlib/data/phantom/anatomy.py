@@ -10,16 +10,11 @@ from brainlib.data.phantom.fields import Volume, edge, mix, sample
 
 _GRID = 2.5  # mm, resolution of everything around the template
 _CAVITIES = (  # centre and radii of air spaces: sinuses, nose, pharynx, mastoid cells
-    ((0, 15, -52), (12, 12, 8)),
-    ((0, 72, 2), (14, 5, 10)),
-    ((6, 62, -54), (4, 24, 17)),
-    ((-6, 62, -54), (4, 24, 17)),
-    ((28, 58, -66), (12, 14, 14)),
-    ((-28, 58, -66), (12, 14, 14)),
-    ((0, 6, -92), (9, 7, 32)),
-    ((58, -33, -42), (7, 9, 12)),
-    ((-58, -33, -42), (7, 9, 12)),
-)
+    ((0, 15, -52), (12, 12, 8)), ((0, 72, 2), (14, 5, 10)), ((0, 6, -92), (9, 7, 32)),
+    *(((side * x, y, z), radii) for side in (1, -1) for (x, y, z), radii in (
+        ((6, 62, -54), (4, 24, 17)), ((28, 58, -66), (12, 14, 14)), ((58, -33, -42), (7, 9, 12)),
+    )),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

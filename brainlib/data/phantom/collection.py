@@ -1,5 +1,6 @@
 """The synthetic collection on disk: folders, copies, odd files and `images.csv`."""
 
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -119,30 +120,24 @@ def _write_images(
         for patient, files in layout.groupby("patient")
     )
     workers = Parallel(n_jobs=min(2, os.cpu_count() or 1), prefer="threads", return_as="generator")
-    rows = list(tqdm(workers(jobs), total=len(seeds), desc="phantom", unit="patient", delay=2))
-    return pd.DataFrame([row for patient in rows for row in patient]).sort_values("path")
+    patients = tqdm(workers(jobs), total=len(seeds), desc="phantom", unit="patient", delay=2)
+    columns = ["path", "patient", "source", "source_image", "mirrored", "plane", "outline"]
+    return pd.DataFrame(itertools.chain(*patients), columns=columns).sort_values("path")
 
 
 def _write_patient(
     folder: Path, files: pd.DataFrame, seed: np.random.SeedSequence, slices: int, size: int
-) -> list[dict]:
+) -> list[tuple]:
     simulated = simulate_patient(str(files["label"].iloc[0]), seed, slices, size)
     rows = []
     for file in files.itertuples():
         image, patient = simulated[file.slice], f"phantom-{file.patient + 1:04d}"
-        step = -1 if file.form == "mirror" else 1
+        is_mirrored = file.form == "mirror"
+        step = -1 if is_mirrored else 1
         _encode(image.pixels[:, ::step], file.form, folder / file.path)
-        rows.append(
-            {
-                "path": file.path,
-                "patient": patient,
-                "source": "phantom",
-                "source_image": f"{patient}-{file.slice + 1:02d}",
-                "mirrored": int(file.form == "mirror"),
-                "plane": image.plane,
-                "outline": trace_outline(image.lesion[:, ::step]),
-            }
-        )
+        outline = trace_outline(image.lesion[:, ::step])
+        name = f"{patient}-{file.slice + 1:02d}"
+        rows.append((file.path, patient, "phantom", name, int(is_mirrored), image.plane, outline))
     return rows
 
 
