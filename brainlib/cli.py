@@ -138,7 +138,7 @@ def serve(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> int:
     """Open the app: drop a scan, see the answer."""
-    from brainlib.report.app import serve as serve_page
+    from brainlib.report.app.server import serve as serve_page
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("brainlib").setLevel(logging.INFO)

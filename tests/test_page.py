@@ -102,7 +102,7 @@ def uploaded_series(greys, size=(30, 30)):
 
 
 def studied(greys, size=(30, 30)):
-    answers, _ = app.read_uploads(stand_in(), uploaded_series(greys, size))
+    answers, _ = uploads.read_uploads(stand_in(), uploaded_series(greys, size))
     return view.StudyView(*answers, answers)
 
 
@@ -134,7 +134,7 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
            "secret.zip": packed.replace(b"\x14\0\0\0", b"\x14\0\1\0")}  # fmt: skip
     files = [upload(name, content) for name, content in bad.items()]
     files += [upload("slice.png", png(250)), upload("slice.png", png(20))]
-    answers, problems = app.read_uploads(stand_in(), files)
+    answers, problems = uploads.read_uploads(stand_in(), files)
     names = [name for name in bad if name != "notes.txt"]
     assert [answer.name for answer in answers] == [*names, "slice.png", "2 slice.png"]
     for answer, name in zip(answers, names, strict=False):
@@ -149,12 +149,14 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
 
 
 def test_an_upload_leaves_no_file_behind_and_is_refused_before_it_is_cut(temporary, monkeypatch):
-    app.read_uploads(stand_in(), [upload("a.png", png(9)), upload("z.zip", archive({"b": b"x"}))])
+    uploads.read_uploads(
+        stand_in(), [upload("a.png", png(9)), upload("z.zip", archive({"b": b"x"}))]
+    )
     with pytest.raises(ReportError, match=r"notes\.txt"):
-        app.read_uploads(stand_in(), [upload("notes.txt", b"hello")])
+        uploads.read_uploads(stand_in(), [upload("notes.txt", b"hello")])
     monkeypatch.setattr(uploads, "MOST_SLICES", 2)
     with pytest.raises(ReportError, match="more than 2 slices"):
-        app.read_uploads(stand_in(), [upload(f"{n}.png", png(9)) for n in range(3)])
+        uploads.read_uploads(stand_in(), [upload(f"{n}.png", png(9)) for n in range(3)])
     assert list(temporary.iterdir()) == []
 
 
@@ -345,10 +347,10 @@ def served(tmp_path_factory):
     pytest.importorskip("voila")
     folder = tmp_path_factory.mktemp("served")
     program = (
-        "import logging, sys, tempfile\nfrom brainlib.report import app\n"
+        "import logging, sys, tempfile\nfrom brainlib.report.app import server\n"
         "logging.basicConfig(format='%(message)s', level=logging.INFO)\n"
         "tempfile.tempdir = sys.argv[1]\n"
-        "app.serve(port=0, open_browser=False, token=sys.argv[2])\n"
+        "server.serve(port=0, open_browser=False, token=sys.argv[2])\n"
     )
     command = [sys.executable, "-c", program, str(folder), TOKEN]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ import pandas as pd
 
 from brainlib import imaging, inference, paths
 from brainlib.inference.studies import study_keys
-from brainlib.report import ReportError, words
-from brainlib.report.study import ClassifiedStudy
+from brainlib.report import drawing, html, words
+from brainlib.report.study import ClassifiedStudy, ReportError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,8 +72,6 @@ class Answer(ClassifiedStudy):
         ReportError
             Where there is no such slice, or none that could be read.
         """
-        from brainlib.report import drawing
-
         numbers = [number] if number is not None else [*self.deciding, *self.images]
         if not numbers or numbers[0] not in self.images:
             raise ReportError(f"{self.name} has no slice {number or ''} to show".replace("  ", " "))
@@ -81,8 +80,6 @@ class Answer(ClassifiedStudy):
 
     def report(self, path: Path | str) -> Path:
         """Write the report as one HTML file."""
-        from brainlib.report import html
-
         return html.write_report(path, self)
 
     def __str__(self) -> str:
@@ -160,13 +157,14 @@ class Model:
             with tempfile.TemporaryDirectory(prefix="brainlib-scan-") as folder:
                 file = Path(folder).resolve() / "scan"
                 file.write_bytes(_content_of(scan))
-                yield from self.answers(imaging.list_scans(file, self.plane), hidden=file.parent)
+                scans = imaging.list_scans(file, self.plane)
+                yield from self.answers(scans, hidden=str(file.parent))
 
     def answers(
         self,
         scans: Iterable[imaging.Scan],
-        progress: Callable[[imaging.ScanSlice], None] = lambda one: None,
-        hidden: Path | None = None,
+        watch: Callable[[Iterator[imaging.ScanSlice]], Iterator[imaging.ScanSlice]] = iter,
+        hidden: str = "",
     ) -> Iterator[Answer]:
         """Give an answer for each scan, in order; one part of them is in memory at a time.
 
@@ -174,37 +172,25 @@ class Model:
         ----------
         scans : iterable of Scan
             As `imaging.list_scans` gives them.
-        progress : function
-            Called with each slice that was read.
-        hidden : Path, optional
+        watch : function
+            What slices pass through once they were read, such as to show progress.
+        hidden : str
             A temporary folder that no answer should name.
         """
         for part in inference.cut(scans):
             read = (one for scan in part for one in inference.read_slices(scan, self.plane))
-            yield from self._answer(read, progress, hidden)
+            yield from self._answer(watch(read), hidden)
 
-    def _answer(
-        self,
-        slices: Iterable[imaging.ScanSlice],
-        progress: Callable[[imaging.ScanSlice], None] = lambda one: None,
-        hidden: Path | None = None,
-    ) -> Iterator[Answer]:
-        read: list[imaging.ScanSlice] = []
-
-        def reading() -> Iterator[imaging.ScanSlice]:
-            for one in slices:
-                read.append(one)
-                progress(one)
-                yield one
-
-        table = inference.classify(self.classifier, reading())
-        if hidden is not None:
+    def _answer(self, slices: Iterable[imaging.ScanSlice], hidden: str = "") -> Iterator[Answer]:
+        slices, kept = tee(slices)
+        table, read = inference.classify(self.classifier, slices), list(kept)
+        if hidden:
             names = ["path", "series", "error"]
-            table[names] = table[names].replace(f"{re.escape(str(hidden))}/?", "", regex=True)
+            table[names] = table[names].replace(f"{re.escape(hidden)}/?", "", regex=True)
         keys = study_keys(table)
         for study in inference.summarise(self.classifier, table).to_dict("records"):
             rows = table[keys == study["series"]]
-            images = {int(table.at[row, "slice"]): read[row] for row in rows.index
+            images = {read[row].number + 1: read[row] for row in rows.index
                       if read[row].pixels is not None}  # fmt: skip
             yield Answer(study, rows.reset_index(drop=True), images, self.classifier)
 
@@ -254,7 +240,8 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
         )
     grey = array
     if array.dtype != np.uint8:
-        grey = imaging.to_grey(array.astype(float), *imaging.robust_range(array.astype(float)))
+        values = array.astype(float)
+        grey = imaging.to_grey(values, *imaging.robust_range(values))
     if array.ndim == 3 and array.shape[-1] in (3, 4):
         try:
             imaging.refuse_colours(grey[..., :3])

@@ -85,9 +85,9 @@ def encode(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return an image as text that an HTML file can hold."""
-    return "data:image/jpeg;base64," + base64.b64encode(encode(image)).decode("ascii")
+def data_uri(content: bytes, kind: str = "image/jpeg") -> str:
+    """Return the content of a file as text that an HTML file can hold."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def resized(values: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
+from brainlib.inference import rules
 from brainlib.report import drawing, words
 from brainlib.report.study import ClassifiedStudy
 
@@ -30,13 +31,9 @@ SIDE = 420
 
 logger = logging.getLogger(__name__)
 
-_COUNTED = {
-    "slices": "slices in all", "accepted": "classified", "tumor_slices": "classified as tumour",
-    "refused": "refused", "unreadable": "unreadable", "missing": "missing",
-}  # fmt: skip
 _IN_TEMPLATES = {
     "words": words, "drawing": drawing, "inference": inference, "CLASS_COLORS": CLASS_COLORS,
-    "version": __version__,
+    "version": __version__, "find_reliability": rules.find_reliability,
 }  # fmt: skip
 
 
@@ -80,11 +77,10 @@ def render_report(
 def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str, Any]:
     """Return what report and app say of a study, for their templates."""
     is_missing = answer.slices["decision"].str.startswith(inference.MISSING)
-    counted = {**answer.study, "missing": is_missing.sum()}
     return {
         "answer": answer,
         "head": words.headline(answer),
-        "counts": [(int(counted[key]), what) for key, what in _COUNTED.items()],
+        "counted": {**answer.study, "missing": int(is_missing.sum())},
         "refused": words.list_refusals(answer.slices),
         "missing": words.list_refusals(answer.slices, inference.MISSING),
         "unreadable": words.list_unreadable(answer.slices),
@@ -131,12 +127,10 @@ def write_reports(
     for study in studies.to_dict("records"):
         rows = predictions[start : start + study["slices"]].reset_index(drop=True)
         start += study["slices"]
-        answer = ClassifiedStudy(study, rows, {}, classifier)
-        link = ""
+        answer, link = ClassifiedStudy(study, rows, {}, classifier), ""
         if most is None or len(stems) < most:
             scan, slices = next(read)
-            images = {one.number + 1: one for one in slices if one.pixels is not None}
-            answer = ClassifiedStudy(study, rows, images, classifier)
+            answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
             stems.append(file_stem(answer.name, stems))
             link = f"{stems[-1]}.html"
             _write_study(folder / link, answer, scan)
@@ -162,11 +156,12 @@ def template(name: str) -> "jinja2.Template":
     """Return one of the templates; whatever is put into it is escaped."""
     import jinja2  # here, so that importing this room costs nothing
 
-    loader = jinja2.PackageLoader("brainlib.report", "")
-    tidy = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    environment = jinja2.Environment(loader=loader, autoescape=True, **tidy)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("brainlib.report", ""), undefined=jinja2.StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.globals |= _IN_TEMPLATES
-    environment.filters |= {"percent": words.percent, "plain": words.plain, "share": words.share}
+    environment.filters |= {"percent": words.percent, "plain": words.plain}
     return environment.get_template(name)
 
 
@@ -196,21 +191,13 @@ def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> Non
 def _figures(answer: ClassifiedStudy) -> list[dict[str, Any]]:
     shown = [number for number in answer.deciding if number in answer.images]
     middle = sorted(answer.images)[len(answer.images) // 2 :][:1]
-    return [_figure(answer, number) for number in shown[:PICTURED] or middle]
-
-
-def _figure(answer: ClassifiedStudy, number: int) -> dict[str, Any]:
-    image, (outline, heat_map) = answer.images[number], answer.maps(number)
-    has_outline = outline is not None and bool((outline >= drawing.OUTLINE_THRESHOLD).any())
-    layers = [(None, None)]
-    if has_outline or heat_map is not None:
-        layers.append((outline, heat_map))
-    return {
-        "number": number,
-        "images": [
-            drawing.data_uri(drawing.draw_slice(image.pixels, *maps, image.affine, SIDE))
-            for maps in layers
-        ],
-        "has_outline": has_outline,
-        "has_heat": heat_map is not None,
-    }
+    figures = []
+    for number in shown[:PICTURED] or middle:
+        image, (outline, heat_map) = answer.images[number], answer.maps(number)
+        has_outline = outline is not None and (outline >= drawing.OUTLINE_THRESHOLD).any()
+        has_heat = heat_map is not None
+        layers = [(None, None), (outline, heat_map)][: 1 + (has_outline or has_heat)]
+        drawn = [drawing.draw_slice(image.pixels, *maps, image.affine, SIDE) for maps in layers]
+        figures.append({"number": number, "images": [drawing.encode(image) for image in drawn],
+                        "has_outline": has_outline, "has_heat": has_heat})  # fmt: skip
+    return figures

@@ -12,12 +12,17 @@ import pandas as pd
 from brainlib import CLASS_NAMES, imaging, inference
 from brainlib.imaging.errors import one_line
 from brainlib.inference.rules import study_set
+from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     from brainlib.report.volumes import Stack
 
 KEPT = 100
 """Slices whose maps are kept."""
+
+
+class ReportError(BrainlibError):
+    """What was given is no scan, an upload cannot be taken, or the app cannot be served."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,7 +42,7 @@ class ClassifiedStudy:
 
     study: Mapping[str, Any]
     slices: pd.DataFrame
-    images: Mapping[int, imaging.ScanSlice]
+    images: dict[int, imaging.ScanSlice]
     classifier: inference.Classifier
     _maps: dict[int, Any] = field(default_factory=dict)
 

@@ -3,17 +3,15 @@
 Full sentences are in the template `parts.html`, which report and app share.
 """
 
-import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from itertools import groupby
 
-import numpy as np
 import pandas as pd
 
 from brainlib.imaging.errors import one_line
 from brainlib.inference import REFUSED, UNJUDGED, UNREADABLE
-from brainlib.inference.rules import find_reliability, is_undecided
+from brainlib.inference.rules import is_undecided
 from brainlib.report.study import ClassifiedStudy, file_name
 
 NAMES = {
@@ -25,11 +23,6 @@ NAMES = {
 TITLES = {name: text.capitalize() for name, text in NAMES.items()}
 TITLES["notumor"] += " was found"
 """The classes as headlines."""
-
-PLURALS = {
-    "glioma": "were gliomas", "meningioma": "were meningiomas", "notumor": "had no tumour",
-    "pituitary": "were pituitary tumours",
-}  # fmt: skip
 
 NO_BREAK = "\u00a0"
 
@@ -43,15 +36,15 @@ _AFTER_CONTRAST = re.compile(r"\b(post|gd|gado\S*|km|contrast|c)\b", re.IGNORECA
 
 def headline(answer: ClassifiedStudy) -> dict[str, str]:
     """Return `kind` (`answer`, `undecided` or `none`), `title` and `probability`, maybe empty."""
-    name = answer.label
-    if not name:
-        starts = {UNREADABLE: "Could not be read", REFUSED: "Refused"}
-        titles = [title for start, title in starts.items() if answer.decision.startswith(start)]
-        return {"kind": "none", "title": (titles or ["Incomplete"])[0], "probability": ""}
-    if is_undecided(answer.rules, answer.study):
-        return {"kind": "undecided", "title": "Undecided", "probability": ""}
-    probability = percent(answer.probabilities[name])
-    return {"kind": "answer", "title": TITLES[name], "probability": probability}
+    kind, title, probability = "none", "Incomplete", ""
+    if answer.label and is_undecided(answer.rules, answer.study):
+        kind, title = "undecided", "Undecided"
+    elif answer.label:
+        kind, title = "answer", TITLES[answer.label]
+        probability = percent(answer.probabilities[answer.label])
+    elif answer.decision.startswith((UNREADABLE, REFUSED)):
+        title = "Refused" if answer.decision.startswith(REFUSED) else "Could not be read"
+    return {"kind": kind, "title": title, "probability": probability}
 
 
 def decision_of(answer: ClassifiedStudy) -> str:
@@ -114,36 +107,6 @@ def sequence_doubt(facts: Mapping[str, str]) -> str:
     return "none" if facts else "unknown"
 
 
-def how_often(answer: ClassifiedStudy) -> str:
-    """Return how often answers like this one were right, empty if that was not measured."""
-    if answer.rules is None:
-        return ""
-    is_single = int(answer.study["accepted"]) == 1
-    rows = answer.rules.get("reliability" if is_single else "study_reliability") or []
-    what = "held-out slices" if is_single else "simulated studies of held-out patients"
-    reliability = find_reliability(rows, answer.label, answer.probabilities[answer.label])
-    return of_hundred(reliability, answer.label, what)
-
-
-def slice_reliability(answer: ClassifiedStudy, number: int) -> str:
-    """Return how often answers to slices like this one were right."""
-    row, rows = answer.row(number), answer.rules["reliability"]
-    reliability = find_reliability(rows, row["class"], float(row[row["class"]]))
-    return of_hundred(reliability, row["class"], "held-out slices")
-
-
-def of_hundred(reliability: Mapping[str, Any] | None, name: str, what: str) -> str:
-    """Return a row of measured reliability in words."""
-    if not reliability:
-        return ""
-    low, high = math.floor(100 * reliability["lower"]), math.ceil(100 * reliability["upper"])
-    count = f"{low} to {high}" if high > low else f"{low}"
-    bottom, top = (f"{100 * reliability[end]:.0f}" for end in ("low", "high"))
-    at = f"{bottom} to {top}" if reliability["low"] > 0 else f"under {top}"
-    at = f"over {bottom}" if reliability["high"] >= 1 else at
-    return f"Of 100 {what} classified as {NAMES[name]} at {at}{NO_BREAK}%, {count} {PLURALS[name]}."
-
-
 def percent(probability: float) -> str:
     """Return a probability as text, never as 0 or 100 per cent; its blank breaks no line.
 
@@ -163,20 +126,6 @@ def plain(share: float, digits: int | None = None) -> str:
     return f"{100 * share:.{digits}f}{NO_BREAK}%"
 
 
-def share(measured: Mapping[str, float]) -> str:
-    """Return a measured `value` in per cent, with its interval from `low` to `high`."""
-    ends = [measured.get(end, np.nan) for end in ("low", "high")]
-    if not np.isfinite(ends).all():
-        return plain(measured["value"])
-    low, high = (f"{100 * end:.0f}" for end in ends)
-    return f"{plain(measured['value'])} ({low} to {high}{NO_BREAK}%)"
-
-
-def level(rules: Mapping[str, Any]) -> str:
-    """Return the confidence of the conformal sets."""
-    return plain(rules["conformal"].get("coverage", 0.9))
-
-
 def ranges(numbers: list[int]) -> str:
     """Return numbers as text, runs joined.
 
@@ -185,13 +134,9 @@ def ranges(numbers: list[int]) -> str:
     >>> ranges([1, 2, 3, 8])
     '1 to 3, 8'
     """
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    texts = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    runs = groupby(enumerate(sorted(set(numbers))), lambda pair: pair[1] - pair[0])
+    ends = [(run[0][1], run[-1][1]) for run in (list(pairs) for _, pairs in runs)]
+    texts = [f"{first} to {last}" if last > first else f"{first}" for first, last in ends]
     return ", ".join(texts[:12]) + (" …" if len(texts) > 12 else "")
 
 

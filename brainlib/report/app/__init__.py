@@ -1,21 +1,31 @@
 """The app: drop a scan, see the answer; through Voilà or in JupyterLab.
 
-`uploads` turns what was dropped into answers, `view` shows them, `server` serves the page. Each is
-loaded when it is first asked for: what serves the page reads no scans.
+`uploads` turns what was dropped into answers, `view` shows them, `server` serves the page.
 """
 
-from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brainlib.paths import BrainlibError
+
+if TYPE_CHECKING:
+    import ipywidgets
 
 LIMIT_VARIABLE = "BRAINLIB_UPLOAD_MB"
 """The environment variable that says how many megabytes the server lets through at a time."""
 
-_HOMES = {"Page": "view", "open_page": "view", "read_uploads": "uploads", "serve": "server"}
 
-__all__ = sorted(_HOMES)
+def open_page(
+    model: Path | str = "", engine: str = "onnx", plane: str = "acquired"
+) -> "ipywidgets.VBox":
+    """Return a page that takes scans and shows what the network says about them.
 
+    Parameters are those of `load`. Where the model cannot be opened, the page says why.
+    """
+    from brainlib.report import load
+    from brainlib.report.app import view  # here, because what serves the page needs no widgets
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return view.Page(load(model, engine, plane)).box
+    except BrainlibError as error:
+        return view.explain(error)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainlib import paths
-from brainlib.report import ReportError
 from brainlib.report.app import LIMIT_VARIABLE
+from brainlib.report.study import ReportError
 
 if TYPE_CHECKING:
     from voila.app import Voila

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from brainlib import imaging
-from brainlib.report import ReportError
 from brainlib.report.answers import Answer, Model
 from brainlib.report.app import LIMIT_VARIABLE
+from brainlib.report.study import ReportError
 
 SERVER_MEGABYTES = 10
 """What a Jupyter server lets through unless it is told otherwise; more ends the connection."""
@@ -61,17 +61,19 @@ def read_uploads(
     """
     slices = pixels = 0
 
-    def watch(one: imaging.ScanSlice) -> None:
+    def watch(read: Iterator[imaging.ScanSlice]) -> Iterator[imaging.ScanSlice]:
         nonlocal slices, pixels
-        slices += 1
-        pixels += 0 if one.pixels is None else one.pixels.size
-        if slices > MOST_SLICES or pixels > MOST_PIXELS:
-            raise ReportError(
-                f"the upload has more than {slices - 1:,} slices of this size, too many for a "
-                "page: choose fewer files, or use `brainlib classify` with their folder"
-            )
-        if slices % 16 == 0:
-            progress(slices)
+        for one in read:
+            slices += 1
+            pixels += 0 if one.pixels is None else one.pixels.size
+            if slices > MOST_SLICES or pixels > MOST_PIXELS:
+                raise ReportError(
+                    f"the upload has more than {slices - 1:,} slices of this size, too many for a "
+                    "page: choose fewer files, or use `brainlib classify` with their folder"
+                )
+            if slices % 16 == 0:
+                progress(slices)
+            yield one
 
     with tempfile.TemporaryDirectory(prefix="brainlib-upload-") as place:
         folder = Path(place).resolve()
@@ -80,7 +82,7 @@ def read_uploads(
             scans = imaging.list_scans(folder, model.plane)
         except imaging.ImageError as error:
             raise ReportError(" ".join(_passed_over(folder, []))) from error
-        answers = list(model.answers(scans, watch, folder))
+        answers = list(model.answers(scans, watch, str(folder)))
         answers.sort(key=lambda answer: order.get(answer.slices["path"].iloc[0], 0))
         return answers, [*_passed_over(folder, scans)]
 

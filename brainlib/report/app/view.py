@@ -1,6 +1,5 @@
 """The page: widgets that take an upload and show its answers, in Voilà or in JupyterLab."""
 
-import base64
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from brainlib.imaging import PLANES
 from brainlib.imaging.volumes import nearest_plane
 from brainlib.paths import BrainlibError
 from brainlib.report import drawing, html, volumes
-from brainlib.report.answers import Answer, Model, load
+from brainlib.report.answers import Answer, Model
 from brainlib.report.app.uploads import read_uploads, upload_limit
 
 TOGETHER = "all three"
@@ -24,23 +23,16 @@ LAYERS = ("image", "outline", "heat map")
 TOOLTIPS = ("the slice alone", "tumour outline drawn by the network",
             "evidence for the answer to this slice, brightest where strongest")  # fmt: skip
 
+_STYLE = f"<style>{Path(__file__).with_name('page.css').read_text('utf-8')}</style>"
 _DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws all outlines while slices are looked at
 
 logger = logging.getLogger(__name__)
 
 
-def open_page(
-    model: Path | str = "", engine: str = "onnx", plane: str = "acquired"
-) -> ipywidgets.VBox:
-    """Return a page that takes scans and shows what the network says about them.
-
-    Parameters are those of `load`. Where the model cannot be opened, the page says why.
-    """
-    try:
-        return Page(load(model, engine, plane)).box
-    except BrainlibError as error:
-        problem = f"<style>{_style()}</style>{_html('problems', [str(error)])}"
-        return ipywidgets.VBox([ipywidgets.HTML(problem)]).add_class("brainlib-page")
+def explain(error: BrainlibError) -> ipywidgets.VBox:
+    """Return a page that says why there is none."""
+    problem = ipywidgets.HTML(f"{_STYLE}{_html('problems', [str(error)])}")
+    return ipywidgets.VBox([problem]).add_class("brainlib-page")
 
 
 class Page:
@@ -56,7 +48,7 @@ class Page:
         self.upload = ipywidgets.FileUpload(multiple=True, description="Choose files", icon="")
         self.status = ipywidgets.HTML()
         self.answer = ipywidgets.VBox()
-        head = f"<style>{_style()}</style>{_html('heading', upload_limit())}"
+        head = f"{_STYLE}{_html('heading', upload_limit())}"
         self.box = ipywidgets.VBox([
             ipywidgets.HTML(head),
             ipywidgets.VBox([self.upload]).add_class("brainlib-drop"),
@@ -97,15 +89,12 @@ class Page:
         def show(place: int) -> None:
             if place not in views:
                 views[place] = StudyView(answers[place], answers)
-            self.answer.children = (*chooser, views[place].box)
+            self.answer.children = (*[chooser] * (len(answers) > 1), views[place].box)
             views[place].add_downloads()
 
-        chooser = ()
-        if len(answers) > 1:
-            options = [(str(answer), place) for place, answer in enumerate(answers)]
-            chosen = ipywidgets.Select(options=options, value=0, rows=min(8, len(options)))
-            chosen.observe(lambda change: show(change["new"]), "value")
-            chooser = (chosen.add_class("brainlib-chooser"),)
+        options = [(str(answer), place) for place, answer in enumerate(answers)]
+        chooser = ipywidgets.Select(options=options, rows=min(8, len(options)))
+        chooser.add_class("brainlib-chooser").observe(lambda change: show(change["new"]), "value")
         if answers:
             show(0)
 
@@ -138,20 +127,18 @@ class StudyView:
             return
         stem = html.file_stem(self.answer.name)
         table = pd.concat([one.slices for one in self.answers], ignore_index=True)
-        links = [
-            _link("Save the report", f"{stem}.html", html.render_report(self.answer).encode()),
-            _link("Save predictions.csv", "predictions.csv", inference.to_csv(table, header=True)),
-        ]
-        self.links.value = _html("downloads", links)
+        files = {
+            "Save the report": (f"{stem}.html", html.render_report(self.answer).encode()),
+            "Save predictions.csv": ("predictions.csv", inference.to_csv(table, header=True)),
+        }
+        self.links.value = _html("downloads", files)
         if self.numbers:
-            _DRAWER.submit(self._add_outline, links, f"{stem}.outline.nii.gz")
+            _DRAWER.submit(self._add_outline, files, f"{stem}.outline.nii.gz")
 
-    def _add_outline(self, links: list[tuple[str, str, str]], name: str) -> None:
+    def _add_outline(self, files: dict[str, tuple[str, bytes]], name: str) -> None:
         if self.answer.outline is not None:
-            image = self.answer.images[self.numbers[0]]
-            content = volumes.nifti_mask(self.answer.outline, image)
-            link = _link("Save the outline", name, content)
-            self.links.value = _html("downloads", [*links, link])
+            mask = volumes.nifti_mask(self.answer.outline, self.answer.images[self.numbers[0]])
+            self.links.value = _html("downloads", {**files, "Save the outline": (name, mask)})
 
     def _viewer(self) -> ipywidgets.VBox:
         shown = [number for number in self.answer.deciding if number in self.numbers]
@@ -262,11 +249,3 @@ def _zoomed(values: np.ndarray, zoom: float, across: float, down: float) -> np.n
 def _html(macro: str, *arguments: Any) -> str:
     """Return a piece of the page; the template escapes what is put into it."""
     return str(getattr(html.template("app/page.html").module, macro)(*arguments))
-
-
-def _link(text: str, name: str, content: bytes) -> tuple[str, str, str]:
-    return text, name, f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
-
-
-def _style() -> str:
-    return Path(__file__).with_name("page.css").read_text("utf-8")
