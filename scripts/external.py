@@ -102,15 +102,12 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
         "patients": len({scan.parent for scan in scans}),
         "volumes": len(scans),
         "least_pixels": LEAST_PIXELS,
-        "with_tumor": _count(ill)
-        | {
-            "called_glioma": int((ill["class"] == "glioma").sum()),
-            "called_in_study": int(ill["in_study"].sum()),
-        },
-        "without_tumor": _count(well) | {"called_in_study": int(well["in_study"].sum())},
+        "with_tumor": _count(ill, called_glioma=ill["class"] == "glioma",
+                             called_in_study=ill["in_study"]),
+        "without_tumor": _count(well, called_in_study=well["in_study"]),
         "auroc": round(float(area), 6),
         "study": {name: studies.count(name) for name in dict.fromkeys((*CLASS_NAMES, *studies))},
-    }
+    }  # fmt: skip
 
 
 def measure_healthy(classifier: inference.Classifier, scans: Path) -> dict[str, dict[str, Any]]:
@@ -134,8 +131,8 @@ def classify(
         The answer to the study: a class, `notumor (incomplete)` or `refused`.
     """
     read = list(slices)
-    ungated = dataclasses.replace(classifier, gate=None)
-    gated_table, table = (inference.classify(one, read) for one in (classifier, ungated))
+    gated_table = inference.classify(classifier, read)
+    table = inference.classify(dataclasses.replace(classifier, gate=None), read)
     if table.empty or (table["class"] == "").any():
         raise ExternalError("; ".join({*table["error"]} - {""}) or "there is nothing to classify")
     study = inference.summarise(classifier, gated_table).iloc[0]
@@ -171,12 +168,10 @@ def template_slices(plane: str) -> Iterator[imaging.ScanSlice]:
         yield from islice(heads, 0, None, STEP)
 
 
-def _count(slices: pd.DataFrame) -> dict[str, int]:
-    return {
-        "slices": len(slices),
-        "called_tumor": int((slices["class"] != "notumor").sum()),
-        "accepted": int(slices["accepted"].sum()),
-    }
+def _count(slices: pd.DataFrame, **others: pd.Series) -> dict[str, int]:
+    counted = {"called_tumor": slices["class"] != "notumor", "accepted": slices["accepted"]}
+    counts = {name: int(is_so.sum()) for name, is_so in (counted | others).items()}
+    return {"slices": len(slices), **counts}
 
 
 def main(scans: Path, model: str = "") -> None:

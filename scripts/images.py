@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 from brainlib import paths
 from brainlib.data import open_collection
@@ -53,9 +53,10 @@ def take_screenshot(address: str, image: Path, target: Path) -> None:
                      f"window-size={SIZE[0]},{SIZE[1]}"):  # fmt: skip
         options.add_argument(f"--{argument}")
     browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    wait = WebDriverWait(browser, timeout=90)
     try:
         browser.get(address)
-        _wait(lambda: browser.find_elements(By.CSS_SELECTOR, BUTTON))
+        wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, BUTTON))
         time.sleep(2)  # widgets connect after they are drawn
         browser.execute_script(_KEEP_INPUT)
         browser.find_element(By.CSS_SELECTOR, BUTTON).click()
@@ -63,20 +64,12 @@ def take_screenshot(address: str, image: Path, target: Path) -> None:
         browser.execute_script("arguments[0].style.display = 'block'", probe)
         probe.send_keys(str(image))
         browser.execute_script("arguments[0].remove()", probe)
-        _wait(lambda: image.name in browser.find_element(By.TAG_NAME, "body").text)
+        wait.until(lambda _: image.name in browser.find_element(By.TAG_NAME, "body").text)
         time.sleep(5)  # the maps come after the answer
         browser.save_screenshot(str(target))
     finally:
         browser.quit()
     Image.open(target).crop((0, 0, SIZE[0], HEIGHT)).save(target, optimize=True)
-
-
-def _wait(ready: Callable[[], object], seconds: int = 90) -> None:
-    for _ in range(seconds):
-        if ready():
-            return
-        time.sleep(1)
-    raise TimeoutError("the app did not get there")
 
 
 if __name__ == "__main__":

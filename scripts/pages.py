@@ -118,23 +118,18 @@ def percent(value: Any, digits: int = 1) -> str:
 
 def count(value: Any) -> str:
     """Return a whole number with thousands separators; of a metric, the number of its images."""
-    if isinstance(value, dict):
-        value = value.get("images")
-    return f"{value:,.0f}" if isinstance(value, (int, float)) else ABSENT
+    number = value.get("images") if isinstance(value, dict) else value
+    return f"{number:,.0f}" if isinstance(number, (int, float)) else ABSENT
 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "interval": interval, "percent": percent, "count": count,
-        "words": lambda name: str(name).replace("_", " "),
-    }  # fmt: skip
+    )  # fmt: skip
+    environment.filters |= {"interval": interval, "percent": percent, "count": count,
+                            "words": lambda name: str(name).replace("_", " ")}  # fmt: skip
     return environment
 
 

@@ -6,8 +6,6 @@ the recorded parameters and prints how far the two tables of predictions are apa
 """
 
 import os
-import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +68,11 @@ def repeat(record: Path, output: str = "runs/repeat", threads: int | None = None
 
 def _differing(recorded: dict[str, Any]) -> list[str]:
     """Return what is not as the record says, a line each."""
-    now = {"git commit": runs.git_commit(), "python": sys.version.split()[0]}
+    run = runs.Run("repeat", runs.Settings(), Path(), smoke=False)
+    now = {"git commit": run.git_commit, **run.versions()["version"]}
     then = {"git commit": recorded["git_commit"], **recorded["versions"]}
-    for package in set(then) - set(now):
-        try:
-            now[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            now[package] = "not installed"
-    return [f"{what}: {then[what]}, now {now[what]}" for what in then if then[what] != now[what]]
+    return [f"{what}: {then[what]}, now {now.get(what)}" for what in then
+            if then[what] != now.get(what)]  # fmt: skip
 
 
 def compare(first: Path, second: Path) -> dict[str, Any]:

@@ -75,35 +75,26 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
         **scores.measure_damage(run, released, sample),
         "sizes": scores.measure_sizes(run, released, sample),
         "gate": gating.measure_gate(run),
+        "studies": {},
     }
     if predictions["fold"].nunique() >= LEAST_FOLDS:
         sections["studies"] = studies.measure_studies(predictions)
     else:
         logger.warning("the rule for studies is not measured: that takes %d folds", LEAST_FOLDS)
-    document = _write_sections(run, sections)
+    document = run.update_metrics(**sections)
+    if not is_measured_with(document, run.model):
+        document = run.update_metrics(external={})
     rules.make_rules(run.model, RELEASED, FOLD)
     files.write_manifest(run.model)
     run.write_record("model/release", fold=FOLD, release=sections["release"])
     return document
 
 
-def _write_sections(run: runs.Run, sections: dict[str, Any]) -> dict[str, Any]:
-    """Put sections into `metrics.json` and drop those that belong to other files or predictions."""
-    document = run.update_metrics(**sections)
-    outdated = {"studies"} - set(sections)
-    if not is_measured_with(document, run.model):
-        outdated.add("external")
-    kept = {name: section for name, section in document.items() if name not in outdated}
-    run.write_json(kept, "model/metrics")
-    return kept
-
-
 def is_measured_with(document: dict[str, Any], folder: Path) -> bool:
     """Return whether scans from elsewhere were measured with the released files."""
-    external = document.get("external", {})
     hashes = {"model_sha256": paths.file_hash(files.list_files(folder)["onnx"]),
               "gate_sha256": document["gate"]["sha256"]}  # fmt: skip
-    return hashes.items() <= external.items()
+    return hashes.items() <= document.get("external", {}).items()
 
 
 def main(source: str = "kaggle", output: str = ".", seed: int = 0, images: int = 200) -> None:

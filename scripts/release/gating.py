@@ -91,7 +91,7 @@ def _patient_images(run: runs.Run) -> pd.DataFrame:
     table = run.load_images(models.TRAINING_SIZES[RELEASED]).table.copy()
     table["fold"] = splits.assign_folds(table)
     named = table["path"].map(lambda path: PurePosixPath(path).stem).isin(_CT_NAMES)
-    table["is_ct"] = named | (table["group"].isin(table["group"][named]) & (table["group"] != ""))
+    table["is_ct"] = table["group"].isin(table["group"][named])
     by_group = table[table["fold"] >= 0].groupby("group")["fold"].first()
     table["judged_by"] = table["group"].map(by_group).fillna(-1).astype(int)
     kept = (table["fold"] >= 0) | ((table["judged_by"] >= 0) & table["is_ct"])
@@ -103,14 +103,11 @@ def _fit(
 ) -> gate.Gate:
     trained = table[table["judged_by"] != FOLD]
     heads, ct = trained[~trained["is_ct"]], trained[trained["is_ct"]]
-    rows: dict[str, list[np.ndarray]] = {
-        gate.STRANGE: [], BEYOND_REASON: [], CT_REASON: 3 * list(ct["features"]),
-    }  # fmt: skip
-    for example, features in zip(inputs, wrong, strict=True):
-        if not example.is_tried and example.kind != left_out:
-            is_beyond = example.kind == BEYOND_BRAIN
-            rows[BEYOND_REASON if is_beyond else gate.STRANGE].append(features)
-    refused = {reason: np.stack(examples) for reason, examples in rows.items() if examples}
+    fitted = np.array([not part.is_tried and part.kind != left_out for part in inputs])
+    beyond = np.array([part.kind == BEYOND_BRAIN for part in inputs])
+    rows = {gate.STRANGE: wrong[fitted & ~beyond], BEYOND_REASON: wrong[fitted & beyond],
+            CT_REASON: np.array(3 * list(ct["features"]))}  # fmt: skip
+    refused = {reason: examples for reason, examples in rows.items() if len(examples)}
     return gate.fit_gate(np.stack(heads["features"]), heads["group"], refused, heads["source"])
 
 

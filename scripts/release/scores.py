@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import keras
@@ -85,26 +86,23 @@ def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -
     networks = {RELEASED: released}
     if fold_file(run.model, BASELINE).is_file():
         networks[BASELINE] = models.load_model(fold_file(run.model, BASELINE))
-    images = read_images(run, sample["path"])
+    images, seed = read_images(run, sample["path"]), run.settings.seed
     truth = evaluation.label_codes(sample)
     sections: dict[str, Any] = {name: {"images": len(sample)} for name in ("robustness", "margins")}
     tables = []
     for name, network in networks.items():
         logger.info("measuring the robustness of %s", name)
-
-        def predict(shown: Iterable[np.ndarray], network: keras.Model = network) -> np.ndarray:
-            return inference.predict_images(network, shown)
-
-        table = corruptions.robustness(predict, images, truth, run.settings.seed)
-        first = pd.DataFrame({"model": name, "images": len(sample), "seed": run.settings.seed},
-                             range(len(table)))  # fmt: skip
-        tables.append(first.join(table.reset_index()))
+        predict = partial(inference.predict_images, network)
+        table = corruptions.robustness(predict, images, truth, seed)
+        tables.append(
+            pd.concat({(name, len(sample), seed): table}, names=["model", "images", "seed"])
+        )
         sections["robustness"][name] = evaluation.rounded(table)
         if table.loc["clean", "mean"]:  # else there is nothing to keep
             kept = round(corruptions.accuracy_kept(table), 6)
             sections["robustness"][name]["accuracy_kept"] = kept
         sections["margins"][name] = _margins(predict, images, truth)
-    run.write_table(pd.concat(tables), "model/robustness")
+    run.write_table(pd.concat(tables).reset_index(), "model/robustness")
     return sections
 
 

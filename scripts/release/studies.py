@@ -1,6 +1,7 @@
 """The rule from slices to a study: fitted and measured on held-out patients."""
 
 import itertools
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,9 +90,7 @@ def measure_studies(
         is_covered = sets[np.arange(len(table)), evaluation.label_codes(table)]
         answered.append(table.assign(is_covered=is_covered))
     table = pd.concat(answered, ignore_index=True)
-
-    def interval(rows: pd.DataFrame, column: str) -> dict[str, float]:
-        return interval_of(rows, column, resamples, seed)
+    interval = partial(interval_of, resamples=resamples, seed=seed)
 
     def measure(rows: pd.DataFrame) -> dict[str, Any]:
         tumors, healthy = rows[rows["label"] != "notumor"], rows[rows["label"] == "notumor"]
@@ -165,9 +164,9 @@ def _simulate(
             if index % 2 == draw % 2:
                 drawn.append(random.choice(free, size))
                 rows.append(("notumor", f"healthy {index}", share))
-    studies_table = pd.DataFrame(rows, columns=["label", "group", "share"])
-    codes = np.repeat(np.arange(len(drawn)), [len(images) for images in drawn])
-    return table.loc[np.concatenate(drawn), list(CLASS_NAMES)], codes, studies_table
+    codes = np.repeat(np.arange(len(drawn)), list(map(len, drawn)))
+    slices = table.loc[np.concatenate(drawn), list(CLASS_NAMES)]
+    return slices, codes, pd.DataFrame(rows, columns=["label", "group", "share"])
 
 
 def _answer(
