@@ -69,11 +69,7 @@ def test_kaggle_version_1_is_requested_and_described(downloaded, monkeypatch, tm
     slices = datasets.patient_across_splits(table, count=8)
     assert slices["patient"].nunique() == 1 and slices["source_image"].is_unique
     assert slices["split"].tolist() == [TRAINING] * 4 + [TESTING] * 4
-
-
-def test_outlines_follow_mirrored_images(downloaded):
-    table = open_collection("kaggle").table
-    published = kaggle.read_outlines()
+    published = kaggle.read_outlines()  # they follow mirrored images
     outlined = table[table["outline"] != ""]
     assert outlined["source_image"].nunique() == len(published) == 3064
     for row in outlined.itertuples():
@@ -172,20 +168,17 @@ def test_images_csv_that_does_not_match_is_refused(folder, change, message):
         datasets.open_folder(folder)
 
 
-def test_a_misnamed_class_is_refused(folder, tmp_path):
+def test_a_misnamed_class_and_a_folder_without_classes_or_images_are_refused(folder, monkeypatch):
+    monkeypatch.setitem(SOURCES, "clinic", None)
     draw(folder, ["Training/no_tumor/a.png"])
-    with pytest.raises(BrainlibError, match="no_tumor holds images but is not a class"):
-        datasets.open_folder(folder)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BrainlibError, match="glioma, meningioma, notumor, pituitary"):
-        datasets.open_folder(tmp_path / "empty")
-
-
-def test_a_source_is_added_in_a_line_and_named_in_errors(folder, monkeypatch):
-    monkeypatch.setitem(SOURCES, "clinic", lambda seed: datasets.open_folder(folder))
-    assert open_collection("clinic").root == folder
-    with pytest.raises(BrainlibError, match="'kaggle', 'figshare', 'phantom', 'clinic', or a fold"):
-        open_collection("no/such/folder")
+    (folder / "empty").mkdir()
+    for name, message in (
+        (folder, "no_tumor holds images but is not a class"),
+        (folder / "empty", "glioma, meningioma, notumor, pituitary"),
+        ("no/such/folder", "'kaggle', 'figshare', 'phantom', 'clinic', or a folder"),
+    ):
+        with pytest.raises(BrainlibError, match=message):
+            open_collection(str(name))
 
 
 def test_the_file_hash_changes_with_names_and_sizes(folder):

@@ -81,10 +81,8 @@ def served(published, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        yield (
-            {name: (f"{address}/{name}", md5) for name, (_, md5) in published[1].items()},
-            requested,
-        )
+        there = {name: (f"{address}/{name}", md5) for name, (_, md5) in published[1].items()}
+        yield there, requested
         server.shutdown()
 
 
@@ -106,6 +104,9 @@ def test_slices_have_class_patient_and_group(collection):
         assert path == f"{names[LABELS[number]]}/{number}.png"
     merged = table.loc[[f"figshare:{number}.jpg" for number in (226, 227, 228)]]
     assert set(merged["patient"]) == {"MR050001"} and set(merged["group"]) == {"fig_MR050001"}
+    provenance = kaggle.read_provenance()  # which names the same patients
+    patients = provenance.loc[provenance["figshare_slice"] != "", "patient"]
+    assert (patients.map(figshare.merge_patient) == patients).all()
 
 
 def test_images_are_upright_and_outlines_lie_on_the_tumour(collection):
@@ -138,12 +139,6 @@ def test_a_failed_download_names_the_archives_and_their_folder(
     for text in ("10.6084/m9.figshare.1512427", "first.zip, second.zip", str(tmp_path), "phantom"):
         assert text in str(error.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_merged_patients_are_those_of_the_provenance_table():
-    provenance = kaggle.read_provenance()
-    patients = provenance.loc[provenance["figshare_slice"] != "", "patient"]
-    assert (patients.map(figshare.merge_patient) == patients).all()
 
 
 @pytest.mark.parametrize(

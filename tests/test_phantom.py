@@ -65,6 +65,12 @@ def test_the_collection_is_named_balanced_and_leaks_as_the_real_one(folder, tabl
     assert 0.1 < (table["split"] == "Testing").mean() < 0.35
     assert (table.groupby("patient")["split"].nunique() == 2).mean() > 0.5
     assert 4 <= (table.groupby("source_image")["split"].nunique() == 2).sum() < copies
+    odd = {}  # two files named .jpg are PNG with alpha and palette
+    for path in table["path"]:
+        with Image.open(folder / path) as image:
+            if (image.format, image.mode) != ("JPEG", "L"):
+                odd[image.mode] = (image.format, path.rsplit("/", 1)[0], image.size)
+    assert odd == dict.fromkeys(("RGBA", "P"), ("PNG", "Training/notumor", (SIZE, SIZE)))
 
 
 def test_copies_and_mirror_images_are_what_the_table_says(folder, table):
@@ -97,11 +103,10 @@ def test_images_show_a_head_with_a_tumour_in_tumour_patients_only(label):
         assert area == 0 if label == "notumor" else area >= 0.001 * SIZE**2
 
 
-def placed(label, count):
-    return [lesions.place_lesion(label, np.random.default_rng(seed)) for seed in range(count)]
+def test_each_kind_of_tumour_lies_where_it_grows_and_healthy_heads_are_sliced_there_too():
+    def placed(label, count):
+        return [lesions.place_lesion(label, np.random.default_rng(seed)) for seed in range(count)]
 
-
-def test_each_kind_of_tumour_lies_where_it_grows():
     volumes = anatomy.grow_anatomy()
     centres = np.stack([lesion.centre for lesion in placed("glioma", 50)], 1)
     assert (fields.sample(volumes.white, centres) > 0.5).mean() > 0.9  # in a hemisphere
@@ -118,8 +123,6 @@ def test_each_kind_of_tumour_lies_where_it_grows():
     x, y, z = np.stack([lesion.centre for lesion in placed("pituitary", 30)], 1)  # at the sella
     assert (np.abs(x) < 5).all() and ((y > 0) & (y < 10)).all() and ((z > -40) & (z < -25)).all()
 
-
-def test_a_healthy_head_is_sliced_where_tumours_are():
     healthy = [patient.Patient("notumor", np.random.default_rng(seed)) for seed in range(120)]
     assert all(head.lesion is None for head in healthy)
     kinds = pd.Series([head.target.label for head in healthy]).value_counts(normalize=True)
@@ -138,15 +141,6 @@ def test_only_the_lesion_tells_a_patient_from_a_healthy_head(label):
         away = ndimage.distance_transform_edt(~ill.lesion)
         assert changed[ill.lesion].mean() > 0.4 and not healthy.lesion.any()
         assert (away[changed] < SIZE / 8).mean() > 0.95
-
-
-def test_two_jpg_files_are_png_with_alpha_and_palette(folder, table):
-    odd = {}
-    for path in table["path"]:
-        with Image.open(folder / path) as image:
-            if (image.format, image.mode) != ("JPEG", "L"):
-                odd[image.mode] = (image.format, path.rsplit("/", 1)[0], image.size)
-    assert odd == dict.fromkeys(("RGBA", "P"), ("PNG", "Training/notumor", (SIZE, SIZE)))
 
 
 @pytest.mark.parametrize(

@@ -188,9 +188,16 @@ def test_sections_of_metrics_are_replaced_and_those_of_another_source_go(tmp_pat
     assert document == {"source": "theirs", "synthetic": False, "theirs": {"a": 1}}
 
 
-def test_what_is_missing_is_left_out_of_metrics():
+def test_what_is_missing_is_left_out_of_metrics(tmp_path):
     table = pd.DataFrame({"value": [0.123456789, np.nan], "low": [0.1, 0.2]}, index=["a", "b"])
     assert evaluation.rounded(table) == {"a": {"value": 0.123457, "low": 0.1}, "b": {"low": 0.2}}
     history = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [np.nan] * 2})
-    last = evaluation.last_epochs({"patient": {"first": history}})
-    assert last == {"first": {"epoch": 2.0, "loss": 0.4}}
+    names = ["seed_cnn_official", "seed_cnn_patient0", "seed_cnn_patient1"]
+    for name in names:
+        write(history, tmp_path, f"{name}.history.csv")
+    histories = evaluation.read_histories(tmp_path, "seed_cnn")
+    assert {key: list(runs) for key, runs in histories.items()} == {
+        "official": names[:1], "patient": names[1:],
+    }  # fmt: skip
+    last = {"epoch": 2.0, "loss": 0.4}
+    assert evaluation.last_epochs(histories) == dict.fromkeys(names, last)

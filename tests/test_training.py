@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from brainlib import CLASS_NAMES, evaluation, models, training
+from brainlib import CLASS_NAMES, models, training
 from brainlib.training import calibration, reading
 from brainlib.training.erasing import erase
 
@@ -49,30 +49,18 @@ def test_the_starting_network_is_trained_as_keras_does_it_step_by_step(tmp_path)
     assert written == state.stat().st_mtime_ns
 
 
-@pytest.mark.parametrize("validated", [True, False])
-def test_the_history_has_a_row_for_each_epoch(tmp_path, validated):
-    _, history = small_fit(tmp_path / "state", validated=validated)
-    assert tuple(history.columns) == training.HISTORY_COLUMNS
-    assert history["epoch"].tolist() == [1, 2]
-    known = history.notna().all()
-    assert known[["accuracy", "loss"]].all() and known["validation_loss"] == validated
-
-
-def test_the_state_of_another_fit_is_not_taken_over(tmp_path):
-    small_fit(tmp_path / "shared", epochs=1)
+def test_the_state_of_another_fit_is_not_taken_over_and_the_history_has_each_epoch(tmp_path):
+    for validated in (True, False):
+        _, history = small_fit(tmp_path / "shared", validated=validated)
+        assert tuple(history.columns) == training.HISTORY_COLUMNS
+        assert history["epoch"].tolist() == [1, 2]
+        known = history.notna().all()
+        assert known[["accuracy", "loss"]].all() and known["validation_loss"] == validated
     for change in ({"seed": 1}, {"brightness": 200}):
         after_other, _ = small_fit(tmp_path / "shared", epochs=1, **change)
         alone, _ = small_fit(tmp_path / str(change), epochs=1, **change)
         for first, second in zip(after_other.get_weights(), alone.get_weights(), strict=True):
             np.testing.assert_array_equal(first, second)
-
-
-def test_histories_are_found_by_protocol(tmp_path):
-    for name in ("seed_cnn_official", "seed_cnn_patient0", "seed_cnn_patient1"):
-        pd.DataFrame({"epoch": [1]}).to_csv(tmp_path / f"{name}.history.csv", index=False)
-    histories = evaluation.read_histories(tmp_path)
-    assert list(histories) == ["official", "patient"]
-    assert list(histories["patient"]) == ["seed_cnn_patient0", "seed_cnn_patient1"]
 
 
 NONE = CLASS_NAMES.index("notumor")
