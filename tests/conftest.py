@@ -68,9 +68,11 @@ def small_network(build_small, heads):
     network(squares, training=True)
     for layer in normalizing:
         layer.momentum = 0.95
-    kinds, second = (network.get_layer(name) for name in ("kinds", lesion_net.SECOND_READING))
+    names = ("kinds", lesion_net.SECOND_READING, lesion_net.SECOND_EVIDENCE)
+    kinds, *seconds = (network.get_layer(name) for name in names)
     kinds.kernel.assign(5 * kinds.kernel)
-    second.kernel.assign(np.random.default_rng(1).normal(0, 0.1, second.kernel.shape))
+    for second in seconds:
+        second.kernel.assign(np.random.default_rng(1).normal(0, 0.1, second.kernel.shape))
     kinds.bias.assign([0.3, -0.2, -0.1])
     network.get_layer("tissue").bias.assign([2.0, 0.2, 0.0, -0.2])
     return model

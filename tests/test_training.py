@@ -243,15 +243,17 @@ def test_a_calibration_moves_shifted_evidence_back():
     assert (temperature, kinds) == pytest.approx(right[1:], rel=0.1)
 
 
-def test_a_second_reading_changes_the_kind_alone(build_small):
+def test_a_second_reading_changes_kind_and_evidence_but_no_outline(build_small):
     model, outlined = build_small(), lesion_examples()
     pixels = outlined.pixels
-    before = np.log(model.predict_on_batch(pixels))
+    before = models.with_maps(model).predict_on_batch(pixels)
     both = training.add_second_reading(model, outlined)
-    after = np.log(both.predict_on_batch(pixels))
+    after = models.with_maps(both).predict_on_batch(pixels)
+    np.testing.assert_array_equal(after["outline"], before["outline"])
+    change = np.log(after["probabilities"]) - np.log(before["probabilities"])
     healthy = CLASS_NAMES.index("notumor")
-    np.testing.assert_allclose(after[:, healthy], before[:, healthy], atol=1e-4)
-    assert np.abs(after - before).max() > 0.01
+    kinds = np.delete(change, healthy, axis=1)
+    assert np.ptp(kinds, axis=1).max() > 0.01 and np.abs(change[:, healthy]).max() > 0.01
     expected = np.multiply(models.calibration_of(model), [1, 1, 2])
     assert models.calibration_of(both) == pytest.approx(expected)
     unknown = dataclasses.replace(outlined, outlined=np.zeros(len(outlined), bool))
@@ -260,12 +262,32 @@ def test_a_second_reading_changes_the_kind_alone(build_small):
 
 def test_the_kernel_of_a_second_reading_takes_features_as_they_are():
     random = np.random.default_rng(0)
-    classes = np.repeat([0, 1, 3], 20)
-    features = 1000 + random.normal(0, 1, (2, 60, 5)) * [1, 10, 0.1, 1, 1]
+    classes = np.repeat([0, 1, 3], 40)
+    features = 1000 + random.normal(0, 1, (120, 5)) * [1, 10, 0.1, 1, 1]
     features[..., 2] += 0.5 * classes
-    kernel, bias = reading.fit_kinds(features, classes)
+    kernel, bias = reading.fit_reading(features, classes, 0.1)
     answers = np.array([0, 1, 3])[(features @ kernel + bias).argmax(axis=-1)]
     assert (answers == classes).mean() > 0.95
+
+
+def test_added_evidence_is_zero_where_tumour_and_none_are_equally_likely():
+    random = np.random.default_rng(0)
+    is_tumor = np.arange(4000) < 3600  # however many there are of each
+    values = random.normal(np.where(is_tumor, 7, 4), 1)
+    assert reading.midpoint(values, is_tumor) == pytest.approx([5.5], abs=0.15)
+
+
+def test_places_are_drawn_inside_and_outside_the_outline(small_network):
+    network = models.network_of(small_network)
+    side = network.input_shape[1]
+    squares = np.zeros((3, side, side, 1), np.float32)
+    squares[:, : side // 2] = 200
+    inside = (squares[:, ::2, ::2] > 0).astype(np.float32)
+    inside[2] = 0  # no outline
+    places, is_lesion = reading.draw_places(network, squares, inside)
+    assert len(places) == len(is_lesion) == 2 * (reading.LESION_PLACES + reading.OTHER_PLACES)
+    kernel, bias = reading.fit_reading(places, is_lesion, 1.0)
+    assert ((places @ kernel + bias)[:, 0] > 0).astype(bool).tolist() == is_lesion.tolist()
 
 
 def test_a_recalibrated_model_draws_maps_of_its_own_calibration(small_network, heads):

@@ -12,9 +12,10 @@ from typing import Any
 _HOMES = {
     "efficientnet": ("block_layers",),
     "files": ("ModelError", "load_model", "save_model"),
-    "lesion_net": ("IMAGE_SIZE", "MAP_FACTOR", "NETWORK_LAYER", "Parts", "SECOND_READING",
-                   "build_cropper", "build_lesion_net", "build_pooler", "calibration_of",
-                   "draws_maps", "network_of", "recalibrate", "strongest_evidence", "with_maps"),
+    "lesion_net": ("IMAGE_SIZE", "KINDS", "MAP_FACTOR", "NETWORK_LAYER", "PLACES", "Parts",
+                   "SECOND_EVIDENCE", "SECOND_READING", "build_cropper", "build_lesion_net",
+                   "build_pooler", "calibration_of", "draws_maps", "network_of", "recalibrate",
+                   "strongest_evidence", "with_maps"),
     "registry": ("MODELS", "TRAINING_SIZES", "build_model"),
     "seed_cnn": ("INPUT_SIZE", "build_seed_cnn"),
 }  # fmt: skip

@@ -3,8 +3,8 @@
 An EfficientNet-Lite backbone with ImageNet weights and a feature pyramid (Lin et al., 2017) draw a
 map of tissues. Whether there is a tumour is read from the strongest region of that map alone, which
 tumour it is from features pooled inside the drawn lesion alone, so that the scanner, which the rest
-of the image shows, cannot answer. The kind is read twice: from fine-tuned features, and from
-features that stay as ImageNet made them, which have never seen the scanners of the training images
+of the image shows, cannot answer. Both are read twice: from fine-tuned features, and from features
+that stay as ImageNet made them, which have never seen the scanners of the training images
 (`training.add_second_reading`). Only training needs outlines.
 """
 
@@ -35,6 +35,9 @@ TISSUES = ("background", *KINDS)
 SECOND_READING = "second_reading"
 """The layer that reads the kind from ImageNet's features; it adds nothing until it is fitted."""
 
+SECOND_EVIDENCE = "second_evidence"
+"""The layer that reads "here is a lesion" from ImageNet's features, fitted in the same way."""
+
 CALIBRATION = (2.7, 1.1, 1.8)
 """Calibration of the released network: offset and temperature of the logit of a tumour, and the
 temperature of the logits of its kind (temperature scaling, Guo et al., 2017).
@@ -46,6 +49,7 @@ other trainings.
 
 _PYRAMID, _DRAWN, _DROPOUT = 96, 64, 0.3
 _KEPT, _KEPT_STRIDES, _FINEST = "imagenet_", (8, 16), 4
+PLACES = f"{_KEPT}places"
 _REGION, _STRONGEST = 3, 8
 
 
@@ -191,10 +195,15 @@ def _build_network(parts: Parts) -> keras.Model:
     }
     second = layers.Dense(len(KINDS), kernel_initializer="zeros", name=SECOND_READING)
     kinds = kinds + second(_pool_lesion(lesion, kept, f"{_KEPT}pooled"))
-    logits = layers.Identity(name="logits")(_join(strongest_evidence(tissue), kinds))
+    places = layers.Concatenate()([kept[8], layers.UpSampling2D(2)(kept[16])])
+    # the mean of the image is left out: it tells the scanner
+    places = layers.Subtract(name=PLACES)([places, ops.mean(places, axis=(1, 2), keepdims=True)])
+    second = layers.Dense(1, kernel_initializer="zeros", name=SECOND_EVIDENCE)(places)
+    evidence = strongest_evidence(tissue, second=layers.UpSampling2D(2)(second))
+    logits = layers.Identity(name="logits")(_join(evidence, kinds))
     network = keras.Model(square, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
     for layer in network.layers:
-        layer.trainable = not layer.name.startswith((_KEPT, SECOND_READING))
+        layer.trainable = not layer.name.startswith((_KEPT, SECOND_READING, SECOND_EVIDENCE))
     return network
 
 
@@ -253,7 +262,9 @@ def _lesion_logits(tissue: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def strongest_evidence(
-    tissue: keras.KerasTensor, ignored: keras.KerasTensor | None = None
+    tissue: keras.KerasTensor,
+    ignored: keras.KerasTensor | None = None,
+    second: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
     """Return the logit of "there is a tumour" (n, 1): the mean log odds of the strongest regions.
 
@@ -263,11 +274,15 @@ def strongest_evidence(
         Logits of the tissue map.
     ignored : tensor of shape (n, size, size, 1), optional
         1 where evidence does not count.
+    second : tensor of shape (n, size / 2, size / 2, 1), optional
+        Log odds of another reading, which are added.
     """
     odds = _lesion_logits(tissue)
     if ignored is not None:
         odds = odds * (1 - ignored) - _NEVER * ignored
     odds = ops.average_pool(odds, MAP_FACTOR, MAP_FACTOR)
+    if second is not None:
+        odds = odds + second
     regions = ops.average_pool(odds, _REGION, 1, "same")
     strongest = ops.top_k(ops.reshape(regions, (-1, regions.shape[1] * regions.shape[2])),
                           _STRONGEST)[0]  # fmt: skip

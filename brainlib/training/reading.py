@@ -1,27 +1,34 @@
-"""The second reading: the kind of a tumour from features that no training has changed."""
+"""The second reading: lesion and kind of tumour from features that no training has changed."""
 
 import logging
 
 import keras
 import numpy as np
 
-from brainlib import models
+from brainlib import CLASS_NAMES, models
 from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.batches import Examples, cropped_examples
 
-REGULARIZATION = 0.1  # C of the logistic regression, see `fit_kinds`
+KIND_STRENGTH, LESION_STRENGTH = 0.03, 1e-3
+"""C of the two logistic regressions, chosen by cross-validation on the training patients of fold 0
+and on scans from elsewhere; neighbouring values change little."""
+
+LESION_PLACES, OTHER_PLACES = 12, 24
+"""Places drawn inside and outside the outline of each image."""
 
 logger = logging.getLogger(__name__)
 
 
 def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
-    """Return a trained model that reads the kind of a tumour a second time, and the mean of both.
+    """Return a trained model that reads tumours a second time, from ImageNet's features.
 
-    The second reading is a logistic regression on features of the backbone as ImageNet made it,
-    pooled inside the radiologists' outlines of the training images and of their mirror images. The
-    fine-tuned features tell the kinds apart better on images like those of the training; those of
-    ImageNet hold on images of other scanners. The logits of both are averaged (a logarithmic
-    opinion pool), each at its own temperature.
+    Two logistic regressions are fitted on features of the backbone as ImageNet made it. One tells
+    the kinds of tumour apart by features pooled inside the radiologists' outlines; its logits and
+    those of the fine-tuned features are averaged (a logarithmic opinion pool), each at its own
+    temperature. The other tells places inside an outline from other places of the same image; its
+    log odds, the mean of the image left out, are added to those of the tissue map before the
+    strongest regions are sought. Fine-tuned features are better on images like those of the
+    training; those of ImageNet hold on images of other scanners. Outlines stay as they are.
 
     A model that draws no maps is returned as it is, and so is any where not every kind of tumour
     is outlined, as in a folder of one's own without outlines.
@@ -36,21 +43,30 @@ def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
     if not models.draws_maps(model) or seen.outlines is None:
         return model
     network = models.network_of(model)
-    tumors = seen.part(np.flatnonzero(seen.outlined & (seen.outlines >= 128).any(axis=(1, 2))))
-    layer = network.get_layer(models.SECOND_READING)
-    if len(np.unique(tumors.classes)) < layer.units:
-        logger.warning("no second reading: not every kind of tumour is outlined")
+    outlined = seen.outlined & (seen.outlines >= 128).any(axis=(1, 2))
+    is_tumor = seen.classes != CLASS_NAMES.index("notumor")
+    if len(np.unique(seen.classes[outlined])) < len(models.KINDS) or is_tumor.all():
+        logger.warning("no second reading: not every kind of tumour is outlined, or none healthy")
         return model
     augmenter = Augmenter(Augmentation(), network.input_shape[1], True)
-    squares, targets, _ = cropped_examples(tumors, augmenter)
-    kernel, bias = fit_kinds(pool(model, squares, 1 - targets["tissue"][..., :1]), tumors.classes)
+    squares, inside = _crop(seen, augmenter)
     offset, temperature, kind_temperature = models.calibration_of(model)
-    layer.set_weights([kernel * kind_temperature, bias * kind_temperature])
+    pooled = pool(model, squares[outlined], inside[outlined])
+    kernel, bias = fit_reading(pooled, np.tile(seen.classes[outlined], 2), KIND_STRENGTH)
+    network.get_layer(models.SECOND_READING).set_weights(
+        [kernel * kind_temperature, bias * kind_temperature]
+    )
+    places, is_lesion = draw_places(network, squares[outlined], inside[outlined])
+    kernel, _ = fit_reading(places, is_lesion, LESION_STRENGTH)
+    layer, before = network.get_layer(models.SECOND_EVIDENCE), _evidence(network, squares)
+    layer.set_weights([kernel, np.zeros(1)])
+    added = _evidence(network, squares) - before
+    layer.set_weights([kernel, -midpoint(added, is_tumor)])
     return models.recalibrate(model, (offset, temperature, 2 * kind_temperature))
 
 
 def pool(model: keras.Model, squares: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return the features of the second reading, of images and of their mirror images.
+    """Return the features of the lesions, of images and then of their mirror images.
 
     Parameters
     ----------
@@ -61,35 +77,94 @@ def pool(model: keras.Model, squares: np.ndarray, inside: np.ndarray) -> np.ndar
 
     Returns
     -------
-    float array of shape (2, n, channels)
+    float array of shape (2 n, channels)
     """
     pooler = models.build_pooler(model)
     views = ((squares, inside), (squares[:, :, ::-1], inside[:, :, ::-1]))
-    return np.stack([pooler.predict(list(view), batch_size=64, verbose=0) for view in views])
+    return np.concatenate([pooler.predict(list(view), batch_size=64, verbose=0) for view in views])
 
 
-def fit_kinds(features: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the logistic regression.
-
-    Cross-validated on the training patients of fold 0, C of 0.03, 0.1 and 0.3 gives 0.923, 0.922
-    and 0.916; of 42 slices with a glioma from elsewhere the mean of both readings calls 33, 35 and
-    35 glioma.
+def draw_places(
+    network: keras.Model, squares: np.ndarray, inside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw places inside and outside the outlines.
 
     Parameters
     ----------
-    features : float array of shape (views, n, channels)
-    classes : int array of shape (n,)
+    network : keras.Model
+    squares, inside : float arrays
+        As for `pool`; each image has an outline.
 
     Returns
     -------
-    tuple of kernel, shape (channels, 3), and bias, shape (3,)
+    tuple of features, shape (places, channels), and bool array, which of them are in a lesion
+    """
+    reader = keras.Model(network.inputs, network.get_layer(models.PLACES).output)
+    side = reader.output_shape[1]
+    step = inside.shape[1] // side
+    shares = inside.reshape(len(inside), side, step, side, step).mean(axis=(2, 4))
+    random = np.random.default_rng(0)
+    drawn = []
+    for start in range(0, len(squares), 64):
+        rows = slice(start, start + 64)
+        for places, share in zip(reader.predict_on_batch(squares[rows]), shares[rows], strict=True):
+            if share.max() >= 0.5:  # not where the lesion is smaller than a place
+                lesion, other = places[share >= 0.5], places[share < 0.01]
+                drawn += [random.choice(lesion, LESION_PLACES), random.choice(other, OTHER_PLACES)]
+    is_lesion = np.repeat([True, False], [LESION_PLACES, OTHER_PLACES])
+    return np.concatenate(drawn), np.tile(is_lesion, len(drawn) // 2)
+
+
+def fit_reading(
+    features: np.ndarray, classes: np.ndarray, strength: float, balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a logistic regression.
+
+    Parameters
+    ----------
+    features : float array of shape (n, channels)
+    classes : array of shape (n,)
+    strength : float
+        C, the inverse of the regularisation.
+    balanced : bool
+        Weigh each class the same, however many examples it has.
+
+    Returns
+    -------
+    tuple of kernel, shape (channels, outputs), and bias, shape (outputs,), of features as they are
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler()
-    scaled = scaler.fit_transform(features.reshape(-1, features.shape[-1]).astype(float))
-    fitted = LogisticRegression(C=REGULARIZATION, max_iter=1000)
-    fitted.fit(scaled, np.tile(classes, len(features)))
+    weights = "balanced" if balanced else None
+    fitted = LogisticRegression(C=strength, class_weight=weights, max_iter=1000)
+    fitted.fit(scaler.fit_transform(features.astype(float)), classes)
     kernel = fitted.coef_.T / scaler.scale_[:, np.newaxis]
     return kernel, fitted.intercept_ - scaler.mean_ @ kernel
+
+
+def midpoint(values: np.ndarray, is_tumor: np.ndarray) -> np.ndarray:
+    """Return where a logistic regression on one value sees tumour and none as equally likely.
+
+    Both count the same, because tumours are commoner in the collection than in other scans.
+    """
+    kernel, bias = fit_reading(values[:, np.newaxis], is_tumor, 1.0, balanced=True)
+    return -bias / kernel[0]
+
+
+def _crop(seen: Examples, augmenter: Augmenter) -> tuple[np.ndarray, np.ndarray]:
+    squares, inside = [], []
+    for rows in np.array_split(np.arange(len(seen)), -(-len(seen) // 256)):  # spares memory
+        grey, targets, _ = cropped_examples(seen.part(rows), augmenter)
+        squares.append(grey)
+        inside.append(1 - targets["tissue"][..., :1])
+    return np.concatenate(squares), np.concatenate(inside)
+
+
+def _evidence(network: keras.Model, squares: np.ndarray) -> np.ndarray:
+    answers = keras.Model(network.inputs, network.get_layer("logits").output)
+    logits = answers.predict(squares, batch_size=64, verbose=0)
+    position = CLASS_NAMES.index("notumor")
+    kinds = np.delete(logits, position, axis=1)
+    return np.logaddexp.reduce(kinds, axis=1) - logits[:, position]
