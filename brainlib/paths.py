@@ -57,7 +57,12 @@ def project_root() -> Path:
 
 def resolve(path: Path | str) -> Path:
     """Return `path` as an absolute path, a relative one taken from the project's root."""
-    return (project_root() / Path(path).expanduser()).resolve()
+    return (project_root() / expand(path)).resolve()
+
+
+def expand(path: Path | str) -> Path:
+    """Return `path` with `~` as the home folder; `~$a.png`, nobody's home, stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises an error)
 
 
 def cache_folder() -> Path:

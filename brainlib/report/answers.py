@@ -151,7 +151,7 @@ class Model:
         if isinstance(scan, np.ndarray):
             yield from self._answer(_slices_of(scan))
         elif isinstance(scan, str | Path):
-            path = Path(scan).expanduser().absolute()
+            path = paths.expand(scan).absolute()
             yield from self.answers(imaging.list_scans(path, self.plane))
         else:
             with tempfile.TemporaryDirectory(prefix="brainlib-scan-") as folder:
