@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import brainlib
-from brainlib import paths, plots
+from brainlib import paths
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
 
@@ -142,12 +142,11 @@ def test_a_network_is_called_the_released_one_only_where_it_is(tmp_path):
         predictions = tmp_path / file
         predictions.is_dir() or predictions.touch()
         given = {"output": str(tmp_path / f"out{number}"), "predictions": str(predictions)}
-        runs.start("03_evaluate", given)
-        assert plots.readable("lesion_net") == name
-    runs.start("02_train", {"output": str(tmp_path)})
-    assert plots.readable("lesion_net") == "LesionNet"
-    runs.start("03_evaluate", {"output": str(tmp_path)})
-    assert plots.readable("lesion_net") == "released network"
+        assert runs.start("03_evaluate", given).titled({"lesion_net": 1}) == {name: 1}
+    train, evaluate = (runs.start(name, {"output": str(tmp_path)})
+                       for name in ("02_train", "03_evaluate"))  # fmt: skip
+    assert train.readable("lesion_net") == "LesionNet"
+    assert evaluate.readable("lesion_net") == "released network"
 
 
 def test_groups_come_from_the_pixels_where_no_patient_is_named(phantom_folder, tmp_path):

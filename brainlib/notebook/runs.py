@@ -164,6 +164,19 @@ class Run:
         """The registered models, the released one first."""
         return network_names()
 
+    def readable(self, name: str) -> str:
+        """Return an identifier as words; a network trained anew is not called the released one."""
+        from brainlib import plots
+
+        results = paths.resolve(getattr(self.settings, "predictions", self.output / PUBLISHED))
+        is_theirs = results.is_file() and results.stem != RELEASED  # ours are compared with it
+        is_released = is_theirs or results == paths.resolve(PUBLISHED)
+        return "LesionNet" if name == RELEASED and not is_released else plots.readable(name)
+
+    def titled(self, by_model: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a figure shows of each model by the model's readable name."""
+        return {self.readable(model): shown for model, shown in by_model.items()}
+
     @property
     def title(self) -> str:
         """The notebook, and its parameters that are not at their defaults."""
@@ -318,20 +331,9 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     if notebook == "02_train":
         lock = f".{run.model_name}"
     run.lock.enter_context(paths.locked(run.output, f"{lock}.lock"))
-    _name_networks(settings)
     pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
     pd.set_option("display.max_colwidth", None)  # reasons are read to their end
     return run
-
-
-def _name_networks(settings: Settings) -> None:
-    """Call `lesion_net` the released network in tables and figures only where it is that one."""
-    from brainlib.plots import style
-
-    results = paths.resolve(getattr(settings, "predictions", f"{settings.output}/{PUBLISHED}"))
-    is_theirs = results.is_file() and results.stem != "lesion_net"  # ours are compared with it
-    is_ours = is_theirs or results == paths.resolve(PUBLISHED)
-    style.NAMES["lesion_net"] = "released network" if is_ours else "LesionNet"
 
 
 def load_plugins() -> None:
