@@ -130,6 +130,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, whole or not at all; one that holds just this is left as it is."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(text.encode())
+    return path
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Do for a folder, which must be absent or empty, what `atomic_write` does for a file.
