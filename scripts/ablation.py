@@ -59,7 +59,7 @@ def study(
     epochs: int = EPOCHS, images: int = IMAGES,
 ) -> dict[str, Any]:  # fmt: skip
     """Train what is missing, seed by seed, and put `ablation` into `metrics.json`."""
-    run = runs.Run("ablation", runs.Settings(source, output, seed), paths.resolve(output), False)
+    run = runs.Run("ablation", runs.Settings(source, output, seed), paths.resolve(output))
     loaded = run.load_images(SIZE)
     split = splits.make_split(loaded.table, "patient", FOLD, seed)
     rows = np.random.default_rng(seed).permutation(split.train)[:images]

@@ -181,7 +181,7 @@ def main(scans: Path, model: str = "") -> None:
     print(pd.json_normalize(section, sep=": ").T.to_string(header=False))
     if classifier.model == paths.released_model():
         root = paths.project_root()
-        run = runs.Run("external", runs.Settings(), root, smoke=False)
+        run = runs.Run("external", runs.Settings(), root)
         run.write_json(evaluation.read_metrics(root) | {"external": section}, "model/metrics")
 
 
