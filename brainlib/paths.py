@@ -153,22 +153,41 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    with write_errors(path.parent), ExitStack() as owned:
+    with write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clean_once(path.parent)
+        with _scratch(path.parent, _SCRATCH) as scratch:
+            yield scratch / path.name
+
+
+@contextmanager
+def temporary_folder(prefix: str = "brainlib-scans-") -> Iterator[Path]:
+    """Give an empty folder for what no one else may see, deleted in the end.
+
+    What a killed process left in its own is deleted by the next process that needs one.
+    """
+    with _scratch(Path(tempfile.gettempdir()).resolve(), prefix) as scratch:
+        folder = scratch / "files"
+        folder.mkdir()
+        yield folder
+
+
+@contextmanager
+def _scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    _clean_once(parent, prefix)
+    with ExitStack() as owned:
         while True:
-            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=path.parent))
+            scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             owned.callback(shutil.rmtree, scratch, ignore_errors=True)
             with suppress(LockedError):  # another process took it for a leftover
                 owned.enter_context(locked(scratch))
                 break
-        yield scratch / path.name
+        yield scratch
 
 
 _SCRATCH, _LOCK = ".brainlib-", ".lock"
 
 
-def remove_leftovers(folder: Path, prefix: str = _SCRATCH) -> None:
+def remove_leftovers(folder: Path, prefix: str) -> None:
     """Delete the temporary folders of killed runs, which are `locked` while a run is at work."""
     if fcntl is None:
         return

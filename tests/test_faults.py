@@ -12,7 +12,9 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
@@ -234,6 +236,27 @@ def test_a_second_run_is_told_who_has_the_folder_and_changes_nothing(task, tmp_p
     assert {file.name for file in output.iterdir()} == {"predictions.csv", "studies.csv"}
     table = inference.read_slice_table(output / "predictions.csv")["path"]
     assert len(table) == 600 and table.str.startswith(str(scans)).all()
+
+
+def test_what_a_killed_process_unpacked_is_deleted_by_the_next(tmp_path, monkeypatch):
+    archive, temporary = tmp_path / "scans.zip", tmp_path / "temporary"
+    temporary.mkdir()
+    with zipfile.ZipFile(archive, "w") as whole:
+        whole.write(draw(tmp_path, 1) / "00000.png")
+    program = ("import sys; from brainlib import imaging; slices = imaging.open_scans(sys.argv[1])"
+               "; print(next(slices).series, flush=True); sys.stdin.read()")  # fmt: skip
+    reader = subprocess.Popen(
+        [sys.executable, "-c", program, archive], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    assert reader.stdout.readline()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for left in (1, 0):  # while that process reads, and after it was killed
+        paths._clean_once.cache_clear()
+        assert [each.error for each in imaging.open_scans(archive)] == [""]
+        assert len(list(temporary.iterdir())) == left
+        reader.kill()
+        reader.communicate()
 
 
 def tiff(tags):

@@ -432,7 +432,7 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path
     browser.execute_script(f"{limit} = '0.0001'")
     drop(browser, archived)
     assert "choose fewer" in wait(browser, ".brainlib-toolarge").text
-    assert not list(temporary.rglob("brainlib-upload-*"))
+    assert not list(temporary.rglob("brainlib-scans-*"))
 
 
 def drop(browser, files):

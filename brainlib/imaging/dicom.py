@@ -31,6 +31,7 @@ from pydicom.encaps import generate_fragments
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import RLELossless, UID_dictionary
 
+from brainlib import paths
 from brainlib.imaging import volumes
 from brainlib.imaging.errors import ImageError, reading
 from brainlib.imaging.slices import GZIP_MAGIC, ScanSlice, header_facts, open_plain
@@ -154,8 +155,8 @@ def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[Sc
     """
     frames = _in_order(frames)
     like = ScanSlice(frames[0].file, series)
-    with tempfile.TemporaryDirectory(prefix="brainlib-") as folder:
-        stacks, errors = _volumes(frames, Path(folder))
+    with paths.temporary_folder() as folder:
+        stacks, errors = _volumes(frames, folder)
         planes = [nearest_plane(stack.affine) for stack in stacks]
         cut_anew = plane != "acquired" and any(own != plane for own in planes)
         irregular = _irregularity(frames, stacks, errors) if stacks else ""

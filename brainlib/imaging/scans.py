@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -227,11 +226,10 @@ def _read_series(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
 
 def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
     """Unpack a `.zip` and give the slices of all that it holds, as series of their own."""
-    with tempfile.TemporaryDirectory(prefix="brainlib-") as folder, zipfile.ZipFile(file) as whole:
+    with paths.temporary_folder() as inside, zipfile.ZipFile(file) as whole:
         if sum(member.file_size for member in whole.infolist()) > MAX_UNZIPPED:
             raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
-        whole.extractall(folder)
-        inside = Path(folder).resolve()
+        whole.extractall(inside)
         try:
             slices = open_scans(inside, plane)
         except ImageError:  # which names a temporary folder

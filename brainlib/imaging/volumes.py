@@ -7,7 +7,6 @@ z to the head.
 import gzip
 import json
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
+from brainlib import paths
 from brainlib.imaging.errors import ImageError
 from brainlib.imaging.slices import (
     LUMA,
@@ -130,8 +130,8 @@ def read_volume(file: Path, plane: str, series: str) -> Iterator[ScanSlice]:
         Before the first slice: where the file is cut short or damaged, has another number of
         dimensions than two or three, or as `draw` says.
     """
-    with tempfile.TemporaryDirectory(prefix="brainlib-") as folder:
-        volume = _open_volume(file, Path(folder))
+    with paths.temporary_folder() as folder:
+        volume = _open_volume(file, folder)
         chosen = acquired_plane(volume) if plane == "acquired" else plane
         yield from draw([volume], [chosen], ScanSlice(file, series))
 

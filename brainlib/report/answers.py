@@ -3,7 +3,6 @@
 import io
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from itertools import tee
@@ -151,11 +150,11 @@ class Model:
             path = paths.expand(scan).absolute()
             yield from self.answers(imaging.list_scans(path, self.plane))
         else:
-            with tempfile.TemporaryDirectory(prefix="brainlib-scan-") as folder:
-                file = Path(folder).resolve() / "scan"
+            with paths.temporary_folder() as folder:
+                file = folder / "scan"
                 file.write_bytes(_content_of(scan))
                 scans = imaging.list_scans(file, self.plane)
-                yield from self.answers(scans, hidden=str(file.parent))
+                yield from self.answers(scans, hidden=str(folder))
 
     def answers(
         self,

@@ -76,11 +76,10 @@ def serve(
         metadata={"kernelspec": kernel, "title": "Brain MRI"},
     )
     port = _free_port(port)
-    paths.remove_leftovers(Path(tempfile.gettempdir()), _PREFIX)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, paths.locked(Path(folder)):
-        tempfile.tempdir = os.environ["TMPDIR"] = folder  # of this server and of the kernels
+    with paths.temporary_folder(_PREFIX) as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # of this server and of the kernels
         os.environ[LIMIT_VARIABLE] = str(UPLOAD_MEGABYTES)
-        file = Path(folder) / "brainlib.ipynb"
+        file = folder / "brainlib.ipynb"
         nbformat.write(notebook, file)
         app = _make_app(file, port, token)
         from tornado.ioloop import IOLoop

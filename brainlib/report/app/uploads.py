@@ -5,13 +5,12 @@ Of its name each file keeps the last part, made harmless.
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from brainlib import imaging
+from brainlib import imaging, paths
 from brainlib.report.answers import Answer, Model
 from brainlib.report.app import LIMIT_VARIABLE
 from brainlib.report.study import ReportError
@@ -75,8 +74,7 @@ def read_uploads(
                 progress(slices)
             yield one
 
-    with tempfile.TemporaryDirectory(prefix="brainlib-upload-") as place:
-        folder = Path(place).resolve()
+    with paths.temporary_folder() as folder:
         order = {name: place for place, name in enumerate(save_uploads(uploads, folder))}
         try:
             scans = imaging.list_scans(folder, model.plane)
