@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 try:
@@ -187,16 +187,14 @@ def _scratch(parent: Path, prefix: str) -> Iterator[Path]:
 _SCRATCH, _LOCK = ".brainlib-", ".lock"
 
 
-def remove_leftovers(folder: Path, prefix: str) -> None:
+@cache
+def _clean_once(folder: Path, prefix: str) -> None:
     """Delete the temporary folders of killed runs, which are `locked` while a run is at work."""
     if fcntl is None:
         return
     for lock in folder.glob(f"{prefix}*/{_LOCK}"):
         with suppress(LockedError, OSError), _flocked(lock):
             shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-_clean_once = lru_cache(maxsize=None)(remove_leftovers)
 
 
 def _sync(path: Path) -> None:

@@ -245,12 +245,11 @@ def test_what_a_killed_process_unpacked_is_deleted_by_the_next(tmp_path, monkeyp
         whole.write(draw(tmp_path, 1) / "00000.png")
     program = ("import sys; from brainlib import imaging; slices = imaging.open_scans(sys.argv[1])"
                "; print(next(slices).series, flush=True); sys.stdin.read()")  # fmt: skip
-    reader = subprocess.Popen(
-        [sys.executable, "-c", program, archive], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )  # fmt: skip
-    assert reader.stdout.readline()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    command, pipe = [sys.executable, "-c", program, archive], subprocess.PIPE
+    reader = subprocess.Popen(command, stdin=pipe, stdout=pipe)
+    assert reader.stdout.readline()
     for left in (1, 0):  # while that process reads, and after it was killed
         paths._clean_once.cache_clear()
         assert [each.error for each in imaging.open_scans(archive)] == [""]
@@ -321,11 +320,10 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(task, tmp_path)
     scans, output = draw(tmp_path / "scans", 0), tmp_path / "out"
     for name in NAMES:
         Image.new("L", (8, 8), 90).save(scans / name)
-    command = [*BRAINLIB, "classify", scans, "--model", task.model, "--output", output]
-    environment = {**os.environ, "HOME": str(tmp_path / "home")}
-    environment.pop("ORT_DISABLE_TELEMETRY", None)
-    done = subprocess.run([*command, "--reports"], capture_output=True, check=True, env=environment)
-    assert not Path(environment["HOME"]).exists()  # ONNX Runtime would keep its reports there
+    home = ["env", "-u", "ORT_DISABLE_TELEMETRY", f"HOME={tmp_path / 'home'}"]
+    command = [*home, *BRAINLIB, "classify", scans, "--model", task.model, "--output", output]
+    done = subprocess.run([*command, "--reports"], capture_output=True, check=True)
+    assert not (tmp_path / "home").exists()  # ONNX Runtime would keep what it reports there
     *lines, _ = done.stdout.decode().splitlines()  # the last one names the files
     assert len(lines) == len(NAMES)
     assert all(line.isprintable() and "unjudged" in line for line in lines)
