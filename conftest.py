@@ -1,8 +1,4 @@
-"""Test set-up: a cache of its own, and the smoke profile for notebooks under `--nbval`.
-
-This is the one place where the smoke profile is switched on. In it the notebooks run for a minute
-on a small phantom into `runs/smoke`, and say so in their table of versions.
-"""
+"""Test set-up: a cache of its own, and under `--nbval` the plugin `tests/smoke.py`."""
 
 import os
 import shutil
@@ -14,6 +10,8 @@ from brainlib import paths
 from brainlib.notebook import pipeline, runs
 
 CACHE = pytest.StashKey[str]()
+OUTPUT = "runs/smoke"
+SMOKE = {runs.PLUGINS_VARIABLE: "smoke", "PYTHONPATH": str(paths.project_root() / "tests")}
 
 
 def pytest_configure(config):
@@ -29,23 +27,22 @@ def pytest_collection_finish(session):
     chosen = {item.path.stem for item in session.items if _is_notebook(item)}
     if not chosen or session.config.option.collectonly:
         return
-    shutil.rmtree(paths.resolve(runs.SMOKE_OUTPUT), ignore_errors=True)
+    shutil.rmtree(paths.resolve(OUTPUT), ignore_errors=True)
     if chosen & {"03_evaluate", "04_infer"} and "02_train" not in chosen:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(runs.PROFILE_VARIABLE, "smoke")
-            pipeline.execute(
-                pipeline.Step("02_train"), "phantom", runs.SMOKE_OUTPUT, 0,
-                paths.resolve(runs.SMOKE_OUTPUT),
-            )  # fmt: skip
+            for name, value in SMOKE.items():
+                patch.setenv(name, value)
+            step = pipeline.Step("02_train")
+            pipeline.execute(step, "phantom", OUTPUT, 0, paths.resolve(OUTPUT))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Switch the smoke profile on for the cells of a notebook, and off for every other test."""
     if _is_notebook(item):
-        os.environ[runs.PROFILE_VARIABLE] = "smoke"
+        os.environ |= SMOKE
     else:
-        os.environ.pop(runs.PROFILE_VARIABLE, None)
+        os.environ.pop(runs.PLUGINS_VARIABLE, None)
 
 
 def _is_notebook(item):

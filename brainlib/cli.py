@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brainlib.data.sources import describe_sources
-from brainlib.paths import BrainlibError
+from brainlib.paths import BrainlibError, expand
 
 if TYPE_CHECKING:
     from brainlib import imaging
@@ -105,11 +105,7 @@ def classify(
 
     if (scheduler or reports) and not output:
         raise inference.InferenceError("tables and reports need a folder: name it with --output")
-    listed = [
-        scan
-        for path in scans
-        for scan in imaging.list_scans(Path(path).expanduser().absolute(), plane)
-    ]
+    listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
     loaded = report.load(_absolute(model), engine, plane)
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
@@ -229,7 +225,7 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+    return str(expand(path).absolute()) if path else ""
 
 
 def _source(name: str) -> str:

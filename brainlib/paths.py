@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 try:
@@ -57,7 +57,12 @@ def project_root() -> Path:
 
 def resolve(path: Path | str) -> Path:
     """Return `path` as an absolute path, a relative one taken from the project's root."""
-    return (project_root() / Path(path).expanduser()).resolve()
+    return (project_root() / expand(path)).resolve()
+
+
+def expand(path: Path | str) -> Path:
+    """Return `path` with `~` as the home folder; `~$a.png`, nobody's home, stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises an error)
 
 
 def cache_folder() -> Path:
@@ -125,6 +130,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _sync(path.parent)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, whole or not at all; one that holds just this is left as it is."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(text.encode())
+    return path
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Do for a folder, which must be absent or empty, what `atomic_write` does for a file.
@@ -140,31 +153,48 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    with write_errors(path.parent), ExitStack() as owned:
+    with write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clean_once(path.parent)
+        with _scratch(path.parent, _SCRATCH) as scratch:
+            yield scratch / path.name
+
+
+@contextmanager
+def temporary_folder(prefix: str = "brainlib-scans-") -> Iterator[Path]:
+    """Give an empty folder for what no one else may see, deleted in the end.
+
+    What a killed process left in its own is deleted by the next process that needs one.
+    """
+    with _scratch(Path(tempfile.gettempdir()).resolve(), prefix) as scratch:
+        folder = scratch / "files"
+        folder.mkdir()
+        yield folder
+
+
+@contextmanager
+def _scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    _clean_once(parent, prefix)
+    with ExitStack() as owned:
         while True:
-            scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=path.parent))
+            scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             owned.callback(shutil.rmtree, scratch, ignore_errors=True)
             with suppress(LockedError):  # another process took it for a leftover
                 owned.enter_context(locked(scratch))
                 break
-        yield scratch / path.name
+        yield scratch
 
 
 _SCRATCH, _LOCK = ".brainlib-", ".lock"
 
 
-def remove_leftovers(folder: Path, prefix: str = _SCRATCH) -> None:
+@cache
+def _clean_once(folder: Path, prefix: str) -> None:
     """Delete the temporary folders of killed runs, which are `locked` while a run is at work."""
     if fcntl is None:
         return
     for lock in folder.glob(f"{prefix}*/{_LOCK}"):
         with suppress(LockedError, OSError), _flocked(lock):
             shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-_clean_once = lru_cache(maxsize=None)(remove_leftovers)
 
 
 def _sync(path: Path) -> None:

@@ -35,7 +35,6 @@ SIZE, IMAGES, EPOCHS, SEEDS = 128, 512, 7, 3
 
 CLASSES = list(CLASS_NAMES)
 
-
 WHOLE, SEVERAL_VIEWS = "whole", "several_views"
 VARIANTS: dict[str, dict[str, Any]] = {
     WHOLE: {},
@@ -45,21 +44,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """What is trained: fields of `models.Parts` that are changed, or no outlines to train on."""
 
-TITLES = {
-    WHOLE: "full network",
-    "no_pretraining": "without ImageNet weights",
-    "no_outlines": "without outlines, class labels only",
-    "no_head": "without finding the head",
-    SEVERAL_VIEWS: "mean of the image and its mirror image",  # of the full network
-}
-
 
 def study(
     source: str = "kaggle", output: str = ".", seed: int = 0, *, seeds: int = SEEDS,
     epochs: int = EPOCHS, images: int = IMAGES,
 ) -> dict[str, Any]:  # fmt: skip
     """Train what is missing, seed by seed, and put `ablation` into `metrics.json`."""
-    run = runs.Run("ablation", runs.Settings(source, output, seed), paths.resolve(output), False)
+    run = runs.Run("ablation", runs.Settings(source, output, seed), paths.resolve(output))
     loaded = run.load_images(SIZE)
     split = splits.make_split(loaded.table, "patient", FOLD, seed)
     rows = np.random.default_rng(seed).permutation(split.train)[:images]
@@ -145,18 +136,17 @@ def summarise(finished: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        `seeds`, `images`, `groups`; and `variants`, by name: `title`, and of each metric the mean
-        as `value`, with the lowest and the highest seed as `low` and `high`.
+        `seeds`, `images`, `groups`; and `variants`, by name: of each metric the mean as `value`,
+        with the lowest and the highest seed as `low` and `high`.
     """
     first = finished[(finished["variant"] == WHOLE) & (finished["seed"] == 0)]
     scores = pd.DataFrame(
         {key: measure(table) for key, table in finished.groupby(["variant", "seed"])}
     ).T
     variants = {
-        name: {"title": title}
-        | {metric: {"value": round(values.mean(), 6), "low": values.min(), "high": values.max()}
-           for metric, values in scores.loc[name].round(6).items() if values.notna().all()}
-        for name, title in TITLES.items() if name in scores.index
+        name: {metric: {"value": round(values.mean(), 6), "low": values.min(), "high": values.max()}
+               for metric, values in scores.loc[name].round(6).items() if values.notna().all()}
+        for name in (*VARIANTS, SEVERAL_VIEWS) if name in scores.index
     }  # fmt: skip
     return {"seeds": int(finished["seed"].nunique()), "images": len(first),
             "groups": int(first["group"].nunique()), "variants": variants}  # fmt: skip

@@ -53,7 +53,7 @@ def measure(source: str, output: str) -> dict[str, dict[str, float]]:
         By what is timed: `seconds`, those of the naive way as `naive_seconds`, and their ratio,
         `times`; `images_a_second` for folders.
     """
-    run = runs.Run("benchmark", runs.Settings(source), paths.resolve(output), smoke=False)
+    run = runs.Run("benchmark", runs.Settings(source), paths.resolve(output))
     collection = run.open_collection()
     with tempfile.TemporaryDirectory() as temporary:
         folder = link_images(collection, Path(temporary) / "scans", IMAGES)

@@ -23,10 +23,6 @@ from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
 from scripts import command
 
-NOTE = (
-    "Few scans, and the glioblastomas were imaged after initial treatment, which is outside the "
-    "intended use: the counts only indicate a direction."
-)
 LEAST_PIXELS = 200
 """Mask pixels of a slice that counts as one with tumour; between 1 and these it counts nowhere."""
 
@@ -54,7 +50,7 @@ def measure(classifier: inference.Classifier, scans: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        `model_sha256`, `gate_sha256`, `note`, and the sections `glioblastoma` and `healthy`. Slices
+        `model_sha256`, `gate_sha256`, and the sections `glioblastoma` and `healthy`. Slices
         are counted without the gate; `accepted` is how many it accepts.
 
     Raises
@@ -66,7 +62,6 @@ def measure(classifier: inference.Classifier, scans: Path) -> dict[str, Any]:
     return {
         "model_sha256": inference.model_sha256(classifier),
         "gate_sha256": paths.file_hash(gate) if gate.is_file() else "",
-        "note": NOTE,
         "glioblastoma": measure_glioblastoma(classifier, scans / "external" / "glioblastoma"),
         "healthy": measure_healthy(classifier, scans),
     }
@@ -181,7 +176,7 @@ def main(scans: Path, model: str = "") -> None:
     print(pd.json_normalize(section, sep=": ").T.to_string(header=False))
     if classifier.model == paths.released_model():
         root = paths.project_root()
-        run = runs.Run("external", runs.Settings(), root, smoke=False)
+        run = runs.Run("external", runs.Settings(), root)
         run.write_json(evaluation.read_metrics(root) | {"external": section}, "model/metrics")
 
 

@@ -68,7 +68,7 @@ def repeat(record: Path, output: str = "runs/repeat", threads: int | None = None
 
 def _differing(recorded: dict[str, Any]) -> list[str]:
     """Return what is not as the record says, a line each."""
-    run = runs.Run("repeat", runs.Settings(), Path(), smoke=False)
+    run = runs.Run("repeat", runs.Settings(), Path())
     now = {"git commit": run.git_commit, **run.versions()["version"]}
     then = {"git commit": recorded["git_commit"], **recorded["versions"]}
     return [f"{what}: {then[what]}, now {now.get(what)}" for what in then

@@ -43,7 +43,7 @@ def trained(count: int, source: str) -> Callable[[], Any]:
     from brainlib import models, training  # here, because they load TensorFlow
 
     name = next(iter(models.MODELS))
-    run = runs.Run("scaling", runs.Settings(source), Path(), smoke=False)
+    run = runs.Run("scaling", runs.Settings(source), Path())
     loaded = run.load_images(models.TRAINING_SIZES[name])
     rows = np.resize(np.random.default_rng(0).permutation(len(loaded.table)), count)
     seen = training.examples(loaded, rows, run.collection.root)
@@ -112,7 +112,7 @@ def measure(source: str, output: str, share: float = 1.0) -> pd.DataFrame:
             with ProcessPoolExecutor(1, context) as pool:
                 rows.append(pool.submit(_measured, way, count, source).result())
     table = pd.DataFrame(rows)
-    run = runs.Run("scaling", runs.Settings(source), paths.resolve(output), smoke=False)
+    run = runs.Run("scaling", runs.Settings(source), paths.resolve(output))
     run.open_collection()
     run.write_table(table, "figures/scaling")
     growth = {way: estimate(rows) for way, rows in table.groupby("way", sort=False)}

@@ -37,7 +37,7 @@ def verify(source: str, output: str) -> list[str]:
     """
     folder = resolve(output) / "model"
     document = evaluation.read_metrics(folder.parent)
-    run = runs.Run("verify", runs.Settings(source, output), folder.parent, smoke=False)
+    run = runs.Run("verify", runs.Settings(source, output), folder.parent)
     run.open_collection()
     checks = [check_hash(document, folder), *check_metrics(document, folder),
               *check_probabilities(run)]  # fmt: skip

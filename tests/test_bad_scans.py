@@ -256,11 +256,11 @@ def refused_files():
         ), "no finite value"  # fmt: skip
     small = noise((8, 8), np.uint16)
     short = dicom_bytes(small, PixelData=small.tobytes()[:-2])
-    yield "short.dcm", short, "126 bytes of pixels, and its header says 128"
+    yield "short.dcm", short, "cut short or contradict its header"
     yield "none.dcm", dicom_bytes(small, PixelData=None), "no pixel data"
     plain, rle = uid.ExplicitVRLittleEndian.encode() + b"\0", b"1.2.840.10008.1.2.5\0"
-    yield "packed.dcm", VALID["plain.dcm"].replace(plain, rle), "contradicts"
-    yield "plain.dcm", VALID["rle.dcm"].replace(rle, plain), "contradicts"
+    yield "packed.dcm", VALID["plain.dcm"].replace(plain, rle), "contradict"
+    yield "plain.dcm", VALID["rle.dcm"].replace(rle, plain), "contradict"
     for length in (0, 1, 7, 2**32 - 1):
         yield "boxes.dcm", boxes(length), "dcm2niix cannot convert it"
     for content in (dicom_bytes(small), rle_bytes(small)):
@@ -316,17 +316,6 @@ def test_what_unpacks_without_end_takes_no_memory(tmp_path, monkeypatch):
     (tmp_path / "bomb.dcm").write_bytes(bomb)
     slices, memory = peak(tmp_path / "bomb.dcm")
     assert "unpacks to more than" in slices[0].error and memory < 40 * MEGABYTE
-
-
-def test_not_every_file_of_a_damaged_series_is_tried(tmp_path, monkeypatch):
-    tries = []
-    run = dicom._run
-    monkeypatch.setattr(dicom, "_run", lambda *args, **more: tries.append(1) or run(*args, **more))
-    for number in range(60):
-        content = compressed_bytes(noise((8, 8)), uid.RLELossless, b"no run lengths")
-        (tmp_path / f"{number}.dcm").write_bytes(content)
-    slices = opened(tmp_path)
-    assert len(slices) == 60 and not any(sound(image) for image in slices) and len(tries) < 20
 
 
 @pytest.mark.parametrize("spacing", [(1e-30, 1, 1), (1, 1, 1e9), (1e30, 1e-30, 1), (1, 1, 120)])

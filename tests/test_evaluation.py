@@ -293,12 +293,13 @@ def test_sets_cover_each_class_as_promised(coverage):
     np.testing.assert_allclose(mean, coverage, atol=0.015)  # four standard errors at 0.2
 
 
-def scored_gliomas(count):
-    scores = np.arange(1, count + 1) / (count + 1)
-    return make_table(np.zeros(count, int), np.stack([1 - scores, scores, *[0 * scores] * 2], 1))
-
-
 def test_thresholds_are_finite_sample_quantiles():
+    def scored_gliomas(count):
+        scores = np.arange(1, count + 1) / (count + 1)
+        return make_table(
+            np.zeros(count, int), np.stack([1 - scores, scores, *[0 * scores] * 2], 1)
+        )
+
     table = scored_gliomas(19)  # at 0.9 the 18th smallest score
     thresholds = evaluation.fit_conformal(table, 0.9)
     assert thresholds["glioma"] == pytest.approx(18 / 20)

@@ -116,7 +116,7 @@ def test_a_release_drops_what_other_files_answered(tmp_path, model, gate):
     model = paths.file_hash(file) if model == "same" else model
     document = {
         "gate": {"sha256": "same"},
-        "external": {"model_sha256": model, "gate_sha256": gate, "note": "few"},
+        "external": {"model_sha256": model, "gate_sha256": gate},
     }
     is_kept = (model, gate) == (paths.file_hash(file), "same")
     assert release.is_measured_with(document, tmp_path) == is_kept

@@ -12,7 +12,9 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 import zlib
 from functools import partial
 from pathlib import Path
@@ -236,6 +238,26 @@ def test_a_second_run_is_told_who_has_the_folder_and_changes_nothing(task, tmp_p
     assert len(table) == 600 and table.str.startswith(str(scans)).all()
 
 
+def test_what_a_killed_process_unpacked_is_deleted_by_the_next(tmp_path, monkeypatch):
+    archive, temporary = tmp_path / "scans.zip", tmp_path / "temporary"
+    temporary.mkdir()
+    with zipfile.ZipFile(archive, "w") as whole:
+        whole.write(draw(tmp_path, 1) / "00000.png")
+    program = ("import sys; from brainlib import imaging; slices = imaging.open_scans(sys.argv[1])"
+               "; print(next(slices).series, flush=True); sys.stdin.read()")  # fmt: skip
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    command, pipe = [sys.executable, "-c", program, archive], subprocess.PIPE
+    reader = subprocess.Popen(command, stdin=pipe, stdout=pipe)
+    assert reader.stdout.readline()
+    for left in (1, 0):  # while that process reads, and after it was killed
+        paths._clean_once.cache_clear()
+        assert [each.error for each in imaging.open_scans(archive)] == [""]
+        assert len(list(temporary.iterdir())) == left
+        reader.kill()
+        reader.communicate()
+
+
 def tiff(tags):
     """Return a TIFF of these 32-bit tags; None stands for where its data would start."""
     start = 8 + 2 + 12 * len(tags) + 4
@@ -298,11 +320,10 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(task, tmp_path)
     scans, output = draw(tmp_path / "scans", 0), tmp_path / "out"
     for name in NAMES:
         Image.new("L", (8, 8), 90).save(scans / name)
-    command = [*BRAINLIB, "classify", scans, "--model", task.model, "--output", output]
-    environment = {**os.environ, "HOME": str(tmp_path / "home")}
-    environment.pop("ORT_DISABLE_TELEMETRY", None)
-    done = subprocess.run([*command, "--reports"], capture_output=True, check=True, env=environment)
-    assert not Path(environment["HOME"]).exists()  # ONNX Runtime would keep its reports there
+    home = ["env", "-u", "ORT_DISABLE_TELEMETRY", f"HOME={tmp_path / 'home'}"]
+    command = [*home, *BRAINLIB, "classify", scans, "--model", task.model, "--output", output]
+    done = subprocess.run([*command, "--reports"], capture_output=True, check=True)
+    assert not (tmp_path / "home").exists()  # ONNX Runtime would keep what it reports there
     *lines, _ = done.stdout.decode().splitlines()  # the last one names the files
     assert len(lines) == len(NAMES)
     assert all(line.isprintable() and "unjudged" in line for line in lines)

@@ -1,5 +1,6 @@
 """A folder of scans becomes two tables: each slice once, in order, whatever happened in between."""
 
+import os
 import threading
 import weakref
 from dataclasses import replace
@@ -11,7 +12,7 @@ import onnx
 import pandas as pd
 import pytest
 from PIL import Image
-from stand_ins import draw, write_model
+from stand_ins import draw, grey_of, write_model
 
 from brainlib import CLASS_NAMES, imaging, inference, paths
 from brainlib.inference import folder
@@ -106,9 +107,13 @@ def test_other_scans_and_another_model_start_anew(task, tmp_path, read, change):
     place = draw(tmp_path / "scans", 30)
     task = replace(task, model=write_model(tmp_path / "mine.onnx"))
     stopped(place, tmp_path / "out", task, 2)
-    if change.startswith("a file"):
-        name = "99999.png" if change == "a file more" else "00000.png"
-        Image.new("L", (9, 9), 7).save(place / name)
+    if change == "a file more":
+        Image.new("L", (9, 9), 7).save(place / "99999.png")
+    elif change == "a file":  # of the same size and time, as archives without times leave them
+        file, status = place / "00000.png", (place / "00000.png").stat()
+        Image.new("L", (9, 8), grey_of(1)).save(file)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert file.stat().st_size == status.st_size
     elif change == "the model":
         model = onnx.load(tmp_path / "mine.onnx")
         model.doc_string = "another"

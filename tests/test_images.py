@@ -1,5 +1,6 @@
-"""Images: grey 8-bit pixels from any file, decoded once, and nothing left out unsaid."""
+"""Images: grey pixels from any file, decoded once, nothing left out unsaid; their outlines."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -68,12 +69,9 @@ def test_what_is_transparent_is_black(tmp_path):
     assert read_saved(image, tmp_path, transparency=2)[0].tolist() == [200, 50, 0]
 
 
-def test_8_bit_greys_in_a_wider_file_stay_as_they_are(tmp_path):
+def test_8_bits_in_16_orientation_and_progressive_scans_are_read(tmp_path):
     values = gradient(20, 200, np.uint16)
     np.testing.assert_array_equal(read_saved(Image.fromarray(values), tmp_path), values)
-
-
-def test_orientation_and_progressive_scans_of_a_camera_are_read(tmp_path):
     grey = gradient(0, 255, np.uint8, (4, 8))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
@@ -197,3 +195,29 @@ def test_samples_and_histograms_are_of_their_class(many):
     np.testing.assert_allclose(histograms.sum(), 1)
     assert histograms["glioma"].iloc[[100, 104]].tolist() == [0.04] * 2
     assert histograms["glioma"].iloc[101] == 0
+
+
+def outlined(**columns):
+    square = json.dumps([[8, 16], [24, 16], [24, 32], [8, 32]])
+    row = {"path": "a.png", "label": "glioma", "outline": square, "outline_frame": ""}
+    return pd.DataFrame([row | columns])
+
+
+def test_an_outline_is_in_the_pixels_of_its_image_or_in_a_frame_that_needs_no_file(tmp_path):
+    masks, _ = imaging.draw_outlines(outlined(outline_frame=64), tmp_path, 32)
+    assert (masks[0] > 127).sum() == pytest.approx(8 * 8, abs=10)
+    Image.new("L", (64, 32)).save(tmp_path / "a.png")
+    masks, known = imaging.draw_outlines(outlined(), tmp_path, 64)
+    assert known.all() and masks.dtype == np.uint8 and masks.shape == (1, 64, 64)
+    rows, columns = np.nonzero(masks[0] > 127)
+    assert (columns.min(), columns.max()) == (8, 23)
+    assert 31 <= rows.min() <= 33 and rows.max() >= 62  # the image is half as high as wide
+    # a border pixel has the share that lies inside
+    half = imaging.draw_polygon(np.array([[0, 0], [2.5, 0], [2.5, 4], [0, 4]]), 4)
+    assert half[1, 0] == 255 and half[1, 3] == 0 and 90 < half[1, 2] < 200
+
+
+def test_an_image_without_outline_is_known_only_without_tumour(tmp_path):
+    table = pd.concat([outlined(outline="", label=label) for label in ("glioma", "notumor")])
+    masks, known = imaging.draw_outlines(table, tmp_path, 16)
+    assert known.tolist() == [False, True] and not masks.any()

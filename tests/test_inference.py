@@ -204,7 +204,7 @@ def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads,
             model(wrong)
     answer = model(b"junk")
     assert answer.decision.startswith("unreadable") and answer.label is None
-    assert "brainlib-scan-" not in repr(answer) + str(answer.to_dict())
+    assert "brainlib-scans-" not in repr(answer) + str(answer.to_dict())
 
 
 def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):

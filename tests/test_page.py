@@ -26,11 +26,11 @@ from PIL import Image
 from test_scans import dicom_bytes, image_bytes
 
 import brainlib
-from brainlib import explain, imaging, inference, paths
+from brainlib import explain, imaging, inference
 from brainlib.models import engines
 from brainlib.report import ReportError, app, words
 from brainlib.report.answers import Model
-from brainlib.report.app import server, uploads, view
+from brainlib.report.app import uploads, view
 
 TOKEN = "of-the-test"
 PATIENT = "Doe^Jane"
@@ -332,15 +332,6 @@ def test_the_page_opens_without_tensorflow():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_folders_of_killed_servers_are_cleaned_and_others_are_left(temporary):
-    stale, alive = temporary / "brainlib-page-stale", temporary / "brainlib-page-alive"
-    stale.mkdir()
-    (stale / paths._LOCK).touch()  # as a kill leaves it
-    with paths.locked(alive):
-        paths.remove_leftovers(temporary, server._PREFIX)
-        assert not stale.exists() and alive.exists()
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Give the address of a served page, and its temporary folder."""
@@ -432,7 +423,7 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path
     browser.execute_script(f"{limit} = '0.0001'")
     drop(browser, archived)
     assert "choose fewer" in wait(browser, ".brainlib-toolarge").text
-    assert not list(temporary.rglob("brainlib-upload-*"))
+    assert not list(temporary.rglob("brainlib-scans-*"))
 
 
 def drop(browser, files):

@@ -13,7 +13,7 @@ from stand_ins import contents
 
 from brainlib import CLASS_NAMES, imaging
 from brainlib.data import phantom
-from brainlib.data.phantom import anatomy, collection, fields, lesions, patient
+from brainlib.data.phantom import anatomy, collection, fields, patient
 
 SIZE = 112
 PATIENTS, SLICES = 12, 6
@@ -105,7 +105,7 @@ def test_images_show_a_head_with_a_tumour_in_tumour_patients_only(label):
 
 def test_each_kind_of_tumour_lies_where_it_grows_and_healthy_heads_are_sliced_there_too():
     def placed(label, count):
-        return [lesions.place_lesion(label, np.random.default_rng(seed)) for seed in range(count)]
+        return [anatomy.place_lesion(label, np.random.default_rng(seed)) for seed in range(count)]
 
     volumes = anatomy.grow_anatomy()
     centres = np.stack([lesion.centre for lesion in placed("glioma", 50)], 1)

@@ -46,7 +46,7 @@ def run(collection, build_small, tmp_path_factory):
     """Leave two folds as `02_train` leaves them: models, and their predictions of test images."""
     output = tmp_path_factory.mktemp("release")
     settings = release.ReleaseSettings(str(collection), str(output), images=IMAGES)
-    run = runs.Run("release", settings, output, smoke=False)
+    run = runs.Run("release", settings, output)
     tested = scores.tested_images(run)
     for fold in FOLDS:
         file = files.fold_file(run.model, fold=fold)

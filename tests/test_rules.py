@@ -81,14 +81,14 @@ def test_a_damaged_file_says_how_to_make_it_again(tmp_path, text):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda found: found.pop("study"), "section study"),
-        (lambda found: found["study"].pop("offset"), "no offset"),
+        (lambda found: found.pop("study"), "no .study"),
+        (lambda found: found["study"].pop("offset"), "no .offset"),
         (lambda found: found["study"].update(temperature=0.0), "not positive"),
         (lambda found: found["conformal"]["thresholds"].update(glioma=1.7), "between 0 and 1"),
         (lambda found: found["reliability"][0].update(observed=-0.2), "between 0 and 1"),
-        (lambda found: found["conformal"]["thresholds"].pop("glioma"), "threshold for glioma"),
-        (lambda found: found["reliability"][0].pop("lower"), "row of reliability"),
-        (lambda found: found["limits"].pop("pituitary"), "limits of pituitary"),
+        (lambda found: found["conformal"]["thresholds"].pop("glioma"), "no .glioma"),
+        (lambda found: found["reliability"][0].pop("lower"), "no .lower"),
+        (lambda found: found["limits"].pop("pituitary"), "no .pituitary"),
     ],
 )
 def test_rules_without_a_part_are_neither_read_nor_written(fitted, tmp_path, damage, message):

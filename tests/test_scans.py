@@ -278,10 +278,19 @@ def test_a_slice_without_pixels_stops_neither_its_series_nor_its_copy(tmp_path):
     assert "1.dcm: it holds no pixel data" in bad.error and bad.number == 1
     assert first.pixels is not None and last.pixels is not None
     write_dicom(tmp_path / "whole.dcm", ramp(), InstanceNumber=1, SOPInstanceUID="1.2.1")
-    shutil.copy(tmp_path / "0.dcm", tmp_path / "copy.dcm")
-    errors = [image.error for image in opened(tmp_path)]
-    assert [bool(error) for error in errors[:5]] == [False, True, True, False, False]
-    assert "second copy" in errors[1]
+    *slices, copy = opened(tmp_path)
+    assert [image.file.name for image in slices] == ["0.dcm", "whole.dcm", "2.dcm"]
+    assert not any(image.error for image in slices) and copy.file.name == "1.dcm"
+    assert "skipped: it is a second copy" in copy.error and copy.number == 3
+
+
+@pytest.mark.parametrize("plane", ["acquired", "sagittal"])
+def test_a_copy_of_a_file_takes_nothing_from_its_series(tmp_path, truth, plane):
+    expected = [image.pixels for image in opened(write_head(tmp_path), plane)]
+    shutil.copy(tmp_path / "03.dcm", tmp_path / "copy.dcm")
+    *slices, copy = opened(tmp_path, plane)
+    np.testing.assert_array_equal([image.pixels for image in slices], expected)
+    assert "copy.dcm: skipped: it is a second copy" in copy.error
 
 
 def test_what_lies_in_a_folder_is_found_by_content_and_in_a_stable_order(tmp_path):
@@ -663,25 +672,25 @@ def test_a_mark_in_colour_is_read(tmp_path):
 
 def test_16_bits_keep_their_contrast_or_are_refused_for_what_they_are(tmp_path):
     grey = np.linspace(0, 255, 1024).reshape(32, 32)
-    colours = np.stack([grey * 16] * 3, -1).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "48.tif", colours, photometric="rgb")
     white_is_zero = (60000 - grey * 235).astype(np.uint16)
     tifffile.imwrite(tmp_path / "inverted.tif", white_is_zero, photometric="miniswhite")
-    for file in ("48.tif", "inverted.tif"):
-        np.testing.assert_allclose(only(tmp_path / file), grey, atol=2)
+    np.testing.assert_allclose(only(tmp_path / "inverted.tif"), grey, atol=2)
     one_white_pixel = (4 * grey).astype(np.uint16)
     one_white_pixel[3, 3] = 65535
     Image.fromarray(one_white_pixel).save(tmp_path / "a.png")
     assert np.median(only(tmp_path / "a.png")) > 100
-    wide = grey * 257
-    for values in (wide / 16, wide):
-        rows = b"".join(b"\0" + row.repeat(3).astype(">u2").tobytes() for row in values)
+    for values in (grey * 16, grey * 257):  # of 48 bits, Pillow keeps the upper half
+        colours = values.astype(np.uint16)[..., np.newaxis].repeat(3, axis=-1)
+        tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb")
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
         (tmp_path / "a.png").write_bytes(png_bytes((32, 32), 16, 2, rows))
-        assert ("48 bits" in opened(tmp_path / "a.png")[0].error) == (values is not wide)
-    np.testing.assert_allclose(only(tmp_path / "a.png"), grey, atol=1)
+        for file in ("a.png", "a.tif"):
+            assert ("48 bits" in opened(tmp_path / file)[0].error) == (values.max() < 5000)
+    for file in ("a.png", "a.tif"):
+        np.testing.assert_allclose(only(tmp_path / file), grey, atol=1)
 
 
-def test_dcm2niix_ends_at_its_limit_of_time(tmp_path, monkeypatch):
+def test_dcm2niix_ends_at_its_limit_of_time_however_many_files_take_for_ever(tmp_path, monkeypatch):
     import dcm2niix
 
     endless = tmp_path / "endless"
@@ -689,10 +698,11 @@ def test_dcm2niix_ends_at_its_limit_of_time(tmp_path, monkeypatch):
     endless.chmod(0o755)
     monkeypatch.setattr(dcm2niix, "bin", str(endless))
     monkeypatch.setattr(imaging.dicom, "SECONDS", 1)
-    write_head(tmp_path / "scan", head()[:1])
+    write_head(tmp_path / "scan", UNSIGNED, rewritten(uid.JPEG2000Lossless))
     start = time.monotonic()
-    (image,) = opened(tmp_path / "scan")
-    assert image.error and time.monotonic() - start < 5
+    images = opened(tmp_path / "scan")
+    assert len(images) == 12 and all(image.error for image in images)
+    assert time.monotonic() - start < 5
 
 
 def test_slices_know_their_total_and_what_their_series_is(tmp_path):
@@ -716,16 +726,19 @@ def test_slices_know_their_total_and_what_their_series_is(tmp_path):
     assert {image.total for image in opened(tmp_path / "a", "coronal")} == {24}
 
 
-def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path):
-    write_head(tmp_path, UNSIGNED, rewritten(uid.RLELossless))
-    file = tmp_path / "04.dcm"
-    dataset = pydicom.dcmread(file)
-    dataset.PixelData = encapsulate([b"\2\0\0\0" + bytes(600)])
-    dataset.save_as(file)
+@pytest.mark.parametrize(("syntax", "damaged"), [
+    (uid.RLELossless, {4}), (uid.JPEG2000Lossless, {*range(12)} - {4, 11}),
+])  # fmt: skip
+def test_a_damaged_file_costs_its_slice_and_not_its_series(tmp_path, syntax, damaged):
+    write_head(tmp_path, UNSIGNED, rewritten(syntax))
+    for number in damaged:
+        dataset = pydicom.dcmread(tmp_path / f"{number:02d}.dcm")
+        dataset.PixelData = encapsulate([b"\2\0\0\0" + bytes(600)])
+        dataset.save_as(dataset.filename)
     slices = opened(tmp_path)
     assert [image.number for image in slices] == list(range(12))
-    assert [bool(image.error) for image in slices] == [number == 4 for number in range(12)]
-    assert slices[4].file == file and slices[5].file == tmp_path / "05.dcm"
+    assert {image.number for image in slices if image.error} == damaged
+    assert [image.file.name for image in slices] == [f"{number:02d}.dcm" for number in range(12)]
 
 
 def test_echoes_and_directions_in_one_series_are_each_a_volume(tmp_path, truth):
@@ -733,7 +746,8 @@ def test_echoes_and_directions_in_one_series_are_each_a_volume(tmp_path, truth):
         write_head(tmp_path / str(echo), head() // echo, EchoTime=10.0 * echo, EchoNumbers=echo)
     slices = opened(tmp_path)
     assert [image.number for image in slices] == list(range(24))
-    assert {image.file for image in slices} == {tmp_path / "1" / "00.dcm"}
+    assert slices[11].file == tmp_path / "1" / "11.dcm"
+    assert slices[12].file == tmp_path / "2" / "00.dcm"
     np.testing.assert_allclose(
         np.stack([image.pixels for image in slices[:12]]).astype(int), truth, atol=8
     )

@@ -164,12 +164,9 @@ def complete_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return an image table with all its columns, unknown values filled in."""
     table = table.reindex(columns=[*COLUMNS, *EXTRA_COLUMNS], fill_value="")
     table["source"] = table["source"].replace("", "folder")
-    for column, other in (
-        ("source_image", "path"),
-        ("group", "patient"),
-        ("group", "source_image"),
-    ):
-        table[column] = table[column].mask(table[column] == "", table[other])
+    known = table.replace("", None)
+    table["source_image"] = known["source_image"].fillna(table["path"])
+    table["group"] = known["group"].fillna(known["patient"]).fillna(table["source_image"])
     for column in ("mirrored", "mislabelled"):
         table[column] = table[column].astype(str).str.lower().isin(("1", "true"))
     return table.reset_index(drop=True)
@@ -235,13 +232,11 @@ def _check_folders(folder: Path) -> None:
         raise BrainlibError(
             f"{folder} is not a folder: name one laid out <class>/… or <split>/<class>/…"
         )
-    inner = {
-        *folder.glob("*/"),
-        *(path for name in SPLIT_NAMES for path in folder.glob(f"{name}/*/")),
-    }
-    known = {folder / name for name in (*SPLIT_NAMES, "masks")}
-    known |= {folder / split / name for split in ("", *SPLIT_NAMES) for name in CLASS_NAMES}
-    wrong = [str(path) for path in sorted(inner - known) if path.is_dir() and _images(path)]
+    parents = [folder, *(folder / name for name in SPLIT_NAMES)]
+    known = {parent / name for parent in parents for name in CLASS_NAMES}
+    known |= {*parents, folder / "masks"}
+    wrong = [str(path) for parent in parents for path in sorted(parent.glob("*/"))
+             if path not in known and path.is_dir() and _images(path)]  # fmt: skip
     if wrong:
         raise BrainlibError(
             f"{', '.join(wrong)} holds images but is not a class: rename it to one of "

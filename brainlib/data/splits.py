@@ -59,14 +59,12 @@ class Split:
 
     def counts(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return images, groups and the images of each class, one row per subset."""
+        parts = {name: table.iloc[rows] for name, rows in self.subsets.items()}
         counts = {
-            name: {
-                "images": len(rows),
-                "groups": table["group"].iloc[rows].nunique(),
-                **table["label"].iloc[rows].value_counts().sort_index(),
-            }
-            for name, rows in self.subsets.items()
-        }
+            name: {"images": len(part), "groups": part["group"].nunique(),
+                   **part["label"].value_counts().sort_index()}
+            for name, part in parts.items()
+        }  # fmt: skip
         return pd.DataFrame(counts).T.fillna(0).astype(int)
 
 
@@ -174,13 +172,13 @@ def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     BrainlibError
         If protocol `patient` shares a patient, a group or a source image.
     """
-    sides = {name: table.iloc[rows] for name, rows in split.subsets.items()}
-    counts = {}
-    for first, second in combinations(sides, 2):
-        common = [(set(sides[first][key]) & set(sides[second][key])) - {""} for key in _KEYS]
-        counts[f"{first} and {second}"] = list(map(len, common))
-    names = [f"shared {key}s".replace("_", " ") for key in _KEYS]
-    shared = pd.DataFrame.from_dict(counts, "index", columns=names)
+    values = {name: [{*table[key].iloc[rows]} - {""} for key in _KEYS]
+              for name, rows in split.subsets.items()}  # fmt: skip
+    shared = pd.DataFrame(
+        {f"{a} and {b}": map(len, map(set.intersection, values[a], values[b]))
+         for a, b in combinations(values, 2)},
+        [f"shared {key}s".replace("_", " ") for key in _KEYS],
+    ).T  # fmt: skip
     if split.protocol == "patient" and shared.to_numpy().any():
         raise BrainlibError(f"the split leaks; shared by each pair of subsets:\n{shared}")
     return shared
@@ -237,7 +235,7 @@ def _check_patients(table: pd.DataFrame) -> None:
     A group may hold several labels, since it joins images for many reasons, and a patient may have
     slices with tumour and without: both stay whole, which is all that a split needs.
     """
-    lacking = table.loc[table["group"].isna() | (table["group"] == ""), "path"]
+    lacking = table.loc[table["group"].fillna("") == "", "path"]
     if len(lacking):
         raise BrainlibError(
             f"{len(lacking)} images have no group, for instance {lacking.iloc[0]}: name their "

@@ -50,7 +50,7 @@ def compare(
     require_same_images(first, second)
     second = second.set_index("path").loc[first["path"]].reset_index()
     groups = group_codes(first)
-    values = [point_metrics(table, [metric])[metric] for table in (first, second)]
+    own, other = (point_metrics(table, [metric])[metric] for table in (first, second))
     differences = [
         np.subtract(*(weighted_metrics(table, weights, [metric]) for table in (first, second)))
         for weights in resampled_weights(groups, resamples, seed)
@@ -59,18 +59,11 @@ def compare(
     lead = is_correct(first).astype(int) - is_correct(second)
     group_lead = np.bincount(groups, lead)
     return {
-        "first": values[0],
-        "second": values[1],
-        "difference": values[0] - values[1],
-        "low": low,
-        "high": high,
-        "only_first_right": int((lead > 0).sum()),
-        "only_second_right": int((lead < 0).sum()),
-        "p_value": _sign_test(lead),
-        "p_value_groups": _sign_test(group_lead),
-        "images": len(first),
-        "groups": len(group_lead),
-    }
+        "first": own, "second": other, "difference": own - other, "low": low, "high": high,
+        "only_first_right": int((lead > 0).sum()), "only_second_right": int((lead < 0).sum()),
+        "p_value": _sign_test(lead), "p_value_groups": _sign_test(group_lead),
+        "images": len(first), "groups": len(group_lead),
+    }  # fmt: skip
 
 
 def compare_with_others(tables: Tables, model: str, protocol: str = "patient") -> pd.DataFrame:
@@ -82,11 +75,11 @@ def compare_with_others(tables: Tables, model: str, protocol: str = "patient") -
         A row for each other model, as `compare` gives it.
     """
     first = tables[model][protocol]
-    rows = {}
-    for other, by_protocol in tables.items():
-        if other != model and protocol in by_protocol:
-            second = by_protocol[protocol]
-            rows[other] = compare(first, second[second["fold"].isin(first["fold"])])
+    rows = {
+        other: compare(first, by_protocol[protocol].query("fold in @first.fold"))
+        for other, by_protocol in tables.items()
+        if other != model and protocol in by_protocol
+    }
     columns = ["difference", "low", "high", "p_value", "p_value_groups"]  # where there are no rows
     table = pd.DataFrame.from_dict(rows, "index") if rows else pd.DataFrame(columns=columns)
     return table.rename_axis(f"{model} against")

@@ -78,8 +78,7 @@ def conformal_sets(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.D
     >>> conformal_sets(table, dict.fromkeys(CLASSES, 0.7)).iloc[0].tolist()
     [True, True, False, False]
     """
-    absent = [name for name in CLASSES if name not in thresholds]
-    if absent:
+    if absent := [name for name in CLASSES if name not in thresholds]:
         raise EvaluationError(f"no threshold for {', '.join(absent)}: take those of fit_conformal")
     limits = np.array([thresholds[name] for name in CLASSES], float)
     return pd.DataFrame(1 - probabilities(table) <= limits, table.index, CLASSES)

@@ -83,13 +83,13 @@ def score_map(outline: np.ndarray, heat_map: np.ndarray, truth: np.ndarray) -> d
     inside = pixels_inside(truth, *outline.shape)
     drawn = outline >= OUTLINE_THRESHOLD
     outline_peak, heat_peak = _peak(outline), _peak(heat_map)
-    x, y = _position(heat_peak, heat_map.shape)
+    y, x = np.divide(np.add(heat_peak, 0.5), inside.shape).round(4) if heat_peak else (np.nan,) * 2
     return {
         "dice": 2 * float((drawn & inside).sum() / (drawn.sum() + inside.sum())),
-        "outline_peak_inside": outline_peak is not None and bool(inside[outline_peak]),
-        "heat_peak_inside": heat_peak is not None and bool(inside[heat_peak]),
-        "peak_x": x,
-        "peak_y": y,
+        "outline_peak_inside": bool(outline_peak and inside[outline_peak]),
+        "heat_peak_inside": bool(heat_peak and inside[heat_peak]),
+        "peak_x": float(x),
+        "peak_y": float(y),
         "outline": contour(outline),
     }
 
@@ -157,10 +157,3 @@ def _peak(drawn: np.ndarray) -> tuple[int, int] | None:
     tied = np.argwhere(drawn == highest)
     nearest = np.square(tied - tied.mean(axis=0)).sum(axis=1).argmin()
     return int(tied[nearest, 0]), int(tied[nearest, 1])
-
-
-def _position(pixel: tuple[int, int] | None, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Return x and y of a pixel's middle as fractions of the image's sides; NaN for none."""
-    if pixel is None:
-        return np.nan, np.nan
-    return round((pixel[1] + 0.5) / shape[1], 4), round((pixel[0] + 0.5) / shape[0], 4)

@@ -1,5 +1,6 @@
 """Errors of unreadable files: one class, one line, no patient data."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from brainlib.paths import BrainlibError
 
 # what these doubt about a file may quote it, and so name the patient
-warnings.filterwarnings("ignore", module=r"(pydicom|PIL|nibabel|tifffile)(\.|$)")
+warnings.filterwarnings("ignore", module=r"(pydicom|PIL|nibabel)(\.|$)")
 
 
 class ImageError(BrainlibError):
@@ -37,15 +38,26 @@ def reading() -> Iterator[None]:
         raise ImageError(f"{reason}; copy it again from where it came") from error
 
 
+def readable(name: str) -> str:
+    r"""Return a name that can be stored: bytes that are no UTF-8 are written as code.
+
+    Examples
+    --------
+    >>> readable("J\udcf6rg.png")
+    'J\\xf6rg.png'
+    """
+    return re.sub("[\ud800-\udfff]", lambda match: rf"\x{ord(match[0]) & 0xFF:02x}", name)
+
+
 def one_line(text: str) -> str:
     r"""Return a text on one line that can be printed and stored: what cannot is written as code.
 
     Examples
     --------
     >>> one_line("slice\n7\x1b\udcff.png")
-    'slice 7\\x1b\\udcff.png'
+    'slice 7\\x1b\\xff.png'
     """
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in " ".join(text.splitlines())
+        for letter in readable(" ".join(text.splitlines()))
     )

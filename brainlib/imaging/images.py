@@ -6,7 +6,6 @@ Images are recognised by their content, whatever their name ends with.
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from brainlib import paths
 from brainlib.data.datasets import Collection
 from brainlib.imaging.errors import ImageError, reading
 from brainlib.imaging.slices import (
-    LUMA,
     MAX_PIXELS,
     MAX_SIDE,
     refuse_colours,
@@ -35,7 +33,7 @@ UNREADABLE_LIMIT = 0.01  # share of unreadable images above which a collection i
 MAX_DECODED = 1e9  # pixels times scans of a progressive JPEG: each scan decodes all of it again
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # no reader that starts programs (EPS)
-_DARK = 32  # of 255: a 48-bit PNG that is darker has its signal where Pillow does not look
+_DARK = 32  # of 255: 48 bits a pixel that are darker have their signal where Pillow does not look
 _FINER = 4  # a mask is drawn this much larger and averaged, so that its border has shares
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
 
@@ -94,22 +92,15 @@ def read_image(path: Path | str | BinaryIO) -> np.ndarray:
     """
     name = path if isinstance(path, Path | str) else "the upload"
     try:
-        return _decode(path)
-    except ImageError as error:
-        raise ImageError(f"{name} cannot be read as an image ({error})") from error
-
-
-@reading()
-def _decode(path: Path | str | BinaryIO) -> np.ndarray:
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with reading(), Image.open(path, formats=_FORMATS) as image:
             _require_one_slice(image)
             return _to_grey(image)
-    except (Image.DecompressionBombError, UnidentifiedImageError):
-        raise ImageError(
-            f"it is no JPEG, PNG, TIFF, WebP or BMP, its start is damaged, or it has more than "
-            f"{MAX_PIXELS:,} pixels; save it again, or scale it down first"
-        ) from None
+    except ImageError as error:
+        reason = error
+        if isinstance(error.__cause__, Image.DecompressionBombError | UnidentifiedImageError):
+            reason = ("it is no JPEG, PNG, TIFF, WebP or BMP, its start is damaged, or it is too "
+                      "large; save it again, or scale it down first")  # fmt: skip
+        raise ImageError(f"{name} cannot be read as an image ({reason})") from error
 
 
 def _require_one_slice(image: Image.Image) -> None:
@@ -130,30 +121,21 @@ def _require_one_slice(image: Image.Image) -> None:
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
-    tags = getattr(image, "tag_v2", {})
-    if image.mode == "RGB" and max(tags.get(258, (8,))) > 8:  # of which Pillow keeps 8 bits
-        import tifffile
-
-        image.fp.seek(0)
-        colours = tifffile.imread(image.fp, key=0)[..., :3].astype(np.float32)
-        refuse_colours(to_grey(colours, 0, colours.max()))
-        return _to_8_bits(colours @ np.array(LUMA, np.float32))
-    deep_png = image.format == "PNG" and image.tile and image.tile[0].args == "RGB;16B"
+    white_is_zero = getattr(image, "tag_v2", {}).get(262) == 0
+    is_deep = image.mode == "RGB" and "16" in str(image.tile)  # of which Pillow keeps 8 bits
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
-        white_is_zero = tags.get(262) == 0 and values.dtype.kind in "iu"
-        return _to_8_bits(values.max() - values if white_is_zero else values)
+        inverted = white_is_zero and values.dtype.kind in "iu"
+        return _to_8_bits(values.max() - values if inverted else values)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
     if image.mode not in ("1", "L"):
         sample = image.resize([max(1, side // 4) for side in image.size], Image.Resampling.NEAREST)
         refuse_colours(np.asarray(sample.convert("RGB")))
-    if image.mode == "P":
-        image = image.convert("RGB")
-    grey = np.asarray(image.convert("L"))
-    if deep_png and grey.max() < _DARK:
+    grey = np.asarray((image.convert("RGB") if image.mode == "P" else image).convert("L"))
+    if is_deep and grey.max() < _DARK:
         raise ImageError("its 48 bits a pixel use the lower half only; save it as 16-bit grey")
     return grey
 
@@ -205,7 +187,7 @@ def load_images(collection: Collection, size: int = 150) -> LoadedImages:
         Where more than one image in a hundred cannot be read.
     """
     files = [collection.root / path for path in collection.table["path"]]
-    pixels, reasons = _cached(_cache_file(files, size), lambda: _decode_all(files, size))
+    pixels, reasons = _load(files, size)
     readable = np.array([not reason for reason in reasons], dtype=bool)
     unreadable = dict(zip(collection.table["path"][~readable], filter(None, reasons), strict=True))
     for name, reason in unreadable.items():
@@ -230,11 +212,9 @@ def file_formats(collection: Collection) -> pd.DataFrame:
     """
     rows = []
     for path in collection.table["path"]:
-        try:
-            with Image.open(collection.root / path) as image:
-                kind = image.format, image.mode
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            kind = "unreadable", ""
+        kind = "unreadable", ""
+        with suppress(Exception), Image.open(collection.root / path) as image:
+            kind = image.format, image.mode
         rows.append((Path(path).suffix.lower(), *kind))
     table = pd.DataFrame(rows, columns=["ending", "format", "mode"])
     return table.value_counts().rename("files").reset_index()
@@ -264,8 +244,13 @@ def grey_histograms(loaded: LoadedImages, bins: int = 64) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(edges[:-1] + 128 / bins, name="grey value"))
 
 
-def _decode_all(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
-    pixels = np.zeros((len(files), size, size, 1), dtype=np.uint8)
+def _load(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
+    """Return the pixels of images, and why some could not be read, from the cache if they are."""
+
+    def content_hash(file: Path) -> str:
+        with suppress(OSError):  # it will be named as unreadable when it is decoded
+            return paths.file_hash(file)
+        return ""
 
     def decode(row: int) -> str:
         try:
@@ -275,32 +260,15 @@ def _decode_all(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
         return ""
 
     with ThreadPoolExecutor(_THREADS) as threads:
+        told = " ".join([CACHE_VERSION, *threads.map(content_hash, files)]).encode()
+        digest = hashlib.blake2b(told, digest_size=16).hexdigest()
+        cache = paths.cache_folder() / f"pixels-{size}-{digest}.npz"
+        # absent, or damaged in a dozen ways; numpy does not close a file that it finds damaged
+        with suppress(Exception), cache.open("rb") as file, np.load(file) as stored:
+            return stored["pixels"], stored["reasons"].tolist()
+        pixels = np.zeros((len(files), size, size, 1), dtype=np.uint8)
         decoded = threads.map(decode, range(len(files)))
-        return pixels, list(tqdm(decoded, "images", len(files), delay=2, leave=False))
-
-
-def _cache_file(files: list[Path], size: int) -> Path:
-    digest = hashlib.blake2b(f"{CACHE_VERSION} {size}".encode(), digest_size=16)
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for content in threads.map(_content_hash, files):
-            digest.update(content)
-    return paths.cache_folder() / f"pixels-{size}-{digest.hexdigest()}.npz"
-
-
-def _content_hash(file: Path) -> bytes:
-    try:
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
-    except OSError:  # it will be named as unreadable when it is decoded
-        return bytes(16)
-
-
-def _cached(
-    cache: Path, decode: Callable[[], tuple[np.ndarray, list[str]]]
-) -> tuple[np.ndarray, list[str]]:
-    # absent, or damaged in a dozen ways; numpy does not close a file that it finds damaged
-    with suppress(Exception), cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        return stored["pixels"], stored["reasons"].tolist()
-    pixels, reasons = decode()
+        reasons = list(tqdm(decoded, "images", len(files), delay=2, leave=False))
     try:
         with paths.atomic_write(cache) as temporary:
             np.savez(temporary, pixels=pixels, reasons=np.array(reasons, dtype=str))

@@ -2,7 +2,7 @@
 
 import gzip
 import os
-import tempfile
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from brainlib import paths
 from brainlib.data.datasets import IMAGE_SUFFIXES
-from brainlib.imaging.errors import ImageError, one_line, reading
+from brainlib.imaging.errors import ImageError, one_line, readable, reading
 from brainlib.imaging.images import read_image
 from brainlib.imaging.slices import GZIP_MAGIC, PLANES, ScanSlice, open_plain
 
@@ -23,18 +23,22 @@ SCAN_SUFFIXES = {
     ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".dcm.gz": "dicom", ".nii": "nifti",
     ".nii.gz": "nifti", ".hdr": "nifti", ".mgz": "nifti", ".mgh": "nifti", ".zip": "archive",
     **dict.fromkeys((*IMAGE_SUFFIXES, ".webp"), "image"),
+    **{end: f"it is a {end} file, which is not read; convert it to NIfTI, DICOM or PNG first"
+       for end in (".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".heic", ".jp2", ".gif", ".tar",
+                   ".tar.gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")},
 }  # fmt: skip
-"""What a file claims to be by its name; what it is, its content says."""
+"""What a file claims to be by its name, or why it is not read; what it is, its content says."""
 
 MAX_UNZIPPED = 4_000_000_000
 """The most bytes that an archive may unpack to."""
 
-_NOT_READ = (
-    ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".heic", ".jp2", ".gif", ".tar", ".tar.gz", ".tgz",
-    ".7z", ".rar", ".bz2", ".xz",
-)  # fmt: skip
-_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths; many a text starts with BM
+# JPEG, PNG, TIFF, WebP, and BMP with the length of its header, for many a text starts with BM
+_IMAGE_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|.{8}WEBP|BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    re.DOTALL,
+)
+# without a preamble: a tag of group 2 or 8, explicit or implicit
+_DICOM_START = re.compile(rb"[\2\x08]\0.\0([A-Z]{2}|..\0\0)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -183,34 +187,21 @@ def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
 
 
 def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
-    series: dict = {}
-    remarks: dict[str, str] = {}
+    series: dict[Path, dict] = {}
     if "dicom" in kinds.values():
         from brainlib.imaging import dicom
 
-        for file in [file for file, kind in kinds.items() if kind == "dicom"]:
-            try:
-                frame = dicom.index_file(file)
-                series.setdefault(frame.series, []).append(frame)
-            except ImageError as error:
-                kinds[file] = str(error)
-        remarks = dicom.remarks(series)
-    firsts = {frames[0].file: name for name, frames in series.items()}
+        series = dicom.list_series(kinds)
     for file, kind in kinds.items():
         below = file.relative_to(root)
-        # a name that is not UTF-8 could not be stored in a table
-        name = (below.as_posix() if below.name else file.name).encode("utf-8", "backslashreplace")
-        scan = Scan(given / below, name.decode(), root, given, kind)
+        name = readable(below.as_posix() if below.name else file.name)
+        scan = Scan(given / below, name, root, given, kind)
         if kind not in _READERS:
             yield replace(scan, kind="unreadable", error=kind)
         elif kind != "dicom":
             yield scan
-        elif name := firsts.get(file):
-            number, _, digest = name.rpartition("-")
-            words = series[name][0].look["facts"].get("description", "").split()
-            told = "-".join(filter(None, (number, *words, digest)))
-            frames = tuple(series[name])
-            yield replace(scan, series=told, frames=frames, remark=remarks.get(name, ""))
+        elif file in series:
+            yield replace(scan, **series[file])
 
 
 def _read_volume(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
@@ -227,11 +218,10 @@ def _read_series(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
 
 def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
     """Unpack a `.zip` and give the slices of all that it holds, as series of their own."""
-    with tempfile.TemporaryDirectory(prefix="brainlib-") as folder, zipfile.ZipFile(file) as whole:
+    with paths.temporary_folder() as inside, zipfile.ZipFile(file) as whole:
         if sum(member.file_size for member in whole.infolist()) > MAX_UNZIPPED:
             raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
-        whole.extractall(folder)
-        inside = Path(folder).resolve()
+        whole.extractall(inside)
         try:
             slices = open_scans(inside, plane)
         except ImageError:  # which names a temporary folder
@@ -272,7 +262,6 @@ def _kind(file: Path) -> str:
     """Return what a file is by its content, else by its name; empty where it is something else."""
     name = file.name.lower()
     claimed = next((kind for end, kind in SCAN_SUFFIXES.items() if name.endswith(end)), "")
-    other = next((end for end in _NOT_READ if name.endswith(end)), "")
     try:
         if not file.is_file():  # a pipe would be waited for, a broken link is said
             return "it is no regular file, or a link to nothing; remove it" if claimed else ""
@@ -282,10 +271,9 @@ def _kind(file: Path) -> str:
         head = GZIP_MAGIC
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
-    if head[128:132] == b"DICM" or _starts_without_preamble(head):
+    if head[128:132] == b"DICM" or _DICOM_START.match(head):
         return "dicom"
-    is_bmp = head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
-    if head.startswith(_IMAGE_STARTS) or head[8:12] == b"WEBP" or is_bmp:
+    if _IMAGE_START.match(head):
         return "image"
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         pair = head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
@@ -294,18 +282,7 @@ def _kind(file: Path) -> str:
         return "it is empty; copy it again from where it came"
     if claimed == "dicom":  # to parse what is none could take for ever
         return "it is named as a DICOM file and does not begin as one; copy it again or remove it"
-    if other:
-        return f"it is a {other} file, which is not read; convert it to NIfTI, DICOM or PNG first"
-    if claimed:
-        return claimed
     unnamed = not file.suffix or file.suffix[1:].isdigit()  # as many DICOM files are
-    if unnamed and (not head or b"\0" in head):
+    if not claimed and unnamed and (not head or b"\0" in head):
         return "it is no image, no DICOM and no NIfTI, or damaged; copy it again or remove it"
-    return ""
-
-
-def _starts_without_preamble(head: bytes) -> bool:
-    """Return whether the first bytes are a DICOM tag of group 2 or 8, explicit or implicit."""
-    if head[:2] not in (b"\x02\x00", b"\x08\x00") or head[3:4] != b"\0":
-        return False
-    return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"
+    return claimed

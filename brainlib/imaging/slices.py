@@ -18,7 +18,6 @@ PERCENTILES = (0.5, 99.5)  # that are drawn black and white where no window says
 MAX_PIXELS = 100_000_000  # of an image; a larger one would fill the memory
 MAX_SIDE = 65_535  # the most that JPEG and DICOM can say
 GZIP_MAGIC = b"\x1f\x8b"
-LUMA = (0.299, 0.587, 0.114)
 
 _FEW_VALUES = 16  # an image of an organ has more
 _MOST_LABELS = 300
@@ -226,6 +225,14 @@ def refuse_colours(colours: np.ndarray) -> None:
     if colourful.sum() > _MOST_COLOURS * lit.sum():
         raise ImageError("skipped: it is drawn in colours, of a colour map or a photograph; "
                          "export it in grey")  # fmt: skip
+
+
+def to_luma(colours: np.ndarray) -> np.ndarray:
+    """Return the grey of 8-bit red, green and blue, float32, unless `refuse_colours` does."""
+    if colours.dtype != np.uint8:
+        raise ImageError("its colours have more than 8 bits; save it in grey")
+    refuse_colours(colours)
+    return colours @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def refuse_signal(slices: list[np.ndarray], modality: str) -> None:

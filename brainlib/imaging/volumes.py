@@ -7,11 +7,9 @@ z to the head.
 import gzip
 import json
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -20,24 +18,24 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
+from brainlib import paths
 from brainlib.imaging.errors import ImageError
 from brainlib.imaging.slices import (
-    LUMA,
     MAX_PIXELS,
     MAX_SIDE,
     ScanSlice,
     header_facts,
     open_plain,
-    refuse_colours,
     refuse_signal,
     robust_range,
     to_grey,
+    to_luma,
 )
 
 MAX_VOXELS = 400_000_000  # of a volume that is opened
 _KINDS = (nibabel.Nifti1Header, nibabel.Nifti2Header)
 _KINDS_BY_NAME = {".hdr": nibabel.AnalyzeHeader, ".mgz": MGHHeader, ".mgh": MGHHeader}
-_LONGEST_HEADER = nibabel.Nifti2Header.sizeof_hdr
+_CODES = ("sform_code", "qform_code", "goodRASFlag")
 _LABEL_INTENT = 1002
 _OBLIQUE_COSINE = 0.8  # D. Clunie's threshold, 37 degrees
 _STRETCH = 100  # a slice of 10 mm at 0.1 mm a pixel; more is a damaged header
@@ -64,16 +62,12 @@ class Volume:
         Whether the file says how it lies.
     slope, intercept : float
         Of the signal.
-    shift, bits : int
-        Empty bits below those that are stored, and the bits that are; 0 bits where unknown.
-    unsigned : bool
-        Whether numbers to be shifted have no sign.
-    padding, window : tuple of 2 floats, or None
-        Lowest and highest stored value of padding, and signals to be drawn black and white.
+    bits : int
+        Of values that are shown as they are, from 0; 0 for others.
+    window : tuple of 2 floats, or None
+        Signals to be drawn black and white.
     inverted : bool
         Whether high signal is drawn black.
-    modality, facts
-        As for `ScanSlice`.
     """
 
     stored: np.ndarray
@@ -81,29 +75,17 @@ class Volume:
     located: bool = True
     slope: float = 1.0
     intercept: float = 0.0
-    shift: int = 0
-    unsigned: bool = False
     bits: int = 0
-    padding: tuple[float, float] | None = None
     window: tuple[float, float] | None = None
     inverted: bool = False
-    modality: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
 
     def signal(self, stored: np.ndarray) -> np.ndarray:
-        """Return what a part of the volume measured, as float32: colours as luma, no padding."""
+        """Return what a part of the volume measured, as float32: colours as luma."""
         if stored.dtype.names:
-            colours = np.stack([stored[name] for name in "RGB"], axis=-1)
-            refuse_colours(colours)
-            return colours @ np.array(LUMA, np.float32)
-        if self.shift:  # dcm2niix may have taken the highest bit for a sign
-            stored = stored.view(f"{'iu'[self.unsigned]}{stored.itemsize}") >> self.shift
+            return to_luma(np.stack([stored[name] for name in "RGB"], axis=-1))
         with np.errstate(over="ignore"):
             signal = stored.astype(np.float32) * np.float32(self.slope)
-            signal += np.float32(self.intercept)
-        if self.padding is not None:
-            signal[(stored >= self.padding[0]) & (stored <= self.padding[1])] = np.nan
-        return signal
+            return signal + np.float32(self.intercept)
 
     def turned(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
         """Return a view whose last axis counts displayed slices, and its affine."""
@@ -130,10 +112,10 @@ def read_volume(file: Path, plane: str, series: str) -> Iterator[ScanSlice]:
         Before the first slice: where the file is cut short or damaged, has another number of
         dimensions than two or three, or as `draw` says.
     """
-    with tempfile.TemporaryDirectory(prefix="brainlib-") as folder:
-        volume = _open_volume(file, Path(folder))
+    with paths.temporary_folder() as folder:
+        volume = _open_volume(file, folder)
         chosen = acquired_plane(volume) if plane == "acquired" else plane
-        yield from draw([volume], [chosen], ScanSlice(file, series))
+        yield from draw([volume], [chosen], ScanSlice(file, series, **_facts(file)))
 
 
 def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[ScanSlice]:
@@ -160,26 +142,28 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
         view, affine = volume.turned(plane)
         name = plane_name(volume.affine, plane) if volume.located else ""
         places += [(volume, view, affine, name, number) for number in range(view.shape[2])]
+    if not places:
+        return
     sampled = []
     for index in np.unique(np.linspace(0, len(places) - 1, _SAMPLED_SLICES).astype(int)):
         volume, view, *_, number = places[index]
         signal = volume.signal(view[:, :, number])
         # every so many columns, so that neighbours down a column stay neighbours
         sampled.append(signal[:, :: max(1, signal.size // _SAMPLED_PIXELS)])
-    refuse_signal(sampled, volumes[0].modality)
-    values = np.concatenate([signal.ravel() for signal in sampled])
-    limits = {volume: _limits(volume, values) for volume in volumes}
-    like = replace(like, modality=volumes[0].modality, total=len(places))
+    refuse_signal(sampled, like.modality)
+    limits = _limits(volumes[0], np.concatenate([signal.ravel() for signal in sampled]))
     for order, (volume, view, affine, name, number) in enumerate(places):
         signal = volume.signal(view[:, :, number])
-        grey = to_grey(signal, *limits[volume])
+        grey = to_grey(signal, *limits)
         if volume.inverted:
             grey = np.where(np.isnan(signal), 0, 255 - grey).astype(np.uint8)
         grey = square(grey, *nibabel.affines.voxel_sizes(affine)[:2])
-        yield replace(like, number=order, plane=name, pixels=grey, facts=volume.facts, **(
-            {"affine": _of_pixels(affine, number, view.shape, grey.shape),
-             "grid": (volume.stored.shape, volume.affine)} if volume.located else {}
-        ))  # fmt: skip
+        shown = replace(like, number=order, total=len(places), plane=name, pixels=grey)
+        if volume.located:
+            grid = volume.stored.shape, volume.affine
+            affine = _of_pixels(affine, number, view.shape, grey.shape)
+            shown = replace(shown, affine=affine, grid=grid)
+        yield shown
 
 
 def _of_pixels(affine: np.ndarray, number: int, voxels: tuple, pixels: tuple) -> np.ndarray:
@@ -192,48 +176,13 @@ def _of_pixels(affine: np.ndarray, number: int, voxels: tuple, pixels: tuple) ->
 def _limits(volume: Volume, values: np.ndarray) -> tuple[float, float]:
     """Return the signals to be drawn black and white."""
     low, high = robust_range(values)
-    if volume.stored.dtype.names:
-        return 0, 255
     if volume.window is not None:  # it may be in other units, or of another file
         bottom, top = volume.window
         inside = ((values > bottom) & (values < top)).mean()
         if np.ptp(np.clip([low, high], bottom, top)) > (top - bottom) / 8 and inside > 0.01:
             return volume.window
-    if volume.bits and volume.stored.dtype == np.uint8:
-        low, high = sorted(volume.slope * end + volume.intercept for end in (0, 2**volume.bits - 1))
-    return low, high
-
-
-def map_volumes(file: Path, header: nibabel.Nifti1Header, offset: int) -> list[Volume]:
-    """Map the voxels of a file that is not compressed: several volumes where it has four axes.
-
-    Raises
-    ------
-    ImageError
-        Where it holds fewer or more voxels than its header says, or colours of a rare kind.
-    """
-    shape, dtype = header.get_data_shape(), header.get_data_dtype()
-    if dtype.kind not in "iuf" and dtype.names != ("R", "G", "B"):
-        raise ImageError("its voxels are complex or rare colours; save it as plain numbers")
-    least, most = _file_size(header, offset)
-    held = file.stat().st_size
-    if not least <= held < most:
-        raise ImageError(f"it holds {held:,} bytes, and its header says {least:,}; it is cut short "
-                         "or damaged: copy it again from where it came")  # fmt: skip
-    scale = getattr(header, "get_slope_inter", lambda: (None, None))()
-    usable = None not in scale and np.isfinite(scale).all() and scale[0] != 0
-    lies = (*_affine(header), *(map(float, scale) if usable else (1.0, 0.0)))
-    stored = np.memmap(file, dtype, "r", offset, (*(*shape, 1)[:3], math.prod(shape[3:])), "F")
-    return [Volume(stored[..., number], *lies) for number in range(stored.shape[3])]
-
-
-def _file_size(header: nibabel.Nifti1Header, offset: int) -> tuple[int, int]:
-    """Return how many bytes a file has at least, and with how many its header must be wrong."""
-    shape = header.get_data_shape()
-    size = math.prod(shape) * header.get_data_dtype().itemsize
-    # as much as a slice more; an MGH file has a footer
-    spare = size // max(shape) if isinstance(header, _KINDS) else MAX_SIDE
-    return offset + size, offset + size + max(1, spare)
+    bits = 8 if volume.stored.dtype.names else volume.bits
+    return (0, 2**bits - 1) if bits else (low, high)
 
 
 def acquired_plane(volume: Volume) -> str:
@@ -317,32 +266,46 @@ def require_size(shape: tuple[int, ...]) -> None:
 
 
 def _open_volume(file: Path, folder: Path) -> Volume:
-    header, offset, data = read_header(file)
-    shape = header.get_data_shape()
+    header, offset, data = _read_header(file)
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
     require_size(shape)
     if len(shape) < 2 or math.prod(shape[3:]) != 1:
         raise ImageError(f"it has {len(shape)} dimensions ({' by '.join(map(str, shape))}) and not "
                          "three; save the one volume that is to be looked at")  # fmt: skip
+    if dtype.kind not in "iuf" and dtype.names != ("R", "G", "B"):
+        raise ImageError("its voxels are complex or rare colours; save it as plain numbers")
+    least = offset + math.prod(shape) * dtype.itemsize
+    # as much as a slice more means that the header is wrong; an MGH file has a footer
+    spare = max(1, (least - offset) // max(shape)) if isinstance(header, _KINDS) else MAX_SIDE
     with open_plain(data) as stream:
         if isinstance(stream, gzip.GzipFile):
             data = folder / "volume"
-            _, most = _file_size(header, offset)
             with data.open("wb") as plain:
-                while (block := stream.read(2**20)) and plain.tell() < most:
+                while (block := stream.read(2**20)) and plain.tell() < least + spare:
                     plain.write(block)
-    (volume,) = map_volumes(data, header, offset)
+    held = data.stat().st_size
+    if not least <= held < least + spare:
+        raise ImageError(f"it holds {held:,} bytes, and its header says {least:,}; it is cut short "
+                         "or damaged: copy it again from where it came")  # fmt: skip
+    scale = getattr(header, "get_slope_inter", lambda: (None, None))()
+    usable = None not in scale and np.isfinite(scale).all() and scale[0] != 0
+    stored = np.memmap(data, dtype, "r", offset, (*shape, 1)[:3], "F")
+    return Volume(stored, *_affine(header), *(scale if usable else ()))
+
+
+def _facts(file: Path) -> dict:
+    """Return what the sidecar of a volume says, if there is one."""
     sidecar = file.with_name(file.name.removesuffix(".gz").removesuffix(".nii") + ".json")
     with suppress(OSError, ValueError, AttributeError):  # it is optional
         if sidecar.stat().st_size < MAX_SIDE:
-            told = json.loads(sidecar.read_text(encoding="utf-8"))
-            return replace(volume, **header_facts(told.get))
-    return volume
+            return header_facts(json.loads(sidecar.read_text(encoding="utf-8")).get)
+    return {}
 
 
-def read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
+def _read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
     """Return the header of a volume, and where in which file its voxels start."""
     with open_plain(file) as stream:
-        start = stream.read(_LONGEST_HEADER)  # no extension is read
+        start = stream.read(nibabel.Nifti2Header.sizeof_hdr)  # no extension is read
     kind = next((kind for kind in _KINDS if kind.may_contain_header(start)), None)
     kind = kind or _KINDS_BY_NAME.get(file.suffix.lower())
     if kind is None:
@@ -366,14 +329,11 @@ def read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
 
 def _affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
     """Return the first affine that is usable, sform before qform, and whether the file gives it."""
-    told = []
-    if isinstance(header, MGHHeader):
-        told = [lambda: (header.get_affine(), header["goodRASFlag"])]
-    elif isinstance(header, _KINDS):  # Analyze leaves open which side is left
-        told = [partial(header.get_sform, coded=True), partial(header.get_qform, coded=True)]
-    for read in [*told, lambda: (header.get_base_affine(), 0)]:
+    for code in (*_CODES, ""):
         with suppress(TypeError, ValueError, HeaderDataError):  # none, infinite or damaged
-            affine, code = read()
+            affine = header.get_best_affine()
             if np.linalg.matrix_rank(affine[:3, :3]) == 3:
-                return affine, bool(code > 0)
+                return affine, any(header.get(name, 0) > 0 for name in _CODES)
+        if header.get(code, 0):
+            header[code] = 0
     raise ImageError("its affine is not usable: it does not say how the voxels lie; write it again")

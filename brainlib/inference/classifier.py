@@ -34,14 +34,11 @@ INCOMPLETE, UNREADABLE, MISSING = "incomplete: ", "unreadable: ", "missing: "
 """How `decision` of a study may start, too, and that of a slice which its series lacks."""
 
 OTHER_MODALITIES = {
-    name: f"its file says that it is {words}, not an MRI"
-    for name, words in {
-        "CT": "a CT", "CR": "a radiograph", "DX": "a radiograph", "MG": "a mammogram",
-        "XA": "an angiogram", "RF": "a fluoroscopy", "US": "an ultrasound", "PT": "a PET",
-        "NM": "a nuclear medicine image",
-    }.items()
+    "CT": "a CT", "CR": "a radiograph", "DX": "a radiograph", "MG": "a mammogram",
+    "XA": "an angiogram", "RF": "a fluoroscopy", "US": "an ultrasound", "PT": "a PET",
+    "NM": "a nuclear medicine image",
 }  # fmt: skip
-"""Why a DICOM file of another modality is refused."""
+"""What a DICOM file of another modality is; it is refused."""
 
 PLACE_CELL = 4
 """Pixels of the outline that are averaged before its strongest place is named."""
@@ -97,10 +94,11 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     path = paths.resolve(model) if model else paths.released_model()
     if not model:
         manifest.require_manifest(path)
-    predict = engines.open_engine(path, engine, threads)
-    own_gate = gate.read_gate(path.with_suffix(".gate.npz"))
-    own_rules = rules.read_rules(path.with_suffix(".rules.json"))
-    return Classifier(predict, path, engine, own_gate, own_rules)
+    return Classifier(
+        engines.open_engine(path, engine, threads), path, engine,
+        gate.read_gate(path.with_suffix(".gate.npz")),
+        rules.read_rules(path.with_suffix(".rules.json")),
+    )  # fmt: skip
 
 
 def model_sha256(classifier: Classifier) -> str:
@@ -194,11 +192,9 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
     rule = (classifier.rules or {}).get("study", studies.UNFITTED)
     table = studies.summarise_studies(judged, rule)
     rows = [of_study for _, of_study in judged.groupby(studies.study_keys(judged), sort=False)]
-    table["gaps"] = [_count_gaps(one) for one in rows]
-    table["decision"] = [
-        _decide(study, of_study, classifier)
-        for study, of_study in zip(table.to_dict("records"), rows, strict=True)
-    ]
+    table["gaps"] = list(map(_count_gaps, rows))
+    table["decision"] = [_decide(study, of_study, classifier) for study, of_study
+                         in zip(table.to_dict("records"), rows, strict=True)]  # fmt: skip
     is_incomplete = table["decision"].str.startswith(INCOMPLETE)
     table.loc[is_incomplete, list(CLASS_NAMES)] = np.nan
     table.loc[is_incomplete, "class"] = ""
@@ -229,37 +225,33 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
     reasons = [_refuse_unseen(classifier, scan_slice) for scan_slice in slices]
     rows = [row for row, scan_slice in enumerate(slices)
             if scan_slice.pixels is not None and not reasons[row]]  # fmt: skip
-    probabilities, places = np.full((len(slices), 4), np.nan), np.full((len(slices), 2), np.nan)
+    values = np.full((len(slices), 6), np.nan)
     if rows:
         images = [slices[row].pixels for row in rows]
         outputs = engines.run_chunk(classifier.predict, images)
-        probabilities[rows] = outputs["probabilities"]
+        values[rows, :4] = outputs["probabilities"]
         if classifier.predict.draws_maps:
-            places[rows] = _strongest_places(outputs, np.array([image.shape for image in images]))
+            sizes = np.array([image.shape for image in images])
+            values[rows, 4:] = _strongest_places(outputs, sizes)
         if classifier.gate is not None:
             refused = gate.refuse(classifier.gate, outputs["features"])
             for row, reason in zip(rows, refused, strict=True):
                 reasons[row] = reason
-    is_refused = np.array([reason != "" for reason in reasons], bool)
-    probabilities[is_refused] = places[is_refused] = np.nan
+    values[[bool(reason) for reason in reasons]] = np.nan
+    table = pd.DataFrame(values, columns=[*CLASS_NAMES, "lesion_x", "lesion_y"])
+    table = table.assign(**{"class": "", "set": ""})
+    table["path"] = [str(scan_slice.file) for scan_slice in slices]
+    table["series"] = [scan_slice.series for scan_slice in slices]
+    table["slice"] = [scan_slice.number + 1 for scan_slice in slices]
+    table["plane"] = [scan_slice.plane for scan_slice in slices]
+    table["error"] = ["" if reason or scan_slice.missing else scan_slice.error
+                      for scan_slice, reason in zip(slices, reasons, strict=True)]  # fmt: skip
     accepted = UNJUDGED if classifier.gate is None else ACCEPTED
-    errors = ["" if reason or scan_slice.missing else scan_slice.error
-              for scan_slice, reason in zip(slices, reasons, strict=True)]  # fmt: skip
-    table = pd.DataFrame({
-        "path": [str(scan_slice.file) for scan_slice in slices],
-        "series": [scan_slice.series for scan_slice in slices],
-        "slice": [scan_slice.number + 1 for scan_slice in slices],
-        "plane": [scan_slice.plane for scan_slice in slices],
-        "class": "",
-        **dict(zip(CLASS_NAMES, probabilities.T, strict=True)),
-        "set": "",
-        "lesion_x": places[:, 0],
-        "lesion_y": places[:, 1],
-        "decision": [REFUSED + reason if reason else MISSING + one.missing if one.missing
-                     else "" if error else accepted
-                     for reason, error, one in zip(reasons, errors, slices, strict=True)],
-        "error": errors,
-    })  # fmt: skip
+    table["decision"] = [
+        REFUSED + reason if reason else MISSING + scan_slice.missing if scan_slice.missing
+        else "" if scan_slice.error else accepted
+        for scan_slice, reason in zip(slices, reasons, strict=True)
+    ]  # fmt: skip
     answered = table[list(CLASS_NAMES)].dropna()
     best = answered.to_numpy().argmax(axis=1)
     table.loc[answered.index, "class"] = np.take(CLASS_NAMES, best)
@@ -275,8 +267,9 @@ def _refuse_unseen(classifier: Classifier, scan_slice: imaging.ScanSlice) -> str
         return scan_slice.skipped
     if classifier.gate is None:
         return ""
-    modality = OTHER_MODALITIES.get(scan_slice.modality)
-    return modality or gate.refuse_plainly(scan_slice.pixels)
+    if scan_slice.modality in OTHER_MODALITIES:
+        return f"its file says that it is {OTHER_MODALITIES[scan_slice.modality]}, not an MRI"
+    return gate.refuse_plainly(scan_slice.pixels)
 
 
 def _strongest_places(outputs: dict[str, np.ndarray], sizes: np.ndarray) -> np.ndarray:

@@ -249,7 +249,7 @@ def _stamp(file: Path) -> bytes:
         status = file.stat()
     except OSError:  # what cannot be read has a row that says so
         return repr(str(file)).encode()
-    return repr((str(file), status.st_size, status.st_mtime_ns)).encode()
+    return repr((str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns)).encode()
 
 
 def _files(parts: Path, number: int) -> tuple[Path, Path]:

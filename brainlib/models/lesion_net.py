@@ -59,8 +59,6 @@ class Parts:
 
     Attributes
     ----------
-    variant : {"lite0", "lite1", "lite2"}
-        The backbone.
     pretrained : bool
         Start from ImageNet weights.
     size : int
@@ -69,7 +67,6 @@ class Parts:
         Crop to the head; without it the whole image is scaled into the square.
     """
 
-    variant: str = "lite0"
     pretrained: bool = True
     size: int = IMAGE_SIZE
     find_head: bool = True
@@ -80,7 +77,7 @@ def build_lesion_net(parts: Parts | None = None) -> keras.Model:
     parts = parts or Parts()
     network = _build_network(parts)
     if parts.pretrained:
-        load_imagenet(network, parts.variant, ("", _KEPT))
+        load_imagenet(network, ("", _KEPT))
     return _with_preprocessing(network, parts)
 
 
@@ -178,7 +175,7 @@ def _field_of_view(
 
 def _build_network(parts: Parts) -> keras.Model:
     square = keras.Input((parts.size, parts.size, 1), name="head")
-    features = add_backbone(_with_local_contrast(_standardize(square)) * 0.5, parts.variant)
+    features = add_backbone(_with_local_contrast(_standardize(square)) * 0.5)
     features = {
         stride: layers.Identity(name=f"features{stride}")(features[stride])
         for stride in (4, 8, 16, 32)
@@ -187,8 +184,8 @@ def _build_network(parts: Parts) -> keras.Model:
     lesion = ops.sigmoid(_lesion_logits(tissue))
     pooled = _pool_lesion(lesion, {4: drawn, 16: features[16], 32: features[32]}, "pooled")
     kinds = layers.Dense(len(KINDS), name="kinds")(layers.Dropout(_DROPOUT, name="dropout")(pooled))
-    early = add_backbone(features[4], parts.variant, range(2, 4), _KEPT)
-    late = add_backbone(early[16], parts.variant, range(4, 5), _KEPT)
+    early = add_backbone(features[4], range(2, 4), _KEPT)
+    late = add_backbone(early[16], range(4, 5), _KEPT)
     kept = {
         8: layers.Identity(name=f"{_KEPT}features8")(early[8]),
         16: layers.Concatenate(name=f"{_KEPT}features16")([early[16], late[16]]),

@@ -31,11 +31,8 @@ def write_manifest(model: Path, files: Iterable[Path]) -> Path:
         They lie beside the model.
     """
     hashes = {file.name: paths.file_hash(file) for file in files}
-    path, text = model.with_suffix(SUFFIX), json.dumps({"files": hashes}, indent=1) + "\n"
-    if not path.is_file() or path.read_text("utf-8") != text:
-        with paths.atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return path
+    text = json.dumps({"files": hashes}, indent=1) + "\n"
+    return paths.write_text(model.with_suffix(SUFFIX), text)
 
 
 def check_file(file: Path, content: bytes) -> None:

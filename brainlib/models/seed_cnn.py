@@ -16,7 +16,11 @@ def build_seed_cnn() -> keras.Model:
     of 128, dropout of one half, and the softmax over the classes, on 150 by 150 by 3. `features`
     names the last layer that has a map.
     """
-    pixels, x = _preprocessing()
+    pixels = keras.Input((None, None, None), name="pixels")
+    grey = keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=-1, keepdims=True)
+    x = layers.Resizing(INPUT_SIZE, INPUT_SIZE, antialias=True, name="resizing")(grey)
+    x = layers.Rescaling(1 / 255, name="rescaling")(x)
+    x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
     for block, filters in enumerate((32, 64, 128), start=1):
         name = "features" if block == 3 else f"convolution_{block}"
         x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=name)(x)
@@ -26,12 +30,3 @@ def build_seed_cnn() -> keras.Model:
     x = layers.Dropout(0.5, name="dropout")(x)
     probabilities = layers.Dense(len(CLASS_NAMES), activation="softmax", name="probabilities")(x)
     return keras.Model(pixels, probabilities, name="seed_cnn")
-
-
-def _preprocessing() -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Return raw pixels of any shape, and the same as 150 by 150 by 3 between 0 and 1."""
-    pixels = keras.Input((None, None, None), name="pixels")
-    grey = keras.ops.mean(keras.ops.cast(pixels, "float32"), axis=-1, keepdims=True)
-    x = layers.Resizing(INPUT_SIZE, INPUT_SIZE, antialias=True, name="resizing")(grey)
-    x = layers.Rescaling(1 / 255, name="rescaling")(x)
-    return pixels, layers.Concatenate(name="grey_to_rgb")([x, x, x])

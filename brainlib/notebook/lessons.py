@@ -57,7 +57,7 @@ def main_rows(run: Run, scores: evaluation.Scores) -> pd.DataFrame:
     first = [name for name in dict.fromkeys((main, *run.networks)) if name in rows.index]
     best = rows.drop(first).sort_values("accuracy", ascending=False).head(2)
     rows = pd.concat([rows.loc[first], best]).rename_axis(f"on {plots.readable(protocol)}")
-    return rows.rename(index=plots.readable, columns=plots.readable)
+    return rows.rename(index=run.readable, columns=plots.readable)
 
 
 def write_scores(run: Run, sections: Mapping[str, evaluation.Scores]) -> None:

@@ -1,8 +1,7 @@
 """Run of a notebook: checked parameters, output folder, run record.
 
 `start("02_train", globals())` is the first thing each notebook calls. It imports the modules named
-in `BRAINLIB_PLUGINS`, which add sources, models, metrics and baselines to their registries. It also
-applies the smoke profile, in which `pytest --nbval` runs the notebooks on a small phantom.
+in `BRAINLIB_PLUGINS`, which add sources, models, metrics and baselines to their registries.
 """
 
 import ast
@@ -25,7 +24,7 @@ import pandas as pd
 
 from brainlib import audit, evaluation, paths
 from brainlib.data import open_collection, splits
-from brainlib.data.datasets import Collection, open_cached
+from brainlib.data.datasets import Collection
 from brainlib.evaluation.tables import PUBLISHED
 from brainlib.imaging import PLANES, LoadedImages, load_images
 from brainlib.models.engines import ENGINES
@@ -34,11 +33,8 @@ from brainlib.paths import BrainlibError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROFILE_VARIABLE = "BRAINLIB_PROFILE"
 PLUGINS_VARIABLE = "BRAINLIB_PLUGINS"
 RELEASED = Path(paths.RELEASED_MODEL).stem
-SMOKE_OUTPUT = "runs/smoke"
-SMOKE_PATIENTS, SMOKE_SLICES = 24, 3
 MAXIMUM_LINE = 300
 """Characters of a line of JSON that holds a whole mapping."""
 
@@ -121,14 +117,11 @@ class Run:
         Its parameters, checked.
     output : Path
         The folder that everything is written below, in `figures` and `model`.
-    smoke : bool
-        Whether the smoke profile replaced source and size.
     """
 
     notebook: str
     settings: Any
     output: Path
-    smoke: bool
     collection: Collection | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     git_commit: str = field(default_factory=lambda: git_commit())
@@ -164,6 +157,19 @@ class Run:
         """The registered models, the released one first."""
         return network_names()
 
+    def readable(self, name: str) -> str:
+        """Return an identifier as words; a network trained anew is not called the released one."""
+        from brainlib import plots
+
+        results = paths.resolve(getattr(self.settings, "predictions", self.output / PUBLISHED))
+        is_theirs = results.is_file() and results.stem != RELEASED  # ours are compared with it
+        is_released = is_theirs or results == paths.resolve(PUBLISHED)
+        return "LesionNet" if name == RELEASED and not is_released else plots.readable(name)
+
+    def titled(self, by_model: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a figure shows of each model by the model's readable name."""
+        return {self.readable(model): shown for model, shown in by_model.items()}
+
     @property
     def title(self) -> str:
         """The notebook, and its parameters that are not at their defaults."""
@@ -173,11 +179,9 @@ class Run:
         return f"{self.notebook}, run with {values or 'the defaults above'}"
 
     def versions(self) -> pd.DataFrame:
-        """Return the versions that this run depends on, and its profile, `full` or `smoke`."""
-        profile = "smoke: a small phantom, not a result" if self.smoke else "full: all data"
+        """Return the versions of Python and of the packages that results depend on."""
         rows = {name: metadata.version(name) for name in _PACKAGES}
-        rows = {"python": platform.python_version(), **rows, "profile": profile}
-        return pd.DataFrame({"version": rows})
+        return pd.DataFrame({"version": {"python": platform.python_version(), **rows}})
 
     def open_collection(self) -> Collection:
         """Open the source of this run and keep it for figures and records."""
@@ -235,11 +239,10 @@ class Run:
         now = datetime.now(UTC)
         record = {
             "notebook": self.notebook,
-            "profile": "smoke" if self.smoke else "full",
             "parameters": asdict(self.settings),
             "source": _describe(self.collection) if self.collection else {},
             **results,
-            "versions": self.versions()["version"].drop("profile").to_dict(),
+            "versions": self.versions()["version"].to_dict(),
             "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
             "git_commit": self.git_commit,
             "started": self.started.isoformat(timespec="seconds"),
@@ -309,29 +312,15 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
             )
     given = [parameter for parameter in fields(kind) if parameter.name in variables]
     settings = kind(**{part.name: _checked(part, variables[part.name]) for part in given})
-    smoke = is_smoke()
-    if smoke:
-        settings = _smoke_settings(settings)
-    run = Run(notebook, settings, paths.resolve(settings.output), smoke)
+    run = Run(notebook, settings, paths.resolve(settings.output))
     # 04_infer shares the lock of `brainlib classify`, which writes the same tables
     lock = "" if notebook == "04_infer" else f".{notebook}"
     if notebook == "02_train":
         lock = f".{run.model_name}"
     run.lock.enter_context(paths.locked(run.output, f"{lock}.lock"))
-    _name_networks(settings)
     pd.set_option("display.html.use_mathjax", False)  # names in tables are no formulas
     pd.set_option("display.max_colwidth", None)  # reasons are read to their end
     return run
-
-
-def _name_networks(settings: Settings) -> None:
-    """Call `lesion_net` the released network in tables and figures only where it is that one."""
-    from brainlib.plots import style
-
-    results = paths.resolve(getattr(settings, "predictions", f"{settings.output}/{PUBLISHED}"))
-    is_theirs = results.is_file() and results.stem != "lesion_net"  # ours are compared with it
-    is_ours = is_theirs or results == paths.resolve(PUBLISHED)
-    style.NAMES["lesion_net"] = "released network" if is_ours else "LesionNet"
 
 
 def load_plugins() -> None:
@@ -355,14 +344,6 @@ def network_names() -> tuple[str, ...]:
     from brainlib.models import MODELS  # here, because it loads Keras
 
     return tuple(MODELS)
-
-
-def is_smoke() -> bool:
-    """Return whether the environment chooses the smoke profile."""
-    profile = os.environ.get(PROFILE_VARIABLE, "full")
-    if profile not in ("full", "smoke"):
-        raise NotebookError(f"{PROFILE_VARIABLE} is {profile!r}: it can be 'full' or 'smoke'")
-    return profile == "smoke"
 
 
 def run_name(model: str, protocol: str, fold: int) -> str:
@@ -422,21 +403,6 @@ def _checked(parameter: Any, value: Any) -> Any:
             f"{parameter.name} = {value!r}: it can be {limits['least']} to {limits['most']}"
         )
     return value
-
-
-def _smoke_settings(settings: Settings) -> Settings:
-    from brainlib.data import phantom
-
-    folder = paths.cache_folder() / f"phantom-v{phantom.PHANTOM_VERSION}-smoke"
-    open_cached(folder, lambda target: phantom.write_phantom(target, SMOKE_PATIENTS, SMOKE_SLICES))
-    small = {"source": str(folder), "output": SMOKE_OUTPUT}
-    name = run_name(RELEASED, "patient", 0)
-    by_notebook: dict[type[Settings], dict[str, Any]] = {
-        TrainSettings: {"epochs": 1},
-        EvaluateSettings: {"predictions": f"{SMOKE_OUTPUT}/{PUBLISHED}", "resamples": 100},
-        InferSettings: {"model": f"{SMOKE_OUTPUT}/model/{name}.keras", "engine": "keras"},
-    }
-    return replace(settings, **small, **by_notebook.get(type(settings), {}))
 
 
 def _describe(collection: Collection) -> dict[str, Any]:

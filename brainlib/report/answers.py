@@ -3,24 +3,20 @@
 import io
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from brainlib import imaging, inference, paths
 from brainlib.inference.studies import study_keys
 from brainlib.report import drawing, html, words
 from brainlib.report.study import ClassifiedStudy, ReportError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +53,7 @@ class Answer(ClassifiedStudy):
         """Return the row of `studies.csv`."""
         return Answers([self]).to_frame()
 
-    def show(self, number: int | None = None) -> "Image.Image":
+    def show(self, number: int | None = None) -> Image.Image:
         """Return a slice with the outline drawn on it.
 
         A notebook displays it; elsewhere save it, as in `answer.show().save("slice.png")`.
@@ -151,14 +147,14 @@ class Model:
         if isinstance(scan, np.ndarray):
             yield from self._answer(_slices_of(scan))
         elif isinstance(scan, str | Path):
-            path = Path(scan).expanduser().absolute()
+            path = paths.expand(scan).absolute()
             yield from self.answers(imaging.list_scans(path, self.plane))
         else:
-            with tempfile.TemporaryDirectory(prefix="brainlib-scan-") as folder:
-                file = Path(folder).resolve() / "scan"
+            with paths.temporary_folder() as folder:
+                file = folder / "scan"
                 file.write_bytes(_content_of(scan))
                 scans = imaging.list_scans(file, self.plane)
-                yield from self.answers(scans, hidden=str(file.parent))
+                yield from self.answers(scans, hidden=str(folder))
 
     def answers(
         self,
@@ -226,7 +222,7 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
         engine = "keras"
-    return Model(inference.open_classifier(file, engine), plane)
+    return Model(inference.open_classifier(model, engine), plane)
 
 
 def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:

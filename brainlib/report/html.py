@@ -11,17 +11,16 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import count, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jinja2
 import pandas as pd
 
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.inference import rules
 from brainlib.report import drawing, words
 from brainlib.report.study import ClassifiedStudy
-
-if TYPE_CHECKING:
-    import jinja2
+from brainlib.report.volumes import write_outline
 
 SUMMARY = "index.html"
 PICTURED = 4
@@ -45,10 +44,7 @@ def write_report(path: Path | str, answer: ClassifiedStudy, outlines: Sequence[s
     >>> write_report("report.html", brainlib.load()("scan.dcm"))  # doctest: +SKIP
     PosixPath('report.html')
     """
-    path = Path(path)
-    with paths.atomic_write(path) as temporary:
-        temporary.write_text(render_report(answer, outlines=outlines), encoding="utf-8")
-    return path
+    return paths.write_text(Path(path), render_report(answer, outlines=outlines))
 
 
 def render_report(
@@ -136,8 +132,7 @@ def write_reports(
             _write_study(folder / link, answer, scan)
         said = words.line(answer).removeprefix(f"{answer.name}: ")
         lines.append({"name": answer.name, "line": said, "link": link})
-    with paths.atomic_write(folder / SUMMARY) as temporary:
-        temporary.write_text(template("summary.html").render(lines=lines), encoding="utf-8")
+    paths.write_text(folder / SUMMARY, template("summary.html").render(lines=lines))
     return [folder / f"{stem}.html" for stem in stems]
 
 
@@ -152,10 +147,8 @@ def file_stem(name: str, taken: Iterable[str] = ()) -> str:
 
 
 @cache
-def template(name: str) -> "jinja2.Template":
+def template(name: str) -> jinja2.Template:
     """Return one of the templates; whatever is put into it is escaped."""
-    import jinja2  # here, so that importing this room costs nothing
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("brainlib.report", ""), undefined=jinja2.StrictUndefined,
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -180,8 +173,6 @@ def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> Non
     if answer.study["tumor_slices"] and answer.draws_maps and answer.irregular:
         logger.warning("%s: no outline file, because %s", answer.name, answer.irregular)
     if answer.outline is not None:
-        from brainlib.report.volumes import write_outline
-
         image, files = next(iter(answer.images.values())), [frame.file for frame in scan.frames]
         model = answer.classifier.model.stem
         outlines = write_outline(path.with_suffix(""), answer.outline, image, files, model)

@@ -4,18 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from brainlib import CLASS_NAMES, imaging, inference
+from brainlib import CLASS_NAMES, explain, imaging, inference
 from brainlib.imaging.errors import one_line
 from brainlib.inference.rules import study_set
 from brainlib.paths import BrainlibError
-
-if TYPE_CHECKING:
-    from brainlib.report.volumes import Stack
+from brainlib.report.volumes import Stack, stack
 
 KEPT = 100
 """Slices whose maps are kept."""
@@ -119,13 +117,11 @@ class ClassifiedStudy:
         return outline, heat_map.clip(0) / max(heat_map.max(), 1e-9)
 
     @cached_property
-    def outline(self) -> "Stack | None":
+    def outline(self) -> Stack | None:
         """The outline of every classified slice as one volume, 0 to 255.
 
         None where no slice was called tumour, or the slices do not lie on one grid.
         """
-        from brainlib.report.volumes import stack
-
         if not self.study["tumor_slices"]:
             return None
         numbers = [number for number in self.images if self.row(number)["class"]]
@@ -141,8 +137,6 @@ class ClassifiedStudy:
     def _drawn(self, numbers: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not self.draws_maps or not all(self.row(number)["class"] for number in numbers):
             return iter(())
-        from brainlib import explain
-
         pixels = (self.images[number].pixels for number in numbers)
         return explain.draw_maps(self.classifier.predict, pixels).in_images()
 

@@ -1,22 +1,20 @@
 """Slices of a study as one volume: other planes to look at, outlines as NIfTI and DICOM SEG."""
 
+import gzip
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nibabel
 import numpy as np
+import pydicom
 from nibabel.orientations import apply_orientation
 
 from brainlib import __version__, imaging, paths
 from brainlib.imaging.volumes import Volume, square
 from brainlib.report import drawing
-
-if TYPE_CHECKING:
-    import pydicom
 
 _LPS = np.diag([-1.0, -1, 1, 1])  # DICOM counts to the left and to the back
 # what DICOM SEG needs of the images that it belongs to; nothing that names a person is read
@@ -98,11 +96,10 @@ def stack(
         What to put there, such as the pixels, for some or all of them.
     """
     first = next(iter(images.values()), None)
-    if not images or any(one.affine is None or one.irregular for one in images.values()):
-        return None
-    grid_of = first.grid[1]
-    if any(one.grid[1] is not grid_of or one.pixels.shape != first.pixels.shape
-           for one in images.values()):  # fmt: skip
+    if not images or any(
+        one.affine is None or one.irregular or one.grid[1] is not first.grid[1]
+        or one.pixels.shape != first.pixels.shape for one in images.values()
+    ):  # fmt: skip
         return None
     shape, affine = first.grid
     across = np.linalg.inv(affine) @ first.affine  # from pixels to voxels
@@ -141,25 +138,23 @@ def write_outline(
     model : str
         The name of the model that drew it.
     """
-    written = [stem.with_name(f"{stem.name}.outline.nii.gz")]
-    with paths.atomic_write(written[0]) as temporary:
+    mask, dicom = (stem.with_name(f"{stem.name}.outline.{kind}") for kind in ("nii.gz", "dcm"))
+    with paths.atomic_write(mask) as temporary:
         temporary.write_bytes(nifti_mask(outline, image))
-    if files and find_spec("highdicom"):
-        try:
-            segmentation = _segmentation(outline, files, model)
-        except (ValueError, AttributeError, TypeError) as error:  # of headers that are unusual
-            logger.info("no DICOM SEG of %s: %s", stem.name, type(error).__name__)
-            return written
-        written.append(stem.with_name(f"{stem.name}.outline.dcm"))
-        with paths.atomic_write(written[1]) as temporary:
-            segmentation.save_as(temporary)
-    return written
+    if not files or not find_spec("highdicom"):
+        return [mask]
+    try:
+        segmentation = _segmentation(outline, files, model)
+    except (ValueError, AttributeError, TypeError) as error:  # of headers that are unusual
+        logger.info("no DICOM SEG of %s: %s", stem.name, type(error).__name__)
+        return [mask]
+    with paths.atomic_write(dicom) as temporary:
+        segmentation.save_as(temporary)
+    return [mask, dicom]
 
 
 def nifti_mask(outline: Stack, image: imaging.ScanSlice) -> bytes:
     """Return a mask, 1 inside the outline, as the content of a `.nii.gz` in the scan's own grid."""
-    import gzip
-
     shape, affine = image.grid
     mask = nibabel.Nifti1Image(_inside(outline.in_grid(shape, affine)), affine)
     mask.header.set_xyzt_units("mm")
@@ -170,15 +165,13 @@ def _inside(values: np.ndarray) -> np.ndarray:
     return (values >= 255 * drawing.OUTLINE_THRESHOLD).astype(np.uint8)
 
 
-def _segmentation(outline: Stack, files: Sequence[Path], model: str) -> "pydicom.Dataset":
+def _segmentation(outline: Stack, files: Sequence[Path], model: str) -> pydicom.Dataset:
     import highdicom
-    import pydicom
     from highdicom.spatial import get_series_volume_positions
     from pydicom.sr.codedict import codes
 
-    headers = [
-        pydicom.dcmread(file, specific_tags=_TAGS, stop_before_pixels=True) for file in files
-    ]
+    headers = [pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+               for file in files]  # fmt: skip
     for header in headers:
         for name in _PERSON:
             setattr(header, name, "")

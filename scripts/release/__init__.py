@@ -54,7 +54,7 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
     """
     if settings.images < 1:
         raise ReleaseError("images must be at least 1")
-    run = runs.Run("release", settings, paths.resolve(settings.output), smoke=False)
+    run = runs.Run("release", settings, paths.resolve(settings.output))
     predictions = rules.test_predictions(run.model, RELEASED)
     if FOLD not in set(predictions["fold"]):
         raise ReleaseError(

@@ -8,5 +8,4 @@ the right, y to the front, z to the top); signals are multiples of white matter'
 # ruff: noqa: F401
 
 from brainlib.data.phantom.collection import PHANTOM_VERSION, open_phantom, write_phantom
-from brainlib.data.phantom.patient import Slice, simulate_patient
-from brainlib.data.phantom.scanner import PLANES
+from brainlib.data.phantom.patient import PLANES, Slice, simulate_patient

@@ -40,12 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    model: Path | str = "",
-    engine: str = "onnx",
-    plane: str = "acquired",
-    port: int = PORT,
-    open_browser: bool = True,
-    token: str | None = None,
+    model: Path | str = "", port: int = PORT, open_browser: bool = True, token: str = ""
 ) -> None:
     """Serve the app on 127.0.0.1 until it is interrupted.
 
@@ -55,13 +50,13 @@ def serve(
 
     Parameters
     ----------
-    model, engine, plane : as for `load`
+    model : as for `load`
     port : int
         Where it is taken, or 0, another one is chosen; the address is logged.
     open_browser : bool
         Whether to open the page, too.
-    token : str, optional
-        A random one if it is left out.
+    token : str
+        A random one by default.
 
     Raises
     ------
@@ -74,20 +69,17 @@ def serve(
     except ImportError as error:
         raise ReportError("the app needs Voilà: `pip install 'brainlib[app]'`") from error
     token = token or secrets.token_urlsafe(24)
-    source = (
-        f"from brainlib.report import app\napp.open_page({str(model)!r}, {engine!r}, {plane!r})"
+    source = f"from brainlib.report import app\napp.open_page({str(model)!r})"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source)],
+        metadata={"kernelspec": kernel, "title": "Brain MRI"},
     )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    notebook.metadata |= {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "title": "Brain MRI",
-    }
     port = _free_port(port)
-    paths.remove_leftovers(Path(tempfile.gettempdir()), _PREFIX)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, paths.locked(Path(folder)):
-        tempfile.tempdir = os.environ["TMPDIR"] = folder  # of this server and of the kernels
+    with paths.temporary_folder(_PREFIX) as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # of this server and of the kernels
         os.environ[LIMIT_VARIABLE] = str(UPLOAD_MEGABYTES)
-        file = Path(folder) / "brainlib.ipynb"
+        file = folder / "brainlib.ipynb"
         nbformat.write(notebook, file)
         app = _make_app(file, port, token)
         from tornado.ioloop import IOLoop

@@ -5,13 +5,12 @@ Of its name each file keeps the last part, made harmless.
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from brainlib import imaging
+from brainlib import imaging, paths
 from brainlib.report.answers import Answer, Model
 from brainlib.report.app import LIMIT_VARIABLE
 from brainlib.report.study import ReportError
@@ -75,8 +74,7 @@ def read_uploads(
                 progress(slices)
             yield one
 
-    with tempfile.TemporaryDirectory(prefix="brainlib-upload-") as place:
-        folder = Path(place).resolve()
+    with paths.temporary_folder() as folder:
         order = {name: place for place, name in enumerate(save_uploads(uploads, folder))}
         try:
             scans = imaging.list_scans(folder, model.plane)
@@ -84,7 +82,7 @@ def read_uploads(
             raise ReportError(" ".join(_passed_over(folder, []))) from error
         answers = list(model.answers(scans, watch, str(folder)))
         answers.sort(key=lambda answer: order.get(answer.slices["path"].iloc[0], 0))
-        return answers, [*_passed_over(folder, scans)]
+        return answers, _passed_over(folder, scans)
 
 
 def save_uploads(uploads: Iterable[Mapping[str, Any]], folder: Path) -> list[str]:
@@ -105,11 +103,10 @@ def _safe(name: str) -> str:
     return shown.encode("utf-8", "replace")[-200:].decode("utf-8", "ignore") or "unnamed"
 
 
-def _passed_over(folder: Path, scans: list[imaging.Scan]) -> Iterator[str]:
+def _passed_over(folder: Path, scans: list[imaging.Scan]) -> list[str]:
     """Name what is no scan, file by file where they are few."""
     seen = {scan.file for scan in scans} | {one.file for scan in scans for one in scan.frames}
     names = [file.name for file in sorted(folder.rglob("*")) if file.is_file() and file not in seen]
     if len(names) > 5:
-        yield f"{len(names)} files were skipped: no image, DICOM or NIfTI."
-    else:
-        yield from (f"{name}: skipped, for it is no image, DICOM or NIfTI." for name in names)
+        return [f"{len(names)} files were skipped: no image, DICOM or NIfTI."]
+    return [f"{name}: skipped, for it is no image, DICOM or NIfTI." for name in names]
