@@ -236,11 +236,19 @@ class Run:
         **results
             Further entries, such as the count of unreadable images.
         """
-        now = datetime.now(UTC)
+        now, collection = datetime.now(UTC), self.collection
+        source = collection and {
+            "name": collection.name,
+            "version": collection.version,
+            "synthetic": collection.is_synthetic,
+            "groups_from": collection.groups_from,
+            "images": collection.counts().to_dict("index"),
+            "file_hash": collection.file_hash,
+        }
         record = {
             "notebook": self.notebook,
             "parameters": asdict(self.settings),
-            "source": _describe(self.collection) if self.collection else {},
+            "source": source or {},
             **results,
             "versions": self.versions()["version"].to_dict(),
             "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
@@ -403,17 +411,6 @@ def _checked(parameter: Any, value: Any) -> Any:
             f"{parameter.name} = {value!r}: it can be {limits['least']} to {limits['most']}"
         )
     return value
-
-
-def _describe(collection: Collection) -> dict[str, Any]:
-    return {
-        "name": collection.name,
-        "version": collection.version,
-        "synthetic": collection.is_synthetic,
-        "groups_from": collection.groups_from,
-        "images": collection.counts().to_dict("index"),
-        "file_hash": collection.file_hash,
-    }
 
 
 def git_commit() -> str:
