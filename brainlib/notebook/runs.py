@@ -128,11 +128,6 @@ class Run:
     lock: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
-    def figures(self) -> Path:
-        """The folder of the figures."""
-        return self.output / "figures"
-
-    @property
     def model(self) -> Path:
         """The folder of models, histories, predictions and metrics."""
         return self.output / "model"
@@ -212,7 +207,7 @@ class Run:
         """Write a figure to `figures/<name>.png`, stamped if its images are synthetic."""
         if self.collection is not None and self.collection.is_synthetic:
             figure.text(0.995, 0.005, "phantom", ha="right", va="bottom", color="0.5", fontsize=8)
-        with paths.atomic_write(self.figures / f"{name}.png") as temporary:
+        with paths.atomic_write(self.output / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=110, bbox_inches="tight")
         return figure
 
