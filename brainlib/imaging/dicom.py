@@ -30,7 +30,7 @@ import pydicom
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels.utils import as_pixel_options, get_expected_length
+from pydicom.pixels.utils import as_pixel_options, get_expected_length, pixel_dtype
 
 from brainlib import paths
 from brainlib.imaging.errors import ImageError, reading
@@ -339,7 +339,7 @@ def _signals(frame: Frame, folder: Path) -> Iterator[np.ndarray]:
             raise ImageError("its pixels are cut short or contradict its header; copy it again")
         stream.seek(pixels.value_tell)
         if syntax.is_encapsulated and syntax != uid.RLELossless:
-            images = _run_dcm2niix(header, syntax, stream.read(), folder)
+            images = _unpack(header, syntax, stream.read(), folder)
         else:
             options = {**_DEFAULTS, **as_pixel_options(header), "pixel_keyword": name}
             options["bits_stored"] = header.BitsAllocated
@@ -359,9 +359,7 @@ def _signals(frame: Frame, folder: Path) -> Iterator[np.ndarray]:
             yield signal
 
 
-def _run_dcm2niix(
-    header: Dataset, syntax: uid.UID, pixels: bytes, folder: Path
-) -> Iterator[np.ndarray]:
+def _unpack(header: Dataset, syntax: str, pixels: bytes, folder: Path) -> Iterator[np.ndarray]:
     """Let dcm2niix decode pixels, given what they need of a header and no more."""
     import dcm2niix
 
@@ -396,11 +394,11 @@ def _run_dcm2niix(
         if file is None:
             raise ImageError("dcm2niix cannot convert it: cut short, damaged or of a rare "
                              "compression; export it without compression")  # fmt: skip
-        voxels = np.asarray(nibabel.load(file, mmap=False).dataobj.get_unscaled())
-    images = voxels.reshape(*voxels.shape[:2], -1, order="F").T[:, ::-1]  # the last row was first
-    if images.dtype.names:
-        return iter(np.ascontiguousarray(images).view(np.uint8).reshape(*images.shape, 3))
-    return iter(images.astype(pydicom.pixels.utils.pixel_dtype(header)))
+        voxels = nibabel.load(file).dataobj.get_unscaled()
+        images = voxels.reshape(*voxels.shape[:2], -1, order="F").T[:, ::-1]  # last row first
+        for image in images:
+            colours = np.ascontiguousarray(image).view(np.uint8).reshape(*image.shape, -1)
+            yield colours if image.dtype.names else image.astype(pixel_dtype(header))
 
 
 @contextmanager
