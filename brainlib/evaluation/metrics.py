@@ -192,6 +192,19 @@ def metric_names(names: Iterable[str] | None = None) -> list[str]:
     return names
 
 
+def denominator(table: pd.DataFrame, metric: str) -> Array | None:
+    """Return the images in the denominator of a metric, bool array (n,); None if it is no share."""
+    if metric == "accuracy":
+        return np.ones(len(table), bool)
+    kind, _, name = metric.rpartition("_")
+    if kind not in RATES or name not in CLASSES:
+        return None
+    index = CLASSES.index(name)
+    is_class = label_codes(table) == index
+    is_called = probabilities(table).argmax(axis=1) == index
+    return dict(zip(RATES, (is_class, ~is_class, is_called, ~is_called), strict=True))[kind]
+
+
 def weighted_metrics(
     table: pd.DataFrame, weights: Array, metrics: Iterable[str] | None = None
 ) -> Array:

@@ -265,7 +265,7 @@ class Run:
         source = {}
         if self.collection:
             source = {"source": self.collection.title, "synthetic": self.collection.is_synthetic}
-        is_file = (self.output / evaluation.METRICS_FILE).is_file()
+        is_file = (self.output / evaluation.scores.METRICS_FILE).is_file()
         before = evaluation.read_metrics(self.output) if is_file else {}
         kept = before if before.get("source") == source.get("source") else {}
         document = {key: x for key, x in (kept | source | sections).items() if x != {}}
