@@ -58,28 +58,29 @@ def main() -> int:
             print(f"stopped: {hint}", file=sys.stderr)
         sys.stdout.flush()
         return status
-    except BrainlibError as error:
-        from brainlib.imaging.errors import one_line
-
-        print(one_line(str(error)), file=sys.stderr)
-        return MISTAKE
-    except ModuleNotFoundError as error:
-        needed = f"`{error.name}`: pip install 'brainlib[notebooks]'"
-        print(f"this command needs {needed}", file=sys.stderr)
-        return MISTAKE
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be printed
-        hint = "look at the working directory, and at where the output goes"
-        print(f"{error}: {hint}", file=sys.stderr)
-        return MISTAKE
     except Exception as error:
         if hasattr(error, "format_message"):  # of the command line itself
             error.show()
-        elif isinstance(error, MemoryError) or _EXHAUSTED.search(str(error)):
-            print("there is not enough memory: free some, and run it again", file=sys.stderr)
+        elif explained := _explained(error):
+            print(explained, file=sys.stderr)
         else:
             raise
         return MISTAKE
+
+
+def _explained(error: Exception) -> str:
+    """Return what a user can do about an error; empty for a fault of ours."""
+    if isinstance(error, BrainlibError):
+        from brainlib.imaging.errors import one_line
+
+        return one_line(str(error))
+    if isinstance(error, ModuleNotFoundError):
+        return f"this command needs `{error.name}`: pip install 'brainlib[notebooks]'"
+    if isinstance(error, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be printed
+        return f"{error}: look at the working directory, and at where the output goes"
+    is_full = isinstance(error, MemoryError) or _EXHAUSTED.search(str(error))
+    return "there is not enough memory: free some, and run it again" if is_full else ""
 
 
 @app.command()
@@ -88,9 +89,7 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a scan.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV row a scan.")] = False,
     output: Annotated[str, typer.Option(help="Folder for predictions.csv, studies.csv.")] = "",
-    reports: Annotated[
-        bool, typer.Option("--reports", help="Write reports into OUTPUT, too.")
-    ] = False,
+    reports: Annotated[bool, typer.Option("--reports", help="Write reports, too.")] = False,
     model: ModelOption = "",
     engine: EngineOption = "onnx",
     plane: PlaneOption = "acquired",
@@ -175,7 +174,8 @@ def sweep(
 
     output = str(Path(output).absolute())
     split = (value.partition("=") for value in values)
-    steps = pipeline.sweep_steps(model, {name: _values(text) for name, _, text in split})
+    swept = {name: list(map(_value, filter(None, text.split(",")))) for name, _, text in split}
+    steps = pipeline.sweep_steps(model, swept)
     pipeline.run(steps, _source(source), output, seed, jobs=jobs, scheduler=scheduler)
     table = pipeline.summarise_sweep(steps, output)
     with paths.atomic_write(Path(output) / "sweep.csv") as temporary:
@@ -197,9 +197,8 @@ def _write_tables(
         predictions = inference.read_slice_table(slices)
         studies = inference.read_study_table(series)
         if reports:
-            report.write_reports(
-                classifier, scans, predictions, studies, output / "reports", model.plane
-            )
+            folder = output / "reports"
+            report.write_reports(classifier, scans, predictions, studies, folder, model.plane)
     for study in studies.to_dict("records"):
         yield report.Answer(study, predictions[:0], {}, classifier)
 
@@ -210,12 +209,10 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
     if as_json:
         return json.dumps(answer.to_dict()) + "\n"
     if as_csv:
-        import pandas as pd
-
         from brainlib import inference
         from brainlib.imaging.errors import one_line
 
-        rows = inference.to_csv(pd.DataFrame([answer.study]), header=is_first)
+        rows = inference.to_csv(answer.to_frame(), header=is_first)
         text = rows.decode("utf-8", "surrogateescape")
         if sys.stdout.isatty():  # which would obey the control characters of a name
             text = "".join(f"{one_line(line)}\n" for line in text.splitlines())
@@ -233,12 +230,9 @@ def _source(name: str) -> str:
     return str(Path(name).absolute()) if Path(name).is_dir() else name
 
 
-def _values(text: str) -> list[Any]:
-    """Read numbers as Python writes them, and everything else as text."""
-    values = []
-    for value in filter(None, text.split(",")):
-        try:
-            values.append(ast.literal_eval(value))
-        except (ValueError, SyntaxError):
-            values.append(value)
-    return values
+def _value(text: str) -> Any:
+    """Read a number as Python writes it, and everything else as text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

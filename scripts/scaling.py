@@ -29,6 +29,7 @@ COLLECTION = 7_023
 
 FACTORS = (10, 1_000, 100_000)
 IMAGES_A_GROUP = 6
+LEAST = 20 * IMAGES_A_GROUP  # a group of each class for each of five folds
 
 
 def audited(count: int, source: str) -> Callable[[], Any]:
@@ -108,7 +109,7 @@ def measure(source: str, output: str, share: float = 1.0) -> pd.DataFrame:
     rows = []
     context = multiprocessing.get_context("spawn")
     for way, (_, sizes) in WAYS.items():
-        for count in (max(24, int(size * share)) for size in sizes):
+        for count in (max(LEAST, int(size * share)) for size in sizes):
             with ProcessPoolExecutor(1, context) as pool:
                 rows.append(pool.submit(_measured, way, count, source).result())
     table = pd.DataFrame(rows)

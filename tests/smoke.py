@@ -1,33 +1,26 @@
-"""Smoke profile: a plugin with which notebooks take a minute, on a small phantom.
-
-`pytest --nbval notebooks` names it in `BRAINLIB_PLUGINS`, see `conftest.py`.
-"""
+"""Plugin of `pytest --nbval notebooks`: each notebook takes seconds, on a small phantom."""
 
 from brainlib import paths
 from brainlib.data import datasets, phantom
 from brainlib.notebook import runs
 
 OUTPUT = "runs/smoke"
-NAME = runs.run_name(runs.RELEASED, "patient", 0)
+FOLDER = paths.cache_folder() / "smoke"
+MODEL = f"{OUTPUT}/model/{runs.run_name(runs.RELEASED, 'patient', 0)}.keras"
 FORCED = {
     "01_explore": {},
     "02_train": {"epochs": 1},
     "03_evaluate": {"predictions": f"{OUTPUT}/{runs.PUBLISHED}", "resamples": 100},
-    "04_infer": {"model": f"{OUTPUT}/model/{NAME}.keras", "engine": "keras"},
+    "04_infer": {"model": MODEL, "engine": "keras"},
 }
 
 
 def force(kind, values):
-    """Return the settings of a notebook with some values that nobody can change."""
-
     def begin(settings, **given):
-        kind.__init__(settings, **{**given, **values})
+        kind.__init__(settings, **{**given, "source": str(FOLDER), "output": OUTPUT, **values})
 
     return type(kind.__name__, (kind,), {"__init__": begin})
 
 
-folder = paths.cache_folder() / f"phantom-v{phantom.PHANTOM_VERSION}-smoke"
-datasets.open_cached(folder, lambda target: phantom.write_phantom(target, 24, slices=3))
-for notebook, values in FORCED.items():
-    everywhere = {"source": str(folder), "output": OUTPUT}
-    runs.SETTINGS[notebook] = force(runs.SETTINGS[notebook], everywhere | values)
+datasets.open_cached(FOLDER, lambda target: phantom.write_phantom(target, 24, slices=3))
+runs.SETTINGS |= {name: force(runs.SETTINGS[name], FORCED[name]) for name in FORCED}

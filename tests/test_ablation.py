@@ -1,5 +1,7 @@
 """Ablation: variants that differ in one part, runs that are kept, intervals that hold."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -108,11 +110,11 @@ def test_finished_runs_are_reused_those_of_another_recipe_are_not(root, monkeypa
 
     monkeypatch.setattr(ablation, "train_variant", lambda *others: None)
     monkeypatch.setattr(ablation, "score", score)
-    first = ablation.study(str(root), str(tmp_path), seeds=1, images=20)
+    study = partial(ablation.study, str(root), str(tmp_path), images=20)
+    first = study(seeds=1)
     assert made == list(ablation.VARIANTS)
-    assert ablation.study(str(root), str(tmp_path), seeds=1, images=20) == first
-    assert len(made) == 4
-    ablation.study(str(root), str(tmp_path), seeds=2, images=20)
+    assert study(seeds=1) == first and len(made) == 4
+    study(seeds=2)
     assert len(made) == 8
-    ablation.study(str(root), str(tmp_path), seeds=1, images=20, epochs=3)
+    study(seeds=1, epochs=3)
     assert len(made) == 12

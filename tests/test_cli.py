@@ -46,6 +46,7 @@ def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans
     ]  # fmt: skip
     (scans / "blank.png").rename("~$a.png")  # as programs name what they have open
     assert call("classify", "~$a.png")[:2] == (0, "~$a.png: refused: it is blank\n")
+    assert call("classify", "")[0] == cli.MISTAKE  # and not the project's own images
 
 
 def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scans, monkeypatch):

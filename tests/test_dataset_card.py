@@ -49,7 +49,7 @@ def count(**columns):
     return lambda groups: groups.agg(**{name: (name, how) for name, how in columns.items()})
 
 
-def test_classes_by_split_source_and_fold(text, table):
+def test_classes_slices_patients_and_groups_by_split_source_and_fold(text, table):
     by_split = pd.crosstab(table["split"], table["label"], margins=True, margins_name="all")
     assert shown(text, "splits") == written(by_split.loc[[*SPLITS, "all"]])
     by_source = table.groupby(["source", "label", "split"]).size().unstack(fill_value=0)[SPLITS]
@@ -59,9 +59,6 @@ def test_classes_by_split_source_and_fold(text, table):
     by_fold = pd.crosstab(used["fold"], used["label"], margins=True, margins_name="all")
     held = with_all(used, "fold", count(patient="nunique", group="nunique"))
     assert shown(text, "folds") == written(by_fold.join(held))
-
-
-def test_slices_patients_and_groups_behind_the_files(text, table):
     counts = count(path="size", source_image="nunique", patient="nunique", group="nunique")
     by_source = with_all(table, "source", counts)
     assert shown(text, "origins") == written(by_source.loc[[*SOURCES, "all"]])
@@ -71,15 +68,12 @@ def test_slices_patients_and_groups_behind_the_files(text, table):
     assert table.loc[table["label"] == "notumor", "patient"].isna().all()
 
 
-def test_mislabelled_files_whose_slice_lies_in_the_right_folder_too(text, table):
+def test_what_is_said_of_mislabelled_files_folds_mirror_images_and_patients_is_true(text, table):
     columns = ["path", "label", "figshare_label", "figshare_slice"]
     wrong = table.loc[table["wrong"], columns]
     expected = wrong.assign(path="`" + wrong["path"] + "`").set_index("path")
     assert shown(text, "mislabelled") == written(expected)
     assert wrong["figshare_slice"].isin(table.loc[~table["wrong"], "figshare_slice"]).all()
-
-
-def test_what_is_said_of_folds_mirror_images_and_patients_is_true(table):
     used = table[table["fold"] >= 0]
     assert used["source_image"].is_unique and not used["wrong"].any()
     assert set(used["source_image"]) == set(table["source_image"])

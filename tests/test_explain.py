@@ -125,7 +125,7 @@ TINY = square_outline(12.6, 40.6, 12.9, 40.9)  # it counts as the pixel that hol
     ],
 )
 def test_overlap_and_peaks_are_scored(outline, heat_map, truth, dice, outline_inside, heat_inside):
-    scores = explain.score_map(outline, heat_map, truth)
+    scores = explain.scores.score_map(outline, heat_map, truth)
     assert scores["dice"] == pytest.approx(dice, abs=0.06)
     assert scores["outline_peak_inside"] == outline_inside
     assert scores["heat_peak_inside"] == heat_inside
@@ -138,7 +138,7 @@ def test_overlap_and_peaks_are_scored(outline, heat_map, truth, dice, outline_in
 
 def test_the_longest_outline_is_kept_closed_and_within_the_image():
     drawn = block(slice(0, 20), slice(90, SIZE)) + block(slice(40, 43), slice(5, 8))
-    found = np.array(json.loads(explain.score_map(drawn, drawn, TRUTH)["outline"]))
+    found = np.array(json.loads(explain.scores.score_map(drawn, drawn, TRUTH)["outline"]))
     assert found.min() >= 0 and found.max() <= 1
     np.testing.assert_array_equal(found[0], found[-1])
     np.testing.assert_allclose(found.min(axis=0), [90 / SIZE, 0], atol=0.01)

@@ -60,9 +60,7 @@ def test_slices_are_compared_with_their_own_masks(network, scans):
     }  # fmt: skip
     assert (found["patients"], found["volumes"], found["auroc"]) == (1, 1, 1.0)
     assert found["study"] == {"glioma": 1, "meningioma": 0, "notumor": 0, "pituitary": 0}
-
-
-def test_mask_pixels_are_those_of_the_file_in_the_order_of_the_reader(scans):
+    # mask pixels are those of the file, in the order of the reader
     scan = next(scans.rglob("*_Scan_T1.nii.gz"))
     pixels = external.count_mask_pixels(scan)
     assert pixels.tolist() == [0, 0, 0, 0, 0, 0, 15, 225, 225, 0]
@@ -81,19 +79,16 @@ def test_what_the_gate_refuses_is_counted_and_missing_in_the_study(network, scan
 
 
 def test_healthy_heads_have_a_count_and_an_answer_each(network, scans, monkeypatch):
+    found = list(external.template_slices("coronal"))  # every third slice with a head in it
+    assert np.unique(np.diff([one.number for one in found])).tolist() == [external.STEP]
+    assert min((one.pixels > external.HEAD_GREY).mean() for one in found) >= external.HEAD_SHARE
+    assert {one.plane for one in found} == {"coronal"} and len(found) > 40
     healthy = scans / external.HEALTHY["7 T series"]
     monkeypatch.setattr(external, "template_slices", lambda plane: imaging.open_scans(healthy))
     found = external.measure(network, scans)["healthy"]
     assert len(found) == 5
     for head in found.values():
         assert (head["slices"], head["called_tumor"], head["study"]) == (10, 0, "notumor")
-
-
-def test_every_third_slice_of_the_template_has_a_head_in_it():
-    found = list(external.template_slices("coronal"))
-    assert np.unique(np.diff([one.number for one in found])).tolist() == [external.STEP]
-    assert min((one.pixels > external.HEAD_GREY).mean() for one in found) >= external.HEAD_SHARE
-    assert {one.plane for one in found} == {"coronal"} and len(found) > 40
 
 
 @pytest.mark.parametrize("wrong", ["no mask", "other grid", "no scan"])

@@ -81,21 +81,16 @@ def test_a_file_that_answers_otherwise_is_refused():
             files.check_file(lambda _: right, engine, stacks)
 
 
-def test_maps_are_scored_for_every_fold(run, document):
+def test_maps_are_scored_for_every_fold_and_damage_is_measured_of_both_networks(run, document):
     tables = [explain.read_scores(run.model / "maps" / f"{RELEASED}_patient{k}.csv") for k in FOLDS]
+    dice = pd.concat(tables)["dice"].mean()
     assert document["maps"]["folds"] == 2
-    assert document["maps"]["dice"]["value"] == pytest.approx(
-        pd.concat(tables)["dice"].mean(), abs=1e-6
-    )
-
-
-def test_robustness_margins_and_sizes_are_measured_of_both_networks(run, document):
+    assert document["maps"]["dice"]["value"] == pytest.approx(dice, abs=1e-6)
     table = pd.read_csv(run.model / "robustness.csv").set_index(["model", "corruption"])
     for name in (RELEASED, BASELINE):
         shown = document["robustness"][name]
-        assert shown["blur"]["strength 5"] == pytest.approx(
-            table.loc[(name, "blur"), "strength 5"], abs=1e-6
-        )
+        blurred = table.loc[(name, "blur"), "strength 5"]
+        assert shown["blur"]["strength 5"] == pytest.approx(blurred, abs=1e-6)
         assert set(document["margins"][name]) == {"clean", *scores.MARGINS}
         assert document["margins"][name]["clean"]["accuracy"] == shown["clean"]["mean"]
     assert document["robustness"]["images"] == document["margins"]["images"] == IMAGES
@@ -158,13 +153,9 @@ def test_a_network_that_was_trained_again_is_released_again(build_small, run, do
         files.write_files(tmp_path)
     released = files.list_files(tmp_path)[RELEASED]
     assert released.read_bytes() == files.fold_file(tmp_path).read_bytes()
-
-
-def test_what_is_missing_is_named(run, tmp_path):
-    (tmp_path / "model" / "predictions").mkdir(parents=True)
-    name = f"{RELEASED}_patient1.test.csv"
-    source = run.model / "predictions" / name
-    (tmp_path / "model" / "predictions" / name).write_bytes(source.read_bytes())
+    (tmp_path / "model" / "predictions").mkdir(parents=True)  # without those of fold 0
+    name = f"predictions/{RELEASED}_patient1.test.csv"
+    (tmp_path / "model" / name).write_bytes((run.model / name).read_bytes())
     with pytest.raises(files.ReleaseError, match="fold 0"):
         release.make_release(replace(run.settings, output=str(tmp_path)))
 

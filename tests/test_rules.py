@@ -10,7 +10,7 @@ import pytest
 
 from brainlib import CLASS_NAMES, evaluation
 from brainlib.inference import rules
-from scripts.release.rules import make_rules
+from scripts.release.rules import fit_rules, make_rules
 from scripts.release.studies import fit_study_rule
 
 CLASSES = list(CLASS_NAMES)
@@ -60,7 +60,7 @@ def table():
 def fitted(table):
     drawn = table[(table["label"] != "notumor")][["label", "group"]]
     maps = drawn.assign(dice=0.5, heat_peak_inside=[True, False] * (len(drawn) // 2))
-    return rules.fit_rules(table, None, METRICS, STUDY, maps, resamples=50)
+    return fit_rules(table, None, METRICS, STUDY, maps, resamples=50)
 
 
 def test_rules_come_back_from_their_file_as_they_were(fitted, tmp_path):
@@ -107,7 +107,7 @@ def test_what_is_fitted_never_saw_the_released_fold(table, fitted):
     spoilt = table.copy()
     is_released = spoilt["fold"] == 0
     spoilt.loc[is_released, CLASSES] = spoilt.loc[is_released, CLASSES[::-1]].to_numpy()
-    again = rules.fit_rules(spoilt, None, METRICS, STUDY, resamples=5)
+    again = fit_rules(spoilt, None, METRICS, STUDY, resamples=5)
     assert again["conformal"] == fitted["conformal"]
     assert again["limits"] != fitted["limits"]
 

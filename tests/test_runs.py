@@ -113,7 +113,7 @@ def test_a_figure_of_synthetic_images_is_stamped(run):
         run.save_figure(figure, "heads")
         plt.close(figure)
         assert [text.get_text() for text in figure.texts] == stamps
-    assert (run.figures / "heads.png").stat().st_size > 100
+    assert (run.output / "figures/heads.png").stat().st_size > 100
 
 
 def test_a_network_is_called_the_released_one_only_where_it_is(tmp_path):

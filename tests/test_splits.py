@@ -52,12 +52,8 @@ def changed(table, rows, **values):
     return table
 
 
-def all_folds(table, seed=0):
-    return [splits.make_split(table, "patient", fold, seed) for fold in range(splits.FOLDS)]
-
-
 def test_nothing_is_on_two_sides_everything_is_tested_once_and_every_class_is_everywhere(table):
-    folds = all_folds(table)
+    folds = splits.make_splits(table)
     tested = np.concatenate([split.test for split in folds])
     used = table[~table["mislabelled"]]
     assert sorted(table["source_image"].iloc[tested]) == sorted(used["source_image"].unique())
@@ -157,7 +153,7 @@ def test_groups_of_several_classes_stay_whole_and_sides_without_a_class_are_refu
         tied = changed(table, rows, **values)
         folds = splits.assign_folds(tied)
         assert folds[rows[0]] == folds[rows[1]] >= 0
-        all_folds(tied)
+        splits.make_splits(tied)
 
     hospital = table["group"].str[-1]  # of six, four have never seen one class
     known = hospital.astype(int) != table["label"].map(CLASS_NAMES.index)

@@ -146,7 +146,7 @@ def batches_of(seen, **how):
     return training.AugmentedBatches(seen, len(seen), 0, augmenter)
 
 
-def test_an_outline_moves_with_its_image():
+def test_an_outline_moves_with_its_image_and_each_tumour_has_its_own_channel():
     seen = lesion_examples(16)
     how = training.Augmentation(
         overlays=0, gamma=0, matched=0, inverted=0, bias=0, noise=0, coarse=0, erased=0, sham=0
@@ -165,9 +165,7 @@ def test_an_outline_moves_with_its_image():
     unknown = dataclasses.replace(seen, outlined=np.zeros(16, bool))
     _, _, weights = batches_of(unknown)[0]  # which teach the class alone
     assert not weights["tissue"].any() and (weights["logits"] == 1).all()
-
-
-def test_tissue_shares_put_each_tumour_into_its_own_channel():
+    # tissue shares put each tumour into its own channel
     seen = lesion_examples(8)
     shares = training.tissue_shares(seen.outlines / 255.0, seen.classes)
     assert shares.shape == (8, 32, 32, 4)
@@ -197,9 +195,7 @@ def test_an_image_whose_lesion_was_erased_is_one_without_tumour_of_half_the_weig
                           for part in (before[0], pixels)])  # fmt: skip
     lesion, filled = np.median(contrasts, axis=0)
     assert lesion > 1.8 and 0.8 < filled < 1.2
-
-
-def test_healthy_tissue_is_erased_too_and_changes_no_label():
+    # healthy tissue is erased too, and changes no label
     sham, plain = (batches_of(lesion_examples(8), sham=share) for share in (1.0, 1e-9))
     (pixels, targets, weights), (before, expected, _) = sham[0], plain[0]
     assert sham.sham and np.abs(pixels - before).max() > 10
@@ -258,9 +254,7 @@ def test_a_second_reading_changes_kind_and_evidence_but_no_outline(build_small):
     assert models.calibration_of(both) == pytest.approx(expected)
     unknown = dataclasses.replace(outlined, outlined=np.zeros(len(outlined), bool))
     assert training.add_second_reading(model, unknown) is model
-
-
-def test_the_kernel_of_a_second_reading_takes_features_as_they_are():
+    # its kernel takes features as they are
     random = np.random.default_rng(0)
     classes = np.repeat([0, 1, 3], 40)
     features = 1000 + random.normal(0, 1, (120, 5)) * [1, 10, 0.1, 1, 1]

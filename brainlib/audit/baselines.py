@@ -213,19 +213,17 @@ def predict_sources(table: pd.DataFrame, pixels: np.ndarray, seed: int = 0) -> d
         train, test = split.seen, split.test
         model = boosted_trees(values[train], source[train], source[train], seed)
         usual = pd.Series(tumor[train]).groupby(source[train]).mean() >= 0.5
-        tested = pd.DataFrame({"source": source[test], "tumor": tumor[test]})
-        tested["predicted"] = model.predict(values[test])
-        for column in ("source", "predicted"):
-            answers = usual.reindex(tested[column], fill_value=True).to_numpy()
-            tested[f"right_by_{column}"] = answers == tumor[test]
-        folds.append(tested)
+        named = {"source": source[test], "predicted": model.predict(values[test])}
+        answers = {f"by_{key}": usual.reindex(names, fill_value=True).to_numpy()
+                   for key, names in named.items()}  # fmt: skip
+        folds.append(pd.DataFrame({**named, **answers, "tumor": tumor[test]}))
     tested = pd.concat(folds)
     scores = {
         "images": len(tested),
         "source_accuracy": (tested["source"] == tested["predicted"]).mean(),
         "largest_source": tested["source"].value_counts(normalize=True).max(),
-        "tumour_accuracy_by_source": tested["right_by_source"].mean(),
-        "tumour_accuracy_by_predicted_source": tested["right_by_predicted"].mean(),
+        "tumour_accuracy_by_source": (tested["by_source"] == tested["tumor"]).mean(),
+        "tumour_accuracy_by_predicted_source": (tested["by_predicted"] == tested["tumor"]).mean(),
         "largest_answer": tested["tumor"].value_counts(normalize=True).max(),
     }
     return {name: round(float(score), 4) for name, score in scores.items()}

@@ -82,7 +82,15 @@ def find_duplicates(
     even, odd = _mirror_parts(pixels)
     blocks: list[pd.DataFrame] = []
     for rows, columns in _blocks(len(table)):
-        blocks.append(_pairs_in_block(even, odd, rows, columns, threshold))
+        odd_product = odd[rows] @ odd[columns].T
+        best = even[rows] @ even[columns].T + np.abs(odd_product)
+        if rows == columns:
+            best[np.tril_indices(len(best))] = -1
+        hits = np.nonzero(best >= threshold - _ROUNDING)  # rounding must not lose an identical copy
+        block = {"first": hits[0] + rows.start, "second": hits[1] + columns.start,
+                 "correlation": np.minimum(best[hits], 1),
+                 "mirrored": odd_product[hits] < -_ROUNDING}  # fmt: skip
+        blocks.append(pd.DataFrame(block))
         if sum(map(len, blocks)) > MAX_PAIRS:
             raise BrainlibError(
                 f"more than {MAX_PAIRS} pairs correlate at {threshold} or above: raise the "
@@ -215,21 +223,3 @@ def _blocks(count: int) -> Iterator[tuple[slice, slice]]:
     for first in starts:
         for second in starts[first // _BLOCK :]:
             yield slice(first, first + _BLOCK), slice(second, second + _BLOCK)
-
-
-def _pairs_in_block(
-    even: np.ndarray, odd: np.ndarray, rows: slice, columns: slice, threshold: float
-) -> pd.DataFrame:
-    odd_product = odd[rows] @ odd[columns].T
-    best = even[rows] @ even[columns].T + np.abs(odd_product)
-    if rows == columns:
-        best[np.tril_indices(len(best))] = -1
-    hits = np.nonzero(best >= threshold - _ROUNDING)  # rounding must not lose an identical copy
-    return pd.DataFrame(
-        {
-            "first": hits[0] + rows.start,
-            "second": hits[1] + columns.start,
-            "correlation": np.minimum(best[hits], 1),
-            "mirrored": odd_product[hits] < -_ROUNDING,
-        }
-    )

@@ -82,10 +82,9 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     """
     pairs = find_duplicates(table, pixels)
     ends = tuple(table.iloc[pairs[end]].reset_index(drop=True) for end in ("first", "second"))
-    named = [end[["path", "label"]].add_prefix(side)
-             for side, end in zip(("first_", "second_"), ends, strict=True)]  # fmt: skip
-    conflicts = pd.concat([pairs, *named], axis=1)[ends[0]["label"] != ends[1]["label"]]
-    conflicts = conflicts.reset_index(drop=True)
+    first, second = (end[["path", "label"]] for end in ends)
+    conflicts = pairs.join(first.add_prefix("first_")).join(second.add_prefix("second_"))
+    conflicts = conflicts[first["label"] != second["label"]].reset_index(drop=True)
     by_group = table.groupby("group")
     numbers = {
         "threshold": DUPLICATE_THRESHOLD,

@@ -144,8 +144,24 @@ def _checksum(folder: Path) -> str:
 
 
 def list_images(folder: Path) -> pd.DataFrame:
-    """Return `path, label, split` of every image in the class folders of `folder`."""
-    _check_folders(folder)
+    """Return `path, label, split` of every image in the class folders of `folder`.
+
+    Folders of images that are neither class nor split are refused: a class would be lost.
+    """
+    if not folder.is_dir():
+        raise BrainlibError(
+            f"{folder} is not a folder: name one laid out <class>/… or <split>/<class>/…"
+        )
+    parents = [folder, *(folder / name for name in SPLIT_NAMES)]
+    known = {parent / name for parent in parents for name in CLASS_NAMES}
+    known |= {*parents, folder / "masks"}
+    wrong = [str(path) for parent in parents for path in sorted(parent.glob("*/"))
+             if path not in known and path.is_dir() and _images(path)]  # fmt: skip
+    if wrong:
+        raise BrainlibError(
+            f"{', '.join(wrong)} holds images but is not a class: rename it to one of "
+            f"{', '.join(CLASS_NAMES)}, or move it out of {folder}"
+        )
     rows = [
         (path.relative_to(folder).as_posix(), label, split)
         for label in CLASS_NAMES
@@ -224,24 +240,6 @@ def patient_across_splits(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
 def _images(folder: Path) -> list[Path]:
     files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(filter(Path.is_file, files))
-
-
-def _check_folders(folder: Path) -> None:
-    """Refuse image folders that are neither class nor split: a class would be lost."""
-    if not folder.is_dir():
-        raise BrainlibError(
-            f"{folder} is not a folder: name one laid out <class>/… or <split>/<class>/…"
-        )
-    parents = [folder, *(folder / name for name in SPLIT_NAMES)]
-    known = {parent / name for parent in parents for name in CLASS_NAMES}
-    known |= {*parents, folder / "masks"}
-    wrong = [str(path) for parent in parents for path in sorted(parent.glob("*/"))
-             if path not in known and path.is_dir() and _images(path)]  # fmt: skip
-    if wrong:
-        raise BrainlibError(
-            f"{', '.join(wrong)} holds images but is not a class: rename it to one of "
-            f"{', '.join(CLASS_NAMES)}, or move it out of {folder}"
-        )
 
 
 def _check_details(details: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:

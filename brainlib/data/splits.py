@@ -150,11 +150,10 @@ def benchmark() -> pd.DataFrame:
     DataFrame
         `path, label, patient, group, source, fold` of the images of the five folds.
     """
-    table = read_provenance()
-    folds = read_published_folds().reindex(table["path"]).to_numpy()
-    table = table.assign(fold=folds, label=table["path"].str.split("/").str[1])
-    columns = ["path", "label", "patient", "group", "source", "fold"]
-    return table.loc[table["fold"] >= 0, columns].reset_index(drop=True)
+    folds = read_published_folds()
+    table = read_provenance().merge(folds[folds >= 0].reset_index())
+    table["label"] = table["path"].str.split("/").str[1]
+    return table[["path", "label", "patient", "group", "source", "fold"]]
 
 
 def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:

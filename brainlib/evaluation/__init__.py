@@ -20,7 +20,6 @@ from brainlib.evaluation.conformal import (
 from brainlib.evaluation.metrics import METRICS, point_metrics
 from brainlib.evaluation.reports import class_report, confusion, most_confused
 from brainlib.evaluation.scores import (
-    METRICS_FILE,
     Scores,
     headline,
     last_epochs,

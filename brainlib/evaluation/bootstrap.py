@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainlib.evaluation.metrics import RATES, metric_names, weighted_metrics
-from brainlib.evaluation.tables import (
-    CLASSES,
-    EvaluationError,
-    group_codes,
-    is_correct,
-    label_codes,
-    probabilities,
-)
+from brainlib.evaluation.metrics import denominator, metric_names, weighted_metrics
+from brainlib.evaluation.tables import EvaluationError, group_codes, is_correct
 
 TAIL = 0.025
 """The share of resamples beyond either limit of an interval."""
@@ -64,7 +57,7 @@ def metrics_with_intervals(
     replicates = np.concatenate([weighted_metrics(table, weights, names) for weights in draws])
     rows = []
     for name, value, column in zip(names, values, replicates.T, strict=True):
-        counted = _denominator(table, name)
+        counted = denominator(table, name)
         trials = len(np.unique(groups if counted is None else groups[counted]))
         low, high = _limits(value, column, trials, is_share=counted is not None)
         if name == "calibration_error":  # biased upwards: a basic interval, not a percentile one
@@ -137,31 +130,32 @@ def break_down(
         if (values != "").any():
             names = np.where(values == "", "unknown", values)
             subgroups |= {f"{column} {name}": names == name for name in sorted(set(names))}
-    return shares(is_correct(table), group_codes(table), subgroups, "accuracy", resamples, seed)
+    return shares(table, is_correct(table), subgroups, "accuracy", resamples, seed)
 
 
 def shares(
+    table: pd.DataFrame,
     values: np.ndarray,
-    groups: np.ndarray,
     subsets: Mapping[Any, np.ndarray],
     name: str,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return the mean of a value in each of several subsets of images, with its interval.
+    """Return the mean of a value in each of several subsets of a table, with its interval.
 
     Returns
     -------
     DataFrame
         A row for each subset, a bool array (n,): `<name>`, `low`, `high`, `images`, `groups`.
     """
+    groups = group_codes(table)
     rows = {
         key: mean_with_interval(values[chosen], groups[chosen], resamples, seed)
         for key, chosen in subsets.items()
     }
     columns = ["value", "low", "high", "images", "groups"]
-    table = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns)
-    return table.rename(columns={"value": name})
+    intervals = pd.DataFrame.from_dict(rows, "index").reindex(columns=columns)
+    return intervals.rename(columns={"value": name})
 
 
 def resampled_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -207,16 +201,3 @@ def _limits(
         return percentile_interval(replicates)
     margin = 1 - TAIL ** (1 / trials)
     return (0.0, margin) if value == 0 else (1 - margin, 1.0)
-
-
-def _denominator(table: pd.DataFrame, metric: str) -> np.ndarray | None:
-    """Return the images in the denominator of a metric, bool array (n,); None if it is no share."""
-    if metric == "accuracy":
-        return np.ones(len(table), bool)
-    kind, _, name = metric.rpartition("_")
-    if kind not in RATES or name not in CLASSES:
-        return None
-    index = CLASSES.index(name)
-    is_class = label_codes(table) == index
-    is_called = probabilities(table).argmax(axis=1) == index
-    return dict(zip(RATES, (is_class, ~is_class, is_called, ~is_called), strict=True))[kind]

@@ -5,7 +5,7 @@ import pandas as pd
 
 from brainlib.evaluation.bootstrap import shares
 from brainlib.evaluation.metrics import CALIBRATION_BINS, equal_mass_bins
-from brainlib.evaluation.tables import EvaluationError, group_codes, is_correct, probabilities
+from brainlib.evaluation.tables import EvaluationError, is_correct, probabilities
 
 
 def reliability(
@@ -31,10 +31,10 @@ def reliability(
     """
     if bins < 1:
         raise EvaluationError(f"bins = {bins}: it must be at least 1")
-    confidence, groups = probabilities(table).max(axis=1), group_codes(table)
+    confidence = probabilities(table).max(axis=1)
     bin_of = equal_mass_bins(confidence, np.ones((1, len(table))), bins)[0]
     subsets = {confidence[bin_of == i].mean(): bin_of == i for i in np.unique(bin_of)}
-    rows = shares(is_correct(table), groups, subsets, "accuracy", resamples, seed)
+    rows = shares(table, is_correct(table), subsets, "accuracy", resamples, seed)
     rows = rows.rename_axis("confidence").reset_index()
     return rows[["confidence", "accuracy", "images", "low", "high"]]
 

@@ -13,13 +13,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib.evaluation.bootstrap import shares
-from brainlib.evaluation.tables import (
-    CLASSES,
-    EvaluationError,
-    group_codes,
-    label_codes,
-    probabilities,
-)
+from brainlib.evaluation.tables import CLASSES, EvaluationError, label_codes, probabilities
 
 COVERAGE = 0.98
 """The share of sets that are to hold the true class.
@@ -148,7 +142,7 @@ def describe_sets(
     labels, members = label_codes(table), sets[CLASSES].to_numpy(bool)
     covered = members[np.arange(len(labels)), labels]
     subsets = {name: labels == index for index, name in enumerate(CLASSES)} | {"all": labels >= 0}
-    rows = shares(covered, group_codes(table), subsets, "coverage", resamples, seed)
+    rows = shares(table, covered, subsets, "coverage", resamples, seed)
     for name, inside in subsets.items() if len(labels) else ():
         size = pd.Series(members[inside].sum(axis=1))
         rows.loc[name, ["mean_set_size", "empty", "single"]] = [

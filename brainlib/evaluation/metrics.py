@@ -175,9 +175,7 @@ def equal_mass_bins(confidence: Array, weights: Array, bins: int) -> Array:
     middle = np.cumsum(tied, axis=1) - tied / 2
     share = middle / tied.sum(axis=1, keepdims=True).clip(min=MINIMUM_PROBABILITY)
     bin_of_tie = np.minimum((share * bins).astype(int), bins - 1)
-    tie_of_image = np.empty(len(confidence), int)
-    tie_of_image[order] = np.repeat(np.arange(len(starts)), np.diff([*starts, len(confidence)]))
-    return bin_of_tie[:, tie_of_image]
+    return bin_of_tie[:, np.unique(confidence, return_inverse=True)[1]]
 
 
 def metric_names(names: Iterable[str] | None = None) -> list[str]:
@@ -189,10 +187,22 @@ def metric_names(names: Iterable[str] | None = None) -> list[str]:
         For an unknown name.
     """
     names = list(METRICS if names is None else names)
-    unknown = [name for name in names if name not in METRICS]
-    if unknown:
+    if unknown := [name for name in names if name not in METRICS]:
         raise EvaluationError(f"no metric {', '.join(unknown)}: choose from {', '.join(METRICS)}")
     return names
+
+
+def denominator(table: pd.DataFrame, metric: str) -> Array | None:
+    """Return the images in the denominator of a metric, bool array (n,); None if it is no share."""
+    if metric == "accuracy":
+        return np.ones(len(table), bool)
+    kind, _, name = metric.rpartition("_")
+    if kind not in RATES or name not in CLASSES:
+        return None
+    index = CLASSES.index(name)
+    is_class = label_codes(table) == index
+    is_called = probabilities(table).argmax(axis=1) == index
+    return dict(zip(RATES, (is_class, ~is_class, is_called, ~is_called), strict=True))[kind]
 
 
 def weighted_metrics(
@@ -214,8 +224,7 @@ def weighted_metrics(
     float array of shape (resamples, metrics)
         NaN where a metric is not defined, as the sensitivity to a class that does not occur.
     """
-    data = label_codes(table), probabilities(table)
-    weights = np.asarray(weights)
+    data, weights = (label_codes(table), probabilities(table)), np.asarray(weights)
     return np.stack([_resampled(METRICS[m], *data, weights) for m in metric_names(metrics)], axis=1)
 
 

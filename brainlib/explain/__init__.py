@@ -7,15 +7,6 @@ any size. Peaks are scored as in the pointing game (Zhang et al., 2016), overlap
 
 # ruff: noqa: F401
 
-from brainlib.explain.maps import MAP_SIZE, ExplainError, Maps, draw_maps, map_in_image
+from brainlib.explain.maps import ExplainError, Maps, draw_maps, map_in_image
 from brainlib.explain.outlines import OUTLINE_THRESHOLD, known_outlines, read_outline
-from brainlib.explain.scores import (
-    COLUMNS,
-    SCORES,
-    choose_examples,
-    no_scores,
-    read_maps,
-    read_scores,
-    score_map,
-    score_maps,
-)
+from brainlib.explain.scores import COLUMNS, choose_examples, read_maps, read_scores, score_maps

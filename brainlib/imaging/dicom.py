@@ -16,6 +16,7 @@ import tempfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -30,7 +31,7 @@ import pydicom
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels.utils import as_pixel_options, get_expected_length
+from pydicom.pixels.utils import as_pixel_options, get_expected_length, pixel_dtype
 
 from brainlib import paths
 from brainlib.imaging.errors import ImageError, reading
@@ -51,6 +52,7 @@ _NUMBER = re.compile(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[A-Z]?[\s\0]*")
 _LONGEST = 16_000_000  # bytes of a tag; an enhanced file of a thousand slices has five million
 _GZIP_RATIO = 1032  # deflate packs no tighter
 _MOST = 1000  # missing slices of a gap that are listed
+_THREADS = 2  # that decode; one waits for dcm2niix while the other reads
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
 
 # pydicom logs the values that it doubts, which may name the patient; what is wrong is said anyway
@@ -287,24 +289,28 @@ def _decode(pages: list[_Page], folder: Path) -> tuple[np.ndarray, dict[Frame, s
     longest = max(math.prod(page.frame.shape) for page in pages)
     scales = {repr(page.frame.scale): page.frame.scale["dtype"] for page in pages}
     dtype = np.dtype("f4" if len(scales) > 1 else max(scales.values()))
-    errors: dict[Frame, str] = {}
-    lost = 0.0
-    file = folder / "signals"
+    file, frames, lost = folder / "signals", dict.fromkeys(page.frame for page in pages), []
+
+    def write(frame: Frame) -> str:
+        start = monotonic()
+        try:
+            if sum(lost) > SECONDS:
+                raise ImageError("damaged files of its series took too long; remove them first")
+            with reading(), file.open("r+b") as store:
+                signals = zip(range(len(frame.positions)), _signals(frame, folder), strict=True)
+                for index, signal in signals:
+                    store.seek(dtype.itemsize * longest * rows[frame, index])
+                    store.write(signal.astype(dtype).reshape(frame.shape).tobytes())
+        except ImageError as error:
+            lost.append(monotonic() - start)
+            return str(error)
+        return ""
+
     with file.open("wb") as store:
-        for frame in dict.fromkeys(page.frame for page in pages):
-            start = monotonic()
-            try:
-                if lost > SECONDS:
-                    raise ImageError("damaged files of its series took too long; remove them first")
-                with reading():
-                    signals = zip(range(len(frame.positions)), _signals(frame, folder), strict=True)
-                    for index, signal in signals:
-                        store.seek(dtype.itemsize * longest * rows[frame, index])
-                        store.write(signal.astype(dtype).reshape(frame.shape).tobytes())
-            except ImageError as error:
-                errors[frame] = str(error)
-                lost += monotonic() - start
         store.truncate(dtype.itemsize * longest * len(rows))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        told = zip(frames, threads.map(write, frames), strict=True)
+        errors = {frame: error for frame, error in told if error}
     return np.memmap(file, dtype, "r", shape=(len(rows), longest)), errors
 
 
@@ -339,7 +345,7 @@ def _signals(frame: Frame, folder: Path) -> Iterator[np.ndarray]:
             raise ImageError("its pixels are cut short or contradict its header; copy it again")
         stream.seek(pixels.value_tell)
         if syntax.is_encapsulated and syntax != uid.RLELossless:
-            images = _run_dcm2niix(header, syntax, stream.read(), folder)
+            images = _unpack(header, syntax, stream.read(), folder)
         else:
             options = {**_DEFAULTS, **as_pixel_options(header), "pixel_keyword": name}
             options["bits_stored"] = header.BitsAllocated
@@ -359,9 +365,7 @@ def _signals(frame: Frame, folder: Path) -> Iterator[np.ndarray]:
             yield signal
 
 
-def _run_dcm2niix(
-    header: Dataset, syntax: uid.UID, pixels: bytes, folder: Path
-) -> Iterator[np.ndarray]:
+def _unpack(header: Dataset, syntax: str, pixels: bytes, folder: Path) -> Iterator[np.ndarray]:
     """Let dcm2niix decode pixels, given what they need of a header and no more."""
     import dcm2niix
 
@@ -396,11 +400,11 @@ def _run_dcm2niix(
         if file is None:
             raise ImageError("dcm2niix cannot convert it: cut short, damaged or of a rare "
                              "compression; export it without compression")  # fmt: skip
-        voxels = np.asarray(nibabel.load(file, mmap=False).dataobj.get_unscaled())
-    images = voxels.reshape(*voxels.shape[:2], -1, order="F").T[:, ::-1]  # the last row was first
-    if images.dtype.names:
-        return iter(np.ascontiguousarray(images).view(np.uint8).reshape(*images.shape, 3))
-    return iter(images.astype(pydicom.pixels.utils.pixel_dtype(header)))
+        voxels = nibabel.load(file).dataobj.get_unscaled()
+        images = voxels.reshape(*voxels.shape[:2], -1, order="F").T[:, ::-1]  # last row first
+        for image in images:
+            colours = np.ascontiguousarray(image).view(np.uint8).reshape(*image.shape, -1)
+            yield colours if image.dtype.names else image.astype(pixel_dtype(header))
 
 
 @contextmanager

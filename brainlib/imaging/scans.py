@@ -140,11 +140,11 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
         raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
     try:
         root, given = paths.resolve(path), Path(path)
-        there = root.exists()
+        there = path != "" and root.exists()  # of an empty name, the project itself
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, too long a name
         raise ImageError(f"{one_line(str(path))} is no path ({type(error).__name__})") from error
     if not there:
-        raise ImageError(f"there is nothing at {path}; name an image, DICOM, NIfTI or folder")
+        raise ImageError(f"there is nothing at '{path}'; name an image, DICOM, NIfTI or folder")
     if root.name.upper() == "DICOMDIR" and root.is_file():
         root, given = root.parent, given.parent
     failures: dict[Path, str] = {}

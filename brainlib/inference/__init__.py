@@ -8,14 +8,10 @@ the pooling of slices, and `rules` says what a probability is worth.
 # ruff: noqa: F401
 
 from brainlib.inference.classifier import (
-    ACCEPTED,
     COLUMNS,
     INCOMPLETE,
-    MISSING,
-    REFUSED,
     STUDY_COLUMNS,
     UNJUDGED,
-    UNREADABLE,
     Classifier,
     classify,
     describe_gaps,
@@ -26,7 +22,7 @@ from brainlib.inference.classifier import (
     read_slices,
     summarise,
 )
-from brainlib.inference.cluster import InferenceError, connect
+from brainlib.inference.cluster import InferenceError
 from brainlib.inference.folder import (
     Task,
     classify_scans,

@@ -196,8 +196,7 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
     table["decision"] = [_decide(study, of_study, classifier) for study, of_study
                          in zip(table.to_dict("records"), rows, strict=True)]  # fmt: skip
     is_incomplete = table["decision"].str.startswith(INCOMPLETE)
-    table.loc[is_incomplete, list(CLASS_NAMES)] = np.nan
-    table.loc[is_incomplete, "class"] = ""
+    table.loc[is_incomplete, ["class", *CLASS_NAMES]] = ["", *[np.nan] * len(CLASS_NAMES)]
     return table[list(STUDY_COLUMNS)]
 
 

@@ -9,7 +9,7 @@ inputs better than distances do (Hendrycks et al., 2019, outlier exposure).
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -159,8 +159,7 @@ def fit_gate(
 def write_gate(gate: Gate, path: Path) -> None:
     """Write a gate to an `.npz` file, whole or not at all."""
     with paths.atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **{field.name: getattr(gate, field.name)
-                                     for field in fields(Gate)})  # fmt: skip
+        np.savez_compressed(file, **vars(gate))
 
 
 def read_gate(path: Path) -> Gate | None:
@@ -182,12 +181,11 @@ def read_gate(path: Path) -> Gate | None:
         length = len(gate.mean)
         shapes = (gate.spread.shape, gate.weights.shape, gate.limit.shape)
         is_gate = shapes == ((length,), (1 + len(gate.reasons), length + 1), ())
-        is_gate &= bool(np.isfinite([gate.limit, gate.weights.sum(), gate.mean.sum()]).all())
+        if not is_gate or not np.isfinite([gate.limit, gate.weights.sum(), gate.mean.sum()]).all():
+            raise GateError("it is none of this version")
+        return gate
     except Exception as error:  # the archive, its arrays or their names may be what is damaged
         raise GateError(f"{path} cannot be read as a gate ({error}): run `make release`") from error
-    if not is_gate:
-        raise GateError(f"{path} holds no gate of this version: run `make release`")
-    return gate
 
 
 def _fit(

@@ -147,27 +147,24 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
     """
     table = predictions.reset_index(drop=True)
     codes, names = pd.factorize(study_keys(table))
-    is_unreadable = (table["error"].fillna("") != "").to_numpy()
-    is_accepted = (table["decision"].fillna("") == "accepted").to_numpy() & ~is_unreadable
-    studies = pd.DataFrame({"series": names.astype(object), "path": _paths(table, codes)})
-    is_refused = table["decision"].fillna("").str.startswith("refused").to_numpy()
-    masks = (np.ones(len(table), bool), is_accepted, is_refused & ~is_unreadable, is_unreadable)
+    is_unreadable = (table["error"] != "").to_numpy()
+    is_accepted = (table["decision"] == "accepted").to_numpy() & ~is_unreadable
+    is_refused = table["decision"].str.startswith("refused").to_numpy() & ~is_unreadable
+    files = table["path"].astype(str).groupby(codes).agg(_common_path)
+    studies = pd.DataFrame({"series": names.astype(object), "path": files.astype(object)})
+    masks = (np.ones(len(table), bool), is_accepted, is_refused, is_unreadable)
     for name, mask in zip(COUNTS, masks, strict=True):
         studies[name] = np.bincount(codes[mask], minlength=len(names))
     joined = studies.join(_answers(table[is_accepted], codes[is_accepted], rule))
-    numbers = [*CLASS_NAMES, "tumor_slices"]
-    joined[numbers] = joined[numbers].astype(float)
-    joined["tumor_slices"] = joined["tumor_slices"].fillna(0).astype(int)
-    for name in ("class", "deciding"):
-        joined[name] = joined[name].astype(object).where(joined[name].notna(), "")
+    numbers = dict.fromkeys(CLASS_NAMES, float) | {"tumor_slices": int}
+    joined = joined.astype({"tumor_slices": float})  # of no answers, the column is of objects
+    joined = joined.fillna({"class": "", "deciding": "", "tumor_slices": 0}).astype(numbers)
     return joined[list(COLUMNS)]
 
 
 def study_keys(slices: pd.DataFrame) -> pd.Series:
     """Return what study each row belongs to: its series, or its file where it names none."""
-    series, path = (slices[name].astype(object).where(slices[name].notna(), "").astype(str)
-                    for name in ("series", "path"))  # fmt: skip
-    return series.where(series != "", path)
+    return slices["series"].where(slices["series"] != "", slices["path"])
 
 
 def _probabilities(slices: pd.DataFrame) -> np.ndarray:
@@ -230,14 +227,9 @@ def _answers(table: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, Any]) ->
     return frame
 
 
-def _paths(table: pd.DataFrame, codes: np.ndarray) -> np.ndarray:
-    """Return the file of each study, or the folder that holds its files."""
-    unique = pd.DataFrame({"code": codes, "path": table["path"].astype(str)}).drop_duplicates()
-    files = unique.groupby("code")["path"].agg(list)
-    return np.array([_common_path(names) for names in files], object)
-
-
-def _common_path(files: list[str]) -> str:
+def _common_path(paths: pd.Series) -> str:
+    """Return the file of a study, or the folder that holds its files."""
+    files = paths.unique().tolist()
     if len(files) == 1:
         return files[0]
     try:

@@ -19,7 +19,6 @@ from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
-    import onnxruntime
 
 CHUNK = 32
 """Images that are read, judged and classified at once: the one chunk on the way to the tables.
@@ -31,6 +30,9 @@ CHUNK_PIXELS = CHUNK * 512 * 512
 
 MAPS = ("features", "field_of_view", "heat_map", "outline")
 """Outputs of a network that outlines the tumour, besides its `probabilities`."""
+
+OUTPUTS = ({"probabilities"}, {"probabilities", *MAPS})
+"""The outputs that a file may have."""
 
 
 class EngineError(BrainlibError):
@@ -117,10 +119,7 @@ def open_keras(path: Path | str, threads: int = 0) -> Engine:
     """Load a Keras file; its backend spreads over the cores by itself."""
     from brainlib import models
 
-    try:
-        return wrap_keras(models.load_model(path))
-    except models.ModelError as error:
-        raise EngineError(str(error)) from error
+    return wrap_keras(models.load_model(path))
 
 
 def wrap_keras(model: "keras.Model") -> Engine:
@@ -141,14 +140,36 @@ def open_onnx(path: Path | str, threads: int = 0) -> Engine:
     Raises
     ------
     EngineError
-        Where `onnxruntime` is not installed, or the file is absent, damaged or of another model.
+        Where the file is absent, damaged or of another model.
 
     Examples
     --------
     >>> open_onnx("model/lesion_net.onnx")(np.zeros((5, 240, 200, 1), np.uint8))  # doctest: +SKIP
     """
-    session = _open_session(paths.resolve(path), threads)
+    import onnxruntime
+
+    path = paths.resolve(path)
+    content = manifest.read_file(path)
+    if content is None:
+        raise EngineError(f"there is no file {path}: write it with brainlib.models.export")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    # threads that wait by spinning cost a third of the speed where the cores have other work too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen classes of its own, without a parent
+        raise EngineError(
+            f"{path} cannot be loaded as an ONNX model: write it again with "
+            f"brainlib.models.export, or fetch it anew ({error})"
+        ) from error
+    inputs = [(entry.name, entry.type, len(entry.shape)) for entry in session.get_inputs()]
     names = tuple(output.name for output in session.get_outputs())
+    if inputs != [("pixels", "tensor(uint8)", 4)] or set(names) not in OUTPUTS:
+        raise EngineError(
+            f"{path} holds another kind of model: one as brainlib.models.export writes it is "
+            "needed, with the input pixels (uint8, four dimensions) and the output probabilities"
+        )
     return Engine(
         lambda images: dict(zip(names, session.run(names, {"pixels": images}), strict=True)), names
     )
@@ -182,36 +203,3 @@ def run_chunk(run: Callable, images: list[np.ndarray]) -> dict[str, np.ndarray]:
         results.append(outputs if isinstance(outputs, dict) else {"probabilities": outputs})
     order = np.argsort(np.concatenate(list(by_size.values())))
     return {name: np.concatenate([part[name] for part in results])[order] for name in results[0]}
-
-
-def _open_session(path: Path, threads: int) -> "onnxruntime.InferenceSession":
-    content = manifest.read_file(path)
-    if content is None:
-        raise EngineError(f"there is no file {path}: write it with brainlib.models.export")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError("onnxruntime is not installed: `pip install onnxruntime`") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
-    # threads that wait by spinning cost a third of the speed where the cores have other work too
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a dozen classes of its own, without a parent
-        raise EngineError(
-            f"{path} cannot be loaded as an ONNX model: write it again with "
-            f"brainlib.models.export, or fetch it anew ({error})"
-        ) from error
-    inputs = [(entry.name, entry.type, len(entry.shape)) for entry in session.get_inputs()]
-    outputs = {entry.name for entry in session.get_outputs()}
-    if inputs != [("pixels", "tensor(uint8)", 4)] or outputs not in OUTPUTS:
-        raise EngineError(
-            f"{path} holds another kind of model: one as brainlib.models.export writes it is "
-            "needed, with the input pixels (uint8, four dimensions) and the output probabilities"
-        )
-    return session
-
-
-OUTPUTS = ({"probabilities"}, {"probabilities", *MAPS})
-"""The outputs that a file may have."""

@@ -4,8 +4,7 @@ It takes raw pixels, uint8, with a free number, height, width and number of chan
 compared with the Keras model before it is put in place. `brainlib.models.engines` runs them.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,8 +55,6 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
     ExportError
         Where `tf2onnx` is not installed, Keras runs on another backend than TensorFlow, the model
         has an operation that ONNX lacks, or the file's answers differ from the model's.
-    EngineError
-        Where `onnxruntime` is not installed, which the file is checked with.
 
     Examples
     --------
@@ -77,28 +74,40 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
         import tf2onnx
     except ImportError as error:
         raise ExportError("tf2onnx is needed for ONNX: `pip install tf2onnx`") from error
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel("ERROR")  # it warns that tf2onnx uses functions of its version 1
     try:
-        with _quietly():
-            onnx_model, _ = tf2onnx.convert.from_graph_def(
-                frozen.graph.as_graph_def(),
-                input_names=tensors[:1],
-                output_names=tensors[1:],
-                opset=ONNX_OPSET,
-                tensors_to_rename=dict(zip(tensors, ("pixels", *expected.outputs), strict=True)),
-            )
-            onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
+        onnx_model, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(), input_names=tensors[:1], output_names=tensors[1:],
+            tensors_to_rename=dict(zip(tensors, ("pixels", *expected.outputs), strict=True)),
+            opset=ONNX_OPSET,
+        )  # fmt: skip
+        onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
     except Exception as error:  # it tells only of an operation
         reason = str(error).partition("\n")[0]
         raise ExportError(
             f"the model {model.name} cannot be converted to ONNX: replace the operation that is "
             f"named here by others of keras.ops ({reason})"
         ) from error
+    finally:
+        logger.setLevel(level)
     for value in (*onnx_model.graph.input, *onnx_model.graph.output):
         axes = AXES if value.name == "pixels" else AXES[:1]
         for axis, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
             axis.dim_param = name
     onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
-    _write(expected, path, onnx_model.SerializeToString())
+    with paths.atomic_write(path) as temporary:
+        temporary.write_bytes(onnx_model.SerializeToString())
+        for shape in PROBE_SHAPES:
+            noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            difference = largest_difference(engines.open_onnx(temporary)(noise), expected(noise))
+            if not difference <= TOLERANCE:  # NaN is a difference too
+                raise ExportError(
+                    f"{path.name} was not written: for images of the shape {shape} it differs "
+                    f"from the Keras model by {difference:.2g}, and {TOLERANCE} is allowed; please "
+                    "report it with the model"
+                )
 
 
 def _freeze(
@@ -131,38 +140,9 @@ def _freeze(
     return convert_to_constants.convert_variables_to_constants_v2(function)
 
 
-def _write(expected: engines.Engine, path: Path, content: bytes) -> None:
-    """Write a file, and put it in place once it has answered as the Keras model does."""
-    with paths.atomic_write(path) as temporary:
-        temporary.write_bytes(content)
-        for shape in PROBE_SHAPES:
-            noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-            difference = largest_difference(engines.open_onnx(temporary)(noise), expected(noise))
-            if not difference <= TOLERANCE:  # NaN is a difference too
-                raise ExportError(
-                    f"{path.name} was not written: for images of the shape {shape} it differs "
-                    f"from the Keras model by {difference:.2g}, and {TOLERANCE} is allowed; please "
-                    "report it with the model"
-                )
-
-
 def largest_difference(answers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
     """Return how far any output is from what is expected, in units of its highest value above 1."""
     return max(
         float(np.abs(answers[name] - values).max() / max(1.0, np.abs(values).max()))
         for name, values in expected.items()
     )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep back TensorFlow's warnings that `tf2onnx` uses functions of its version 1."""
-    import tensorflow
-
-    logger = tensorflow.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

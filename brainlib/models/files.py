@@ -8,10 +8,10 @@ import numpy as np
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.models import manifest
-from brainlib.paths import BrainlibError
+from brainlib.models.engines import EngineError
 
 
-class ModelError(BrainlibError):
+class ModelError(EngineError):
     """A model that does not exist, or a file that holds none."""
 
 

@@ -308,8 +308,7 @@ def _use_threads(count: int) -> None:
 def _show_progress() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(
-        # of what notebooks print, finished progress bars alone
+    handler.addFilter(  # of what notebooks print, finished progress bars alone
         lambda record: record.name.startswith("brainlib") or "100%|" in record.getMessage()
     )
     for name in ("brainlib", "papermill"):

@@ -128,11 +128,6 @@ class Run:
     lock: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
-    def figures(self) -> Path:
-        """The folder of the figures."""
-        return self.output / "figures"
-
-    @property
     def model(self) -> Path:
         """The folder of models, histories, predictions and metrics."""
         return self.output / "model"
@@ -212,7 +207,7 @@ class Run:
         """Write a figure to `figures/<name>.png`, stamped if its images are synthetic."""
         if self.collection is not None and self.collection.is_synthetic:
             figure.text(0.995, 0.005, "phantom", ha="right", va="bottom", color="0.5", fontsize=8)
-        with paths.atomic_write(self.figures / f"{name}.png") as temporary:
+        with paths.atomic_write(self.output / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, dpi=110, bbox_inches="tight")
         return figure
 
@@ -236,11 +231,19 @@ class Run:
         **results
             Further entries, such as the count of unreadable images.
         """
-        now = datetime.now(UTC)
+        now, collection = datetime.now(UTC), self.collection
+        source = collection and {
+            "name": collection.name,
+            "version": collection.version,
+            "synthetic": collection.is_synthetic,
+            "groups_from": collection.groups_from,
+            "images": collection.counts().to_dict("index"),
+            "file_hash": collection.file_hash,
+        }
         record = {
             "notebook": self.notebook,
             "parameters": asdict(self.settings),
-            "source": _describe(self.collection) if self.collection else {},
+            "source": source or {},
             **results,
             "versions": self.versions()["version"].to_dict(),
             "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
@@ -262,7 +265,7 @@ class Run:
         source = {}
         if self.collection:
             source = {"source": self.collection.title, "synthetic": self.collection.is_synthetic}
-        is_file = (self.output / evaluation.METRICS_FILE).is_file()
+        is_file = (self.output / evaluation.scores.METRICS_FILE).is_file()
         before = evaluation.read_metrics(self.output) if is_file else {}
         kept = before if before.get("source") == source.get("source") else {}
         document = {key: x for key, x in (kept | source | sections).items() if x != {}}
@@ -403,17 +406,6 @@ def _checked(parameter: Any, value: Any) -> Any:
             f"{parameter.name} = {value!r}: it can be {limits['least']} to {limits['most']}"
         )
     return value
-
-
-def _describe(collection: Collection) -> dict[str, Any]:
-    return {
-        "name": collection.name,
-        "version": collection.version,
-        "synthetic": collection.is_synthetic,
-        "groups_from": collection.groups_from,
-        "images": collection.counts().to_dict("index"),
-        "file_hash": collection.file_hash,
-    }
 
 
 def git_commit() -> str:

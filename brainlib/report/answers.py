@@ -147,7 +147,7 @@ class Model:
         if isinstance(scan, np.ndarray):
             yield from self._answer(_slices_of(scan))
         elif isinstance(scan, str | Path):
-            path = paths.expand(scan).absolute()
+            path = scan and paths.expand(scan).absolute()
             yield from self.answers(imaging.list_scans(path, self.plane))
         else:
             with paths.temporary_folder() as folder:

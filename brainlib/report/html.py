@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pandas as pd
 
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.inference import rules
+from brainlib.inference.classifier import MISSING
 from brainlib.report import drawing, words
 from brainlib.report.study import ClassifiedStudy
 from brainlib.report.volumes import write_outline
@@ -30,10 +30,17 @@ SIDE = 420
 
 logger = logging.getLogger(__name__)
 
-_IN_TEMPLATES = {
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("brainlib.report", ""), undefined=jinja2.StrictUndefined,
+    autoescape=True, trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+"""The templates; whatever is put into them is escaped."""
+
+TEMPLATES.globals |= {
     "words": words, "drawing": drawing, "inference": inference, "CLASS_COLORS": CLASS_COLORS,
     "version": __version__, "find_reliability": rules.find_reliability,
 }  # fmt: skip
+TEMPLATES.filters |= {"percent": words.percent, "plain": words.plain}
 
 
 def write_report(path: Path | str, answer: ClassifiedStudy, outlines: Sequence[str] = ()) -> Path:
@@ -61,7 +68,7 @@ def render_report(
     outlines : sequence of str
         Names of files beside it that hold the outline.
     """
-    return template("report.html").render(
+    return TEMPLATES.get_template("report.html").render(
         **describe(answer, made),
         figures=_figures(answer),
         slices=answer.slices[answer.slices["error"] == ""].to_dict("records"),
@@ -72,13 +79,13 @@ def render_report(
 
 def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str, Any]:
     """Return what report and app say of a study, for their templates."""
-    is_missing = answer.slices["decision"].str.startswith(inference.MISSING)
+    is_missing = answer.slices["decision"].str.startswith(MISSING)
     return {
         "answer": answer,
         "head": words.headline(answer),
         "counted": {**answer.study, "missing": int(is_missing.sum())},
         "refused": words.list_refusals(answer.slices),
-        "missing": words.list_refusals(answer.slices, inference.MISSING),
+        "missing": words.list_refusals(answer.slices, MISSING),
         "unreadable": words.list_unreadable(answer.slices),
         "made": made or datetime.now(UTC),
     }
@@ -132,7 +139,8 @@ def write_reports(
             _write_study(folder / link, answer, scan)
         said = words.line(answer).removeprefix(f"{answer.name}: ")
         lines.append({"name": answer.name, "line": said, "link": link})
-    paths.write_text(folder / SUMMARY, template("summary.html").render(lines=lines))
+    summary = TEMPLATES.get_template("summary.html").render(lines=lines)
+    paths.write_text(folder / SUMMARY, summary)
     return [folder / f"{stem}.html" for stem in stems]
 
 
@@ -144,18 +152,6 @@ def file_stem(name: str, taken: Iterable[str] = ()) -> str:
     used = {one.lower() for one in taken}
     names = (f"{stem}{f'-{number}' * (number > 1)}" for number in count(1))
     return next(name for name in names if name.lower() not in used)
-
-
-@cache
-def template(name: str) -> jinja2.Template:
-    """Return one of the templates; whatever is put into it is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("brainlib.report", ""), undefined=jinja2.StrictUndefined,
-        autoescape=True, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.globals |= _IN_TEMPLATES
-    environment.filters |= {"percent": words.percent, "plain": words.plain}
-    return environment.get_template(name)
 
 
 def _read_studies(

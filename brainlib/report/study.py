@@ -1,8 +1,7 @@
 """A classified study: its rows, its slices, and what the network draws on them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -23,7 +22,6 @@ class ReportError(BrainlibError):
     """What was given is no scan, an upload cannot be taken, or the app cannot be served."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class ClassifiedStudy:
     """What the network says about one scan: an image, a volume or a series.
 
@@ -36,13 +34,33 @@ class ClassifiedStudy:
     images : dict of int to ScanSlice
         The slices that could be read, by their number; those to show are enough.
     classifier : Classifier
+    label : str or None
+        The most probable class; None where there is no answer, and `decision` says why.
+    probabilities : dict of str to float
+        The probability of each class, in the order of `CLASS_NAMES`; empty without an answer.
+    set : tuple of str
+        The conformal set: the classes that cannot be ruled out; empty without rules.
+    decision : str
+        `accepted`, `undecided`, or `unjudged`, `incomplete`, `refused`, `unreadable` and why.
+    deciding : list of int
+        Numbers of the slices that decided, from 1, the most telling first.
+    draws_maps : bool
+        Whether the model shows where it looks.
     """
 
-    study: Mapping[str, Any]
-    slices: pd.DataFrame
-    images: dict[int, imaging.ScanSlice]
-    classifier: inference.Classifier
-    _maps: dict[int, Any] = field(default_factory=dict)
+    def __init__(
+        self, study: Mapping[str, Any], slices: pd.DataFrame,
+        images: dict[int, imaging.ScanSlice], classifier: inference.Classifier,
+    ) -> None:  # fmt: skip
+        self.study, self.slices, self.images, self.classifier = study, slices, images, classifier
+        self.rules, self.draws_maps = classifier.rules, classifier.predict.draws_maps
+        self.label, self.decision = study["class"] or None, study["decision"]
+        named = CLASS_NAMES if self.label else ()
+        self.probabilities = {name: float(study[name]) for name in named}
+        self.set = study_set(self.rules, study)
+        numbers = str(study["deciding"]).replace(".0", "").split()
+        self.deciding = [int(number) for number in numbers]
+        self._once_drawn = lru_cache(KEPT)(lambda number: next(self._drawn([number]), (None, None)))
 
     @property
     def name(self) -> str:
@@ -66,52 +84,13 @@ class ClassifiedStudy:
         """Why the slices form no regular volume; empty where they do."""
         return next((image.irregular for image in self.images.values()), "")
 
-    @property
-    def label(self) -> str | None:
-        """The most probable class; None where there is no answer, and `decision` says why."""
-        return self.study["class"] or None
-
-    @property
-    def probabilities(self) -> dict[str, float]:
-        """The probability of each class, in the order of `CLASS_NAMES`; empty without an answer."""
-        return {name: float(self.study[name]) for name in CLASS_NAMES} if self.label else {}
-
-    @property
-    def set(self) -> tuple[str, ...]:
-        """The conformal set: the classes that cannot be ruled out; empty without rules."""
-        return study_set(self.rules, self.study)
-
-    @property
-    def decision(self) -> str:
-        """`accepted`, `undecided`, or `unjudged`, `incomplete`, `refused`, `unreadable` and why."""
-        return self.study["decision"]
-
-    @property
-    def deciding(self) -> list[int]:
-        """Numbers of the slices that decided, from 1, the most telling first."""
-        return [int(number) for number in str(self.study["deciding"]).replace(".0", "").split()]
-
-    @property
-    def rules(self) -> Mapping[str, Any] | None:
-        """The rules of the model."""
-        return self.classifier.rules
-
-    @property
-    def draws_maps(self) -> bool:
-        """Whether the model shows where it looks."""
-        return self.classifier.predict.draws_maps
-
     def maps(self, number: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return outline and heat map of a slice, in its own pixels; None where none are drawn.
 
         Of the outline 0.5 and more is tumour; the heat map is 1 where most speaks for the answer.
         An answer without tumour has no heat map: it would colour what speaks for an absence.
         """
-        if number not in self._maps:
-            if len(self._maps) > KEPT:
-                self._maps.clear()
-            self._maps[number] = next(self._drawn([number]), (None, None))
-        outline, heat_map = self._maps[number]
+        outline, heat_map = self._once_drawn(number)
         if outline is None or self.row(number)["class"] == "notumor":
             return outline, None
         return outline, heat_map.clip(0) / max(heat_map.max(), 1e-9)

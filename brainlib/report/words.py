@@ -10,7 +10,7 @@ from itertools import groupby
 import pandas as pd
 
 from brainlib.imaging.errors import one_line
-from brainlib.inference import REFUSED, UNJUDGED, UNREADABLE
+from brainlib.inference.classifier import REFUSED, UNJUDGED, UNREADABLE
 from brainlib.inference.rules import is_undecided
 from brainlib.report.study import ClassifiedStudy, file_name
 
@@ -73,21 +73,17 @@ def line(answer: ClassifiedStudy, name: str = "") -> str:
 def list_refusals(slices: pd.DataFrame, start: str = REFUSED) -> list[tuple[str, str]]:
     """Return pairs of a reason and the slices that were refused (or are missing) for it."""
     refused = slices[slices["decision"].str.startswith(start)]
-    reasons = refused["decision"].str.removeprefix(start)
-    listed = [
-        (str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
-        for reason, numbers in refused["slice"].groupby(reasons, sort=False)
-    ]
+    by_reason = refused["slice"].groupby(refused["decision"].str.removeprefix(start), sort=False)
+    listed = [(str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
+              for reason, numbers in by_reason]  # fmt: skip
     return _shortened(listed, "other reasons")
 
 
 def list_unreadable(slices: pd.DataFrame) -> list[tuple[str, str]]:
     """Return pairs of a file's name and what was wrong with it."""
     bad = slices[slices["error"] != ""]
-    listed = [
-        (file_name(path), one_line(str(error).removeprefix(f"{path}: ")))
-        for path, error in zip(bad["path"], bad["error"], strict=True)
-    ]
+    listed = [(file_name(path), one_line(str(error).removeprefix(f"{path}: ")))
+              for path, error in zip(bad["path"], bad["error"], strict=True)]  # fmt: skip
     return _shortened(listed, "other files")
 
 

@@ -9,13 +9,7 @@ ends where an uninterrupted one would.
 
 from brainlib.models import backend  # first, or TensorFlow prints its notices
 from brainlib.training.augmentation import Augmentation, Augmenter
-from brainlib.training.batches import (
-    AugmentedBatches,
-    Examples,
-    ShuffledBatches,
-    examples,
-    tissue_shares,
-)
+from brainlib.training.batches import AugmentedBatches, Examples, examples, tissue_shares
 from brainlib.training.calibration import calibrate
 from brainlib.training.fitting import HISTORY_COLUMNS, fit, forget
 from brainlib.training.reading import add_second_reading

@@ -82,7 +82,11 @@ class Augmenter:
     def __init__(self, how: Augmentation, size: int, finds_head: bool = True) -> None:
         self.how, self.size = how, size
         self.cropper = models.build_cropper(size, finds_head)
-        self.mover = _build_mover()
+        channels, matrices = keras.Input((None, None, 2)), keras.Input((8,))
+        moved = keras.ops.image.affine_transform(
+            channels, matrices, interpolation="bilinear", fill_mode="constant", fill_value=0.0
+        )
+        self.mover = keras.Model([channels, matrices], moved, name="mover")
 
     def __call__(
         self,
@@ -132,15 +136,6 @@ class Augmenter:
         moved = np.array(self.mover.predict_on_batch([channels, matrices]))
         moved[..., 0] += shades[:, None, None]
         return moved
-
-
-def _build_mover() -> keras.Model:
-    """Build what applies projective transforms (n, 8) to images (n, height, width, 2)."""
-    channels, matrices = keras.Input((None, None, 2)), keras.Input((8,))
-    moved = keras.ops.image.affine_transform(
-        channels, matrices, interpolation="bilinear", fill_mode="constant", fill_value=0.0
-    )
-    return keras.Model([channels, matrices], moved, name="mover")
 
 
 def _matrices(random: np.random.Generator, how: Augmentation, count: int, size: int) -> np.ndarray:

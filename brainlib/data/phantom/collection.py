@@ -76,12 +76,23 @@ def write_phantom(
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists: delete it, or choose another folder")
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
     *seeds, layout_seed = np.random.SeedSequence(seed).spawn(patients + 1)
     layout = _layout(patients, slices, np.random.default_rng(layout_seed))
+    grow_anatomy()  # once, before the threads ask for it
+    workers = Parallel(n_jobs=min(2, os.cpu_count() or 1), prefer="threads", return_as="generator")
     with paths.atomic_folder(folder) as fresh:
         for path in {Path(path).parent for path in layout["path"]}:
             (fresh / path).mkdir(parents=True)
-        table = _write_images(fresh, layout, seeds, slices, size)
+        jobs = (
+            delayed(_write_patient)(fresh, files, seeds[patient], slices, size)
+            for patient, files in layout.groupby("patient")
+        )
+        written = tqdm(workers(jobs), total=patients, desc="phantom", unit="patient", delay=2)
+        columns = ["path", "patient", "source", "source_image", "mirrored", "plane", "outline"]
+        table = pd.DataFrame(itertools.chain(*written), columns=columns).sort_values("path")
         table.to_csv(fresh / "images.csv", index=False, encoding="utf-8", lineterminator="\n")
     return folder
 
@@ -106,23 +117,6 @@ def _layout(patients: int, slices: int, random: np.random.Generator) -> pd.DataF
     name = table["split"].str[:2] + "-" + table["label"].str[:2] + "_" + number + ".jpg"
     table["path"] = table["split"] + "/" + table["label"] + "/" + name
     return table
-
-
-def _write_images(
-    folder: Path, layout: pd.DataFrame, seeds: list, slices: int, size: int
-) -> pd.DataFrame:
-    from joblib import Parallel, delayed
-    from tqdm.auto import tqdm
-
-    grow_anatomy()  # once, before the threads ask for it
-    jobs = (
-        delayed(_write_patient)(folder, files, seeds[patient], slices, size)
-        for patient, files in layout.groupby("patient")
-    )
-    workers = Parallel(n_jobs=min(2, os.cpu_count() or 1), prefer="threads", return_as="generator")
-    patients = tqdm(workers(jobs), total=len(seeds), desc="phantom", unit="patient", delay=2)
-    columns = ["path", "patient", "source", "source_image", "mirrored", "plane", "outline"]
-    return pd.DataFrame(itertools.chain(*patients), columns=columns).sort_values("path")
 
 
 def _write_patient(

@@ -25,8 +25,8 @@ IDLE_SECONDS = 3600
 
 _PREFIX = "brainlib-page-"
 _TEMPLATE = Path(__file__).parent / "template"
-_EXTENSIONS = ("@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8",
-               "anywidget")  # fmt: skip
+_EXTENSIONS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8",
+               "anywidget"]  # fmt: skip
 _LONGEST_FOLDER = 36  # a socket's path has room for 104 characters on macOS
 _MOST_BYTES = (UPLOAD_MEGABYTES + 8) * 1_000_000  # names and headers travel with the files
 # widgets are put together with eval and blobs; nothing is fetched from, or sent to, anywhere else
@@ -107,9 +107,8 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
             self.app.listen = partial(self.app.listen, max_buffer_size=_MOST_BYTES)
             super().listen()
 
-    config = Config()
-    config.MappingKernelManager.cull_idle_timeout = IDLE_SECONDS
-    config.MappingKernelManager.cull_connected = False
+    idle = {"cull_idle_timeout": IDLE_SECONDS, "cull_connected": False}
+    config = Config(MappingKernelManager=idle)
     # others on this machine can listen to a kernel's TCP ports, and not to sockets in our folder
     if os.name == "posix" and len(tempfile.gettempdir()) <= _LONGEST_FOLDER:
         config.KernelManager.transport = "ipc"
@@ -126,7 +125,7 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
     chosen = app.voila_configuration
     chosen.allow_template_override = chosen.allow_theme_override = "NO"
     chosen.file_allowlist = []  # no file beside the notebook is served
-    chosen.extension_allowlist = list(_EXTENSIONS)
+    chosen.extension_allowlist = _EXTENSIONS
     return app
 
 

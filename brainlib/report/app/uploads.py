@@ -24,10 +24,7 @@ MOST_SLICES, MOST_PIXELS = 3000, 600_000_000
 
 def upload_limit() -> int:
     """Return how many megabytes can be uploaded at a time."""
-    try:
-        return max(1, int(os.environ.get(LIMIT_VARIABLE, SERVER_MEGABYTES)))
-    except ValueError:
-        return SERVER_MEGABYTES
+    return int(os.environ.get(LIMIT_VARIABLE, SERVER_MEGABYTES))
 
 
 def read_uploads(

@@ -3,7 +3,6 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
@@ -23,7 +22,6 @@ LAYERS = ("image", "outline", "heat map")
 TOOLTIPS = ("the slice alone", "tumour outline drawn by the network",
             "evidence for the answer to this slice, brightest where strongest")  # fmt: skip
 
-_STYLE = f"<style>{Path(__file__).with_name('page.css').read_text('utf-8')}</style>"
 _DRAWER = ThreadPoolExecutor(1, "brainlib-page")  # draws all outlines while slices are looked at
 
 logger = logging.getLogger(__name__)
@@ -31,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def explain(error: BrainlibError) -> ipywidgets.VBox:
     """Return a page that says why there is none."""
-    problem = ipywidgets.HTML(f"{_STYLE}{_html('problems', [str(error)])}")
+    problem = ipywidgets.HTML(_html("style") + _html("problems", [str(error)]))
     return ipywidgets.VBox([problem]).add_class("brainlib-page")
 
 
@@ -48,9 +46,8 @@ class Page:
         self.upload = ipywidgets.FileUpload(multiple=True, description="Choose files", icon="")
         self.status = ipywidgets.HTML()
         self.answer = ipywidgets.VBox()
-        head = f"{_STYLE}{_html('heading', upload_limit())}"
         self.box = ipywidgets.VBox([
-            ipywidgets.HTML(head),
+            ipywidgets.HTML(_html("style") + _html("heading", upload_limit())),
             ipywidgets.VBox([self.upload]).add_class("brainlib-drop"),
             self.status.add_class("brainlib-status"),
             self.answer.add_class("brainlib-answer"),
@@ -248,4 +245,4 @@ def _zoomed(values: np.ndarray, zoom: float, across: float, down: float) -> np.n
 
 def _html(macro: str, *arguments: Any) -> str:
     """Return a piece of the page; the template escapes what is put into it."""
-    return str(getattr(html.template("app/page.html").module, macro)(*arguments))
+    return str(getattr(html.TEMPLATES.get_template("app/page.html").module, macro)(*arguments))
