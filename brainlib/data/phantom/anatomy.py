@@ -38,7 +38,7 @@ def grow_anatomy() -> Anatomy:
     from nilearn import datasets
 
     template = datasets.load_mni152_template(resolution=1)
-    levels = np.asarray(template.dataobj, np.float32)
+    levels = np.array(template.dataobj, np.float32)  # nilearn gives the same image to all
     levels *= 255 / levels.max()
     levels += 0.7 * (levels - ndimage.gaussian_filter(levels, 1.5, truncate=2.5))
     brain = (np.pad(np.clip(levels, 0, 255), 1), template.affine[:3, 3] - 1, 1.0)
