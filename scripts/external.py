@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from brainlib import CLASS_NAMES, evaluation, imaging, inference, paths
+from brainlib import CLASS_NAMES, imaging, inference, paths
 from brainlib.imaging import volumes
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
@@ -175,9 +175,7 @@ def main(scans: Path, model: str = "") -> None:
     section = measure(classifier, paths.resolve(scans))
     print(pd.json_normalize(section, sep=": ").T.to_string(header=False))
     if classifier.model == paths.released_model():
-        root = paths.project_root()
-        run = runs.Run("external", runs.Settings(), root)
-        run.write_json(evaluation.read_metrics(root) | {"external": section}, "model/metrics")
+        runs.Run("external", runs.Settings(), paths.project_root()).update_metrics(external=section)
 
 
 if __name__ == "__main__":

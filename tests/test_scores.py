@@ -186,6 +186,8 @@ def test_sections_of_metrics_are_replaced_and_those_of_another_source_go(tmp_pat
     run.collection = datasets.Collection("theirs", "", tmp_path, table, "nothing")
     document = run.update_metrics(theirs={"a": 1})
     assert document == {"source": "theirs", "synthetic": False, "theirs": {"a": 1}}
+    run.collection = None
+    assert run.update_metrics(timed={"b": 2}) == document | {"timed": {"b": 2}}
 
 
 def test_what_is_missing_is_left_out_of_metrics(tmp_path):

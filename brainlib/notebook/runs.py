@@ -260,14 +260,15 @@ class Run:
     def update_metrics(self, **sections: Any) -> dict[str, Any]:
         """Put sections into `metrics.json` beside those of the same source, and return all.
 
-        An empty section is left out, and removes an older one.
+        A run without images leaves the source as it is. An empty section is left out, and removes
+        an older one.
         """
         source = {}
         if self.collection:
             source = {"source": self.collection.title, "synthetic": self.collection.is_synthetic}
         is_file = (self.output / evaluation.scores.METRICS_FILE).is_file()
         before = evaluation.read_metrics(self.output) if is_file else {}
-        kept = before if before.get("source") == source.get("source") else {}
+        kept = before if not source or before.get("source") == source["source"] else {}
         document = {key: x for key, x in (kept | source | sections).items() if x != {}}
         self.write_json(document, "model/metrics")
         return document
