@@ -164,8 +164,9 @@ def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, l
 
 def test_the_released_model_without_its_manifest_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "released_model", lambda: tmp_path / "lesion_net.keras")
-    with pytest.raises(manifest.ManifestError, match="fetch the released files again"):
-        inference.open_classifier()
+    for open_released in (inference.open_classifier, brainlib.load):
+        with pytest.raises(manifest.ManifestError, match="fetch the released files again"):
+            open_released()
 
 
 def test_the_scans_of_a_run_are_those_named_or_some_of_the_test_images(tmp_path):
