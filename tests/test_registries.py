@@ -1,5 +1,6 @@
 """A source, a model, a metric and a baseline from outside the package, each in a few lines."""
 
+import logging
 import sys
 
 import pytest
@@ -69,6 +70,7 @@ def test_everything_from_outside_is_trained_and_evaluated(plugin, tmp_path, monk
         pipeline.Step("03_evaluate", {"predictions": f"{output}/model/predictions"}),
     ]
     pipeline.run(steps, "my_heads", str(output), seed=0)
+    assert logging.getLogger("brainlib").propagate  # whoever runs it keeps their own logging
     metrics = evaluation.read_metrics(output)
     assert list(metrics["results"]) == ["tiny", "mean_grey"]  # networks come first
     share = metrics["results"]["tiny"]["patient"]["share_confident"]

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path, PurePath
@@ -138,6 +139,28 @@ def summarise_sweep(steps: list[Step], output: str) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"epochs_trained": "Int64"})
 
 
+@contextmanager
+def _progress_shown() -> Iterator[None]:
+    """Print what brainlib and papermill report, and leave their loggers as they were."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(  # of what notebooks print, finished progress bars alone
+        lambda record: record.name.startswith("brainlib") or "100%|" in record.getMessage()
+    )
+    loggers = [logging.getLogger(name) for name in ("brainlib", "papermill")]
+    before = [(shown.handlers, shown.propagate, shown.level) for shown in loggers]
+    for shown in loggers:
+        shown.handlers, shown.propagate = [handler], False
+        shown.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for shown, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            shown.handlers, shown.propagate = handlers, propagate
+            shown.setLevel(level)
+
+
+@_progress_shown()
 def run(
     steps: list[Step], source: str, output: str, seed: int, jobs: int = 1, scheduler: str = ""
 ) -> None:
@@ -162,7 +185,6 @@ def run(
     NotebookError
         Where a step failed; of those that do not need each other, once all others are done.
     """
-    _show_progress()
     folder = paths.resolve(output)
     is_project = folder == paths.project_root()
     executed = folder / ("runs/reproduce" if is_project else "notebooks")
@@ -183,11 +205,11 @@ def run(
                 _attempt(step, target)
 
 
+@_progress_shown()
 def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> Path:
     """Execute a notebook with papermill and return the executed copy, written after each cell."""
     import papermill
 
-    _show_progress()
     target = executed / f"{step.name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"source": source, "output": step.output(output), "seed": seed}
@@ -303,15 +325,3 @@ def _use_threads(count: int) -> None:
     """Share the cores: trainings side by side are faster than one on all of them."""
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(count)
-
-
-def _show_progress() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(  # of what notebooks print, finished progress bars alone
-        lambda record: record.name.startswith("brainlib") or "100%|" in record.getMessage()
-    )
-    for name in ("brainlib", "papermill"):
-        shown = logging.getLogger(name)
-        shown.handlers, shown.propagate = [handler], False
-        shown.setLevel(logging.INFO)
