@@ -55,22 +55,6 @@ def test_several_views_are_the_image_and_its_mirror_image(root, small_network):
     assert drawn.any() and not drawn[scored["label"] == "notumor"].any()
 
 
-def test_recalibrated_answers_forget_an_offset_of_the_evidence():
-    random = np.random.default_rng(0)
-    table = pd.DataFrame({"label": random.choice(CLASSES, 400), "group": np.arange(400)})
-    evidence = random.normal(0, 1, 400) + 2 * (table["label"] != "notumor")
-
-    def answered(offset):
-        tumor = 1 / (1 + np.exp(-evidence - offset))
-        kinds = {"glioma": 0.7 * tumor, "meningioma": 0.2 * tumor, "pituitary": 0.1 * tumor}
-        return ablation.recalibrate(table.assign(**kinds, notumor=1 - tumor))[CLASSES]
-
-    np.testing.assert_allclose(answered(3.0), answered(0.0), atol=1e-3)
-    assert np.allclose(answered(0).sum(axis=1), 1) and np.allclose(
-        answered(0)["glioma"] / answered(0)["meningioma"], 3.5
-    )
-
-
 def finished_runs(gained=0, seeds=3, groups=40):
     """Two variants, the second right for some more images of every group."""
     rows = []
