@@ -130,11 +130,12 @@ def kinds(logits):
     return tumors - np.logaddexp.reduce(tumors, axis=1, keepdims=True)
 
 
-def test_whether_there_is_a_tumor_is_read_from_the_strongest_region_alone(inner):
+def test_whether_there_is_a_tumor_is_read_from_the_strongest_region_of_both_readings(inner):
     (tissue, *features), answer = inner
     random = np.random.default_rng(0)
-    others = [random.permutation(feature) for feature in features]
-    expected, found = (answer(tissue, *part)[:, NONE] for part in (features, others))
+    fine_tuned, kept = features[:3], features[3:]
+    others = [random.permutation(feature) for feature in fine_tuned]
+    expected, found = (answer(tissue, *part, *kept)[:, NONE] for part in (fine_tuned, others))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     marked = np.zeros_like(tissue)
