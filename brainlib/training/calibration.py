@@ -27,10 +27,17 @@ def calibrate(model: keras.Model, validation: Examples | None) -> keras.Model:
     if validation is None or not len(validation) or not models.draws_maps(model):
         return model
     network = models.network_of(model)
-    augmenter = Augmenter(Augmentation(), network.input_shape[1], True)
+    augmenter = Augmenter(Augmentation(), network.input_shape[1], finds_head=True)
     squares, targets, _ = cropped_examples(validation, augmenter)
     logits = np.asarray(network.predict(squares, batch_size=64, verbose=0)["logits"], float)
     return models.recalibrate(model, fit_calibration(logits, targets["logits"]))
+
+
+def evidence_of(logits: np.ndarray) -> np.ndarray:
+    """Return the log odds of any tumour (n,) of logits (n, 4)."""
+    position = CLASS_NAMES.index("notumor")
+    kinds = np.delete(logits, position, axis=1)
+    return np.logaddexp.reduce(kinds, axis=1) - logits[:, position]
 
 
 def fit_calibration(logits: np.ndarray, one_hot: np.ndarray) -> tuple[float, float, float]:
@@ -51,7 +58,7 @@ def fit_calibration(logits: np.ndarray, one_hot: np.ndarray) -> tuple[float, flo
 
     position = CLASS_NAMES.index("notumor")
     kinds, truth = np.delete(logits, position, axis=1), np.delete(one_hot, position, axis=1)
-    evidence = np.logaddexp.reduce(kinds, axis=1) - logits[:, position]
+    evidence = evidence_of(logits)
 
     def loss(values: np.ndarray) -> float:
         offset, temperature, kind_temperature = values

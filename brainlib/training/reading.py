@@ -8,6 +8,7 @@ import numpy as np
 from brainlib import CLASS_NAMES, models
 from brainlib.training.augmentation import Augmentation, Augmenter
 from brainlib.training.batches import Examples, cropped_examples
+from brainlib.training.calibration import evidence_of
 
 KIND_STRENGTH, LESION_STRENGTH = 0.03, 1e-3
 """C of the two logistic regressions, chosen by cross-validation on the training patients of fold 0
@@ -48,7 +49,7 @@ def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
     if len(np.unique(seen.classes[outlined])) < len(models.KINDS) or is_tumor.all():
         logger.warning("no second reading: not every kind of tumour is outlined, or none healthy")
         return model
-    augmenter = Augmenter(Augmentation(), network.input_shape[1], True)
+    augmenter = Augmenter(Augmentation(), network.input_shape[1], finds_head=True)
     squares, inside = _crop(seen, augmenter)
     offset, temperature, kind_temperature = models.calibration_of(model)
     pooled = pool(model, squares[outlined], inside[outlined])
@@ -164,7 +165,4 @@ def _crop(seen: Examples, augmenter: Augmenter) -> tuple[np.ndarray, np.ndarray]
 
 def _evidence(network: keras.Model, squares: np.ndarray) -> np.ndarray:
     answers = keras.Model(network.inputs, network.get_layer("logits").output)
-    logits = answers.predict(squares, batch_size=64, verbose=0)
-    position = CLASS_NAMES.index("notumor")
-    kinds = np.delete(logits, position, axis=1)
-    return np.logaddexp.reduce(kinds, axis=1) - logits[:, position]
+    return evidence_of(answers.predict(squares, batch_size=64, verbose=0))
