@@ -639,7 +639,7 @@ def test_an_archive_or_a_dicomdir_is_read_like_its_folder(tmp_path, truth):
 
 @pytest.mark.parametrize("name", ["a.nrrd", "b.mha", "c.tar.gz", "d.rar", "e.mnc"])
 def test_containers_that_are_not_read_are_named(tmp_path, name):
-    (tmp_path / name).write_bytes(b"NRRD0004\n" + bytes(900))
+    (tmp_path / name).write_bytes(b"header\n" + bytes(900))
     Image.new("L", (4, 4)).save(tmp_path / "z.png")
     bad, good = opened(tmp_path)
     assert f"{name}: it is a .{name[2:]} file, which is not read; convert it" in bad.error

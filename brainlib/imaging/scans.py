@@ -32,13 +32,17 @@ SCAN_SUFFIXES = {
 MAX_UNZIPPED = 4_000_000_000
 """The most bytes that an archive may unpack to."""
 
-# JPEG, PNG, TIFF, WebP, and BMP with the length of its header, for many a text starts with BM
-_IMAGE_START = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|.{8}WEBP|BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0",
-    re.DOTALL,
-)
-# without a preamble: a tag of group 2 or 8, explicit or implicit
-_DICOM_START = re.compile(rb"[\2\x08]\0.\0([A-Z]{2}|..\0\0)", re.DOTALL)
+STARTS = {
+    # with a preamble; or without one: a tag of group 2 or 8, explicit or implicit
+    "dicom": re.compile(rb".{128}DICM|[\2\x08]\0.\0([A-Z]{2}|..\0\0)", re.DOTALL),
+    # JPEG, PNG, TIFF, WebP, and BMP with the length of its header, for many a text starts with BM
+    "image": re.compile(
+        rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|.{8}WEBP|"
+        rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL,
+    ),
+    "nifti": re.compile(rb".{344}n[+i]1\0|.{4}n[+i]2\0", re.DOTALL),
+}  # fmt: skip
+"""How files of each kind start: the first 512 bytes, unpacked, decide before the name does."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
 
     try:
         with reading():
-            for each in _READERS[scan.kind](scan, file, plane):
+            for each in READERS[scan.kind](scan, file, plane):
                 number = max(number, each.number + 1)
                 yield named(each)
     except ImageError as error:
@@ -196,7 +200,7 @@ def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
         below = file.relative_to(root)
         name = readable(below.as_posix() if below.name else file.name)
         scan = Scan(given / below, name, root, given, kind)
-        if kind not in _READERS:
+        if kind not in READERS:
             yield replace(scan, kind="unreadable", error=kind)
         elif kind != "dicom":
             yield scan
@@ -231,11 +235,12 @@ def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
             yield replace(each, file=file, series=f"{scan.series}/{each.series}", error=error)
 
 
-_READERS: dict[str, Callable[[Scan, Path, str], Iterable[ScanSlice]]] = {
+READERS: dict[str, Callable[[Scan, Path, str], Iterable[ScanSlice]]] = {
     "image": lambda scan, file, _: [ScanSlice(file, scan.series, pixels=read_image(file), total=1)],
     "nifti": _read_volume, "dicom": _read_series, "archive": _read_archive,
     "unreadable": lambda scan, file, _: [ScanSlice(file, scan.series, error=scan.error)],
 }  # fmt: skip
+"""Gives the slices of a file of each kind, cut in a plane."""
 
 
 def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
@@ -271,13 +276,9 @@ def _kind(file: Path) -> str:
         head = GZIP_MAGIC
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
-    if head[128:132] == b"DICM" or _DICOM_START.match(head):
-        return "dicom"
-    if _IMAGE_START.match(head):
-        return "image"
-    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
+    if kind := next((kind for kind, start in STARTS.items() if start.match(head)), ""):
         pair = head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
-        return "" if pair else "nifti"
+        return "" if pair and kind == "nifti" else kind
     if not head and claimed:
         return "it is empty; copy it again from where it came"
     if claimed == "dicom":  # to parse what is none could take for ever
