@@ -194,12 +194,21 @@ def test_what_is_missing_is_left_out_of_metrics(tmp_path):
     table = pd.DataFrame({"value": [0.123456789, np.nan], "low": [0.1, 0.2]}, index=["a", "b"])
     assert evaluation.rounded(table) == {"a": {"value": 0.123457, "low": 0.1}, "b": {"low": 0.2}}
     history = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [np.nan] * 2})
-    names = ["seed_cnn_official", "seed_cnn_patient0", "seed_cnn_patient1"]
-    for name in names:
-        write(history, tmp_path, f"{name}.history.csv")
-    histories = evaluation.read_histories(tmp_path, "seed_cnn")
-    assert {key: list(runs) for key, runs in histories.items()} == {
-        "official": names[:1], "patient": names[1:],
-    }  # fmt: skip
+    write(history, tmp_path, "mine_official.history.csv")
     last = {"epoch": 2.0, "loss": 0.4}
-    assert evaluation.last_epochs(histories) == dict.fromkeys(names, last)
+    histories = evaluation.read_histories(tmp_path)
+    assert evaluation.last_epochs(histories) == {"mine_official": last}
+
+
+def test_no_model_or_protocol_is_taken_for_another(tmp_path):
+    for model in ("mine", "mine2", "mine_wide", "my_patient_net"):
+        names = {
+            protocol: [runs.run_name(model, protocol, fold=0)] for protocol in splits.PROTOCOLS
+        }
+        for images, [name] in enumerate(names.values(), 8):
+            write(make_table(images=images), tmp_path, f"{name}.history.csv")
+            write(make_table(images=images, twins=True), tmp_path, f"{name}.test.csv")
+        histories = evaluation.read_histories(tmp_path, model)
+        assert {protocol: list(read) for protocol, read in histories.items()} == names
+        tables = evaluation.read_tables(tmp_path)[model]
+        assert [len(table) for table in tables.values()] == [8, 9, 10]

@@ -10,7 +10,13 @@ import pandas as pd
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import splits
 from brainlib.evaluation.bootstrap import mean_with_interval, metrics_with_intervals
-from brainlib.evaluation.tables import PUBLISHED, Tables, per_patient, restrict_to_tumors
+from brainlib.evaluation.tables import (
+    PUBLISHED,
+    Tables,
+    parse_run_name,
+    per_patient,
+    restrict_to_tumors,
+)
 
 METRICS_FILE = "model/metrics.json"
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
@@ -171,12 +177,13 @@ def read_robustness(predictions: Path | str) -> dict[str, pd.DataFrame]:
 
 
 def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.DataFrame]]:
-    """Return the training histories in a model folder, by protocol, then by run."""
+    """Return the training histories of one model, or of all in a folder, by protocol and run."""
     histories: dict[str, dict[str, pd.DataFrame]] = {}
-    for file in sorted(folder.glob(f"{model}*.history.csv")):
+    for file in sorted(folder.glob("*.history.csv")):
         name = file.name.removesuffix(".history.csv")
-        protocol = "patient" if "_patient" in name else "official"
-        histories.setdefault(protocol, {})[name] = pd.read_csv(file)
+        run = parse_run_name(name)
+        if run and model in ("", run[0]):
+            histories.setdefault(run[1], {})[name] = pd.read_csv(file)
     return histories
 
 

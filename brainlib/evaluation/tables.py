@@ -24,7 +24,7 @@ ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 PUBLISHED = "model/predictions"
 """The predictions behind the released results, below the project's root."""
 
-_FILE_NAME = re.compile(r"(.+?)_(official|patient)\d?\.(test|validation)\.csv")
+_RUN_NAME = re.compile(rf"(.+)_({'|'.join(splits.PROTOCOLS)})\d?")
 
 Tables = dict[str, dict[str, pd.DataFrame]]
 """Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
@@ -32,6 +32,23 @@ Tables = dict[str, dict[str, pd.DataFrame]]
 
 class EvaluationError(BrainlibError):
     """Predictions or parameters that do not allow a valid evaluation."""
+
+
+def run_name(model: str, protocol: str, fold: int) -> str:
+    """Return the name of a trained model: `seed_cnn_patient0` by fold, `seed_cnn_official`."""
+    return f"{model}_{protocol}{fold if protocol == 'patient' else ''}"
+
+
+def parse_run_name(name: str) -> tuple[str, str] | None:
+    """Return model and protocol of a run by its name, with or without a fold; None of another name.
+
+    Examples
+    --------
+    >>> parse_run_name(run_name("my_patient_net", "official", fold=0))
+    ('my_patient_net', 'official')
+    """
+    parts = _RUN_NAME.fullmatch(name)
+    return parts and parts.groups()
 
 
 def read_tables(
@@ -42,8 +59,8 @@ def read_tables(
 ) -> Tables:
     """Read prediction tables, the folds of a model joined.
 
-    Files are named `<model>_official.<subset>.csv`, `<model>_patient<fold>.<subset>.csv`, or
-    `<model>_patient.<subset>.csv` for all folds.
+    Files are named `<run>.<subset>.csv`, see `run_name`, or `<model>_patient.<subset>.csv` for all
+    folds. Without a table of its own, `deduplicated` is `official` without the twins.
 
     Parameters
     ----------
@@ -94,9 +111,9 @@ def read_tables(
 def _read_folder(folder: Path, subset: str) -> Tables:
     folds: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for file in sorted(folder.glob(f"*.{subset}.csv")):
-        if name := _FILE_NAME.fullmatch(file.name):
-            by_protocol = folds.setdefault(name[1], {})
-            by_protocol.setdefault(name[2], []).append(read_predictions(file))
+        if run := parse_run_name(file.name.removesuffix(f".{subset}.csv")):
+            by_protocol = folds.setdefault(run[0], {})
+            by_protocol.setdefault(run[1], []).append(read_predictions(file))
     tables: Tables = {}
     for model, by_protocol in folds.items():
         joined = {name: pd.concat(read, ignore_index=True) for name, read in by_protocol.items()}
@@ -106,7 +123,7 @@ def _read_folder(folder: Path, subset: str) -> Tables:
         if "twin_in_training" in joined.get("official", ()):
             official = joined["official"]
             unseen = official[~official["twin_in_training"].astype(bool)]
-            joined["deduplicated"] = unseen.reset_index(drop=True)
+            joined.setdefault("deduplicated", unseen.reset_index(drop=True))
         tables[model] = {name: joined[name] for name in splits.PROTOCOLS if name in joined}
     return tables
 

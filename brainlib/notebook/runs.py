@@ -25,7 +25,7 @@ import pandas as pd
 from brainlib import audit, evaluation, paths
 from brainlib.data import open_collection, splits
 from brainlib.data.datasets import Collection
-from brainlib.evaluation.tables import PUBLISHED
+from brainlib.evaluation.tables import PUBLISHED, run_name
 from brainlib.imaging import PLANES, LoadedImages, load_images
 from brainlib.models.engines import ENGINES
 from brainlib.paths import BrainlibError
@@ -348,14 +348,6 @@ def network_names() -> tuple[str, ...]:
     from brainlib.models import MODELS  # here, because it loads Keras
 
     return tuple(MODELS)
-
-
-def run_name(model: str, protocol: str, fold: int) -> str:
-    """Return the name of a trained model: `seed_cnn_patient0` by fold, `seed_cnn_official`.
-
-    The protocols `official` and `deduplicated` train the same model and share a name.
-    """
-    return f"{model}_patient{fold}" if protocol == "patient" else f"{model}_official"
 
 
 def read_record(path: Path) -> dict[str, Any]:
