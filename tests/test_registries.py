@@ -18,7 +18,6 @@ import keras
 
 from brainlib import audit, data, evaluation, models
 from brainlib.audit.baselines import boosted_trees
-from brainlib.data.datasets import open_folder
 
 
 def build_tiny():
@@ -28,7 +27,7 @@ def build_tiny():
     return keras.Model(images, keras.layers.Dense(4, activation="softmax")(x))
 
 
-data.SOURCES["my_heads"] = lambda seed: open_folder(Path(os.environ["MY_HEADS"]))
+data.SOURCES["my_heads"] = lambda seed: data.open_folder(Path(os.environ["MY_HEADS"]))
 models.MODELS["tiny"] = build_tiny
 evaluation.METRICS["share_confident"] = lambda labels, p: float((p.max(axis=1) > 0.5).mean())
 audit.BASELINES["mean_grey"] = audit.Baseline(

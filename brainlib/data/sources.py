@@ -1,15 +1,10 @@
-"""Registry of image sources. Nothing heavy is imported until a source is opened."""
-
-from __future__ import annotations
+"""Registry of image sources. The module of a source is imported when it is opened."""
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from brainlib import paths
-
-if TYPE_CHECKING:
-    from brainlib.data.datasets import Collection
+from brainlib.data.datasets import Collection, open_folder
 
 
 def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
@@ -34,8 +29,6 @@ def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
     """
     if source in SOURCES:
         return SOURCES[source](seed)
-    from brainlib.data.datasets import open_folder
-
     folder = paths.resolve(source)
     if not folder.is_dir():
         raise paths.BrainlibError(f"{folder} is not a folder. A source is {describe_sources()}")
