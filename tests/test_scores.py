@@ -201,7 +201,7 @@ def test_what_is_missing_is_left_out_of_metrics(tmp_path):
 
 
 def test_no_model_or_protocol_is_taken_for_another(tmp_path):
-    for model in ("mine", "mine2", "mine_wide", "my_patient_net"):
+    for model in ("my_patient_net", "mine_wide", "mine2", "mine"):
         names = {
             protocol: [runs.run_name(model, protocol, fold=0)] for protocol in splits.PROTOCOLS
         }

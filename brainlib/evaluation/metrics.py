@@ -1,9 +1,10 @@
 """Registry of metrics, each computed for one or many weightings of the images.
 
 `METRICS` is the only list: a function `(labels, probabilities) -> float` that is added to it has
-its value, interval and paired difference wherever metrics are shown. A resample of the bootstrap
-is a weight for each image. Ours take all resamples at once, so that a thousand take seconds;
-any other function is called once a resample.
+its value and interval in `metrics.json`, for the networks and the evaluated model, and `compare`
+takes its name; the notebooks' tables show the headline metrics alone. A resample of the bootstrap
+is a weight for each image. Ours take all resamples at once, so that a thousand take seconds; any
+other function is called once a resample, with each image as often as it was drawn.
 """
 
 import itertools
@@ -215,7 +216,7 @@ def weighted_metrics(
     table : DataFrame
         A prediction table of n rows.
     weights : array of shape (resamples, n)
-        Not negative; whole numbers for a metric that takes no weights.
+        Not negative; whole numbers for a metric that was not added by `register`.
     metrics : iterable of str, optional
         Names from `METRICS`; all of them by default.
 
@@ -223,9 +224,14 @@ def weighted_metrics(
     -------
     float array of shape (resamples, metrics)
         NaN where a metric is not defined, as the sensitivity to a class that does not occur.
+
+    Raises
+    ------
+    EvaluationError
+        For an unknown name, and fractional weights for a metric that takes none.
     """
     data, weights = (label_codes(table), probabilities(table)), np.asarray(weights)
-    return np.stack([_resampled(METRICS[m], *data, weights) for m in metric_names(metrics)], axis=1)
+    return np.stack([_resampled(name, *data, weights) for name in metric_names(metrics)], axis=1)
 
 
 def point_metrics(table: pd.DataFrame, metrics: Iterable[str] | None = None) -> dict[str, float]:
@@ -242,9 +248,15 @@ def point_metrics(table: pd.DataFrame, metrics: Iterable[str] | None = None) -> 
     return {name: METRICS[name](*data) for name in metric_names(metrics)}
 
 
-def _resampled(metric: Callable, labels: Array, probabilities: Array, weights: Array) -> Array:
+def _resampled(name: str, labels: Array, probabilities: Array, weights: Array) -> Array:
+    metric = METRICS[name]
     if hasattr(metric, "takes_weights"):
         return metric(labels, probabilities, weights.astype(float))
+    if (weights % 1).any():
+        raise EvaluationError(
+            f"metric {name} takes no weights, and some are fractions: give whole numbers, or add "
+            "a function that takes weights with metrics.register"
+        )
     rows = (np.repeat(np.arange(len(labels)), counts.astype(int)) for counts in weights)
     return np.array([metric(labels[drawn], probabilities[drawn]) for drawn in rows], float)
 
