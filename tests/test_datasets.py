@@ -175,7 +175,7 @@ def test_a_misnamed_class_and_a_folder_without_classes_or_images_are_refused(fol
     for name, message in (
         (folder, "no_tumor holds images but is not a class"),
         (folder / "empty", "glioma, meningioma, notumor, pituitary"),
-        ("no/such/folder", "'kaggle', 'figshare', 'phantom', 'clinic', or a folder"),
+        ("no/such/folder", f"{', '.join(map(repr, SOURCES))}, or a folder"),
     ):
         with pytest.raises(BrainlibError, match=message):
             open_collection(str(name))

@@ -179,7 +179,10 @@ def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
         [f"shared {key}s".replace("_", " ") for key in _KEYS],
     ).T  # fmt: skip
     if split.protocol == "patient" and shared.to_numpy().any():
-        raise BrainlibError(f"the split leaks; shared by each pair of subsets:\n{shared}")
+        raise BrainlibError(
+            f"the split leaks; shared by each pair of subsets:\n{shared}\nGive all images of a "
+            "patient, and all files of a source image, the same group in images.csv"
+        )
     return shared
 
 
@@ -259,17 +262,19 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
     is_repeated = order["source_image"].duplicated().reindex(table.index)
     rows = np.flatnonzero(~table["mislabelled"] & ~is_repeated)
     labels, groups = table["label"].iloc[rows], table["group"].iloc[rows]
-    fewest = groups.groupby(labels).nunique().min()
+    available = groups.groupby(labels).nunique()
     folds = np.full(len(table), -1)
-    if fewest >= FOLDS:
+    if available.min() >= FOLDS:
         for fold, (_, test) in enumerate(_group_folds(labels, groups, FOLDS, seed=0)):
             folds[rows[test]] = fold
     counts = pd.crosstab(labels, folds[rows])
     if counts.shape[1] < FOLDS or not counts.all(axis=None):
+        label = (available if available.min() < FOLDS else counts.min(axis=1)).idxmin()
         raise BrainlibError(
-            f"each of the {FOLDS} folds of protocol 'patient' needs a group of every class, and "
-            f"one class has {fewest} groups, or too few hold most of its images: add images of "
-            "more patients"
+            f"protocol 'patient' needs at least {FOLDS} groups of every class, one in each fold; "
+            f"{label} has {available[label]} ({(labels == label).sum()} images) and would be "
+            "missing from a fold. Without images.csv, images that look nearly alike are one group: "
+            "name their patients there, or add images of more patients"
         )
     return folds
 
@@ -313,7 +318,8 @@ def _hold_out_groups(table: pd.DataFrame, seed: int, share: float) -> tuple[np.n
         if all(labels.iloc[rows].nunique() == labels.nunique() for rows in (train, validation)):
             return train, validation
     raise BrainlibError(
-        "no validation set that has every class can be held out: add images of more patients"
+        "no validation set that has every class can be held out: add images of more patients, "
+        "or set hold_out to 0"
     )
 
 
