@@ -29,8 +29,8 @@ from brainlib.evaluation.scores import (
     read_metrics,
     read_robustness,
     rounded,
-    score_maps,
     score_tables,
+    summarize_maps,
     tumor_type_tables,
     without_look_alikes,
 )

@@ -107,7 +107,7 @@ def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.Data
     return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
 
 
-def score_maps(
+def summarize_maps(
     scored: pd.DataFrame, resamples: int = 1000, seed: int = 0
 ) -> dict[str, int | dict[str, float | int]]:
     """Summarise the scores of heat maps and outlines, with intervals over groups.
@@ -130,7 +130,7 @@ def score_maps(
     >>> scored = pd.DataFrame({"label": "glioma", "answer": "glioma", "group": list("ab"),
     ...     "dice": [0.6, 0.8], "heat_peak_inside": True, "outline_peak_inside": True,
     ...     "outline": "[]"})
-    >>> score_maps(scored)["dice"]["value"]
+    >>> summarize_maps(scored)["dice"]["value"]
     0.7
     """
     correct = scored[scored["answer"] == scored["label"]]

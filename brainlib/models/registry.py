@@ -1,6 +1,5 @@
 """The networks by name."""
 
-from collections import defaultdict
 from collections.abc import Callable
 
 import keras
@@ -15,8 +14,8 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 }
 """The networks by name, the released one first."""
 
-TRAINING_SIZES = defaultdict(lambda: INPUT_SIZE, lesion_net=IMAGE_SIZE, seed_cnn=INPUT_SIZE)
-"""Height and width of the images that each is trained on, pixels; 150 unless said otherwise."""
+TRAINING_SIZES = {"lesion_net": IMAGE_SIZE, "seed_cnn": INPUT_SIZE}
+"""Height and width of the images that each is trained on, pixels; 150 for a model without one."""
 
 
 def build_model(name: str = "lesion_net", seed: int = 0) -> keras.Model:

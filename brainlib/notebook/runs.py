@@ -51,7 +51,11 @@ def _number(default: float, least: float, most: float) -> Any:
 
 
 def _choice(default: str, *choices: str) -> Any:
-    return field(default=default, metadata={"choices": choices})
+    return field(default=default, metadata={"choices": lambda: choices})
+
+
+def _registered_model(default: str) -> Any:
+    return field(default=default, metadata={"choices": lambda: network_names()})
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Settings:
 class TrainSettings(Settings):
     """Parameters of `02_train`."""
 
-    model: str = _choice(RELEASED)
+    model: str = _registered_model(RELEASED)
     protocol: str = _choice("patient", *splits.PROTOCOLS)
     fold: int = _number(0, 0, splits.FOLDS - 1)
     hold_out: float = _number(splits.VALIDATION_FRACTION, 0.0, 0.5)
@@ -157,8 +161,9 @@ class Run:
         from brainlib import plots
 
         results = paths.resolve(getattr(self.settings, "predictions", self.output / PUBLISHED))
-        is_theirs = results.is_file() and results.stem != RELEASED  # ours are compared with it
-        is_released = is_theirs or results == paths.resolve(PUBLISHED)
+        # a single table is shown beside the published ones, unless it bears the released name
+        joins_published = results.is_file() and results.stem != RELEASED
+        is_released = joins_published or results == paths.resolve(PUBLISHED)
         return "LesionNet" if name == RELEASED and not is_released else plots.readable(name)
 
     def titled(self, by_model: Mapping[str, Any]) -> dict[str, Any]:
@@ -391,8 +396,7 @@ def _checked(parameter: Any, value: Any) -> Any:
             f"{parameter.name} = {value!r} is {type(value).__name__}; it must be {kind.__name__} "
             "(papermill takes a number as text with -r)"
         )
-    choices = limits.get("choices", (value,)) or network_names()
-    if value not in choices:
+    if "choices" in limits and value not in (choices := limits["choices"]()):
         raise NotebookError(f"{parameter.name} = {value!r}: choose one of {', '.join(choices)}")
     if "least" in limits and not limits["least"] <= value <= limits["most"]:
         raise NotebookError(

@@ -52,7 +52,7 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
     Returns
     -------
     dict
-        As `evaluation.score_maps` gives it, with the number of `folds`.
+        As `evaluation.summarize_maps` gives it, with the number of `folds`.
     """
     scored = []
     for fold, table in tested.items():
@@ -67,7 +67,7 @@ def measure_maps(run: runs.Run, tested: dict[int, pd.DataFrame]) -> dict[str, An
         else:
             logger.warning("there is no %s: maps of fold %d are not scored", model_file, fold)
     joined = pd.concat(scored, ignore_index=True)
-    return {"folds": len(scored), **evaluation.score_maps(joined)}
+    return {"folds": len(scored), **evaluation.summarize_maps(joined)}
 
 
 def measure_damage(run: runs.Run, released: keras.Model, sample: pd.DataFrame) -> dict[str, Any]:
