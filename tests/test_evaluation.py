@@ -203,7 +203,7 @@ def test_a_metric_from_outside_is_resampled_like_ours(table, monkeypatch):
     other = random_table(1).assign(path=table["path"], label=table["label"], group=table["group"])
     ours, theirs = (evaluation.compare(table, other, m, 50) for m in ("log_loss", "theirs"))
     assert ours == pytest.approx(theirs)
-    with pytest.raises(EvaluationError, match=r"theirs takes no weights, .* whole numbers"):
+    with pytest.raises(EvaluationError, match=r"theirs takes no weights: .* whole numbers"):
         metrics.weighted_metrics(table, np.full((1, len(table)), 0.5), ["theirs"])
 
 

@@ -311,10 +311,8 @@ def _hold_out_groups(table: pd.DataFrame, seed: int, share: float) -> tuple[np.n
     if not share:
         return np.arange(len(table)), np.arange(0)
     labels, groups = table["label"], table["group"]
-    fewest = groups.groupby(labels).nunique().min()
-    for train, validation in _group_folds(
-        labels, groups, max(2, min(round(1 / share), fewest)), seed
-    ):
+    count = max(2, min(round(1 / share), groups.groupby(labels).nunique().min()))
+    for train, validation in _group_folds(labels, groups, count, seed):
         if all(labels.iloc[rows].nunique() == labels.nunique() for rows in (train, validation)):
             return train, validation
     raise BrainlibError(

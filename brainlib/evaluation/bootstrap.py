@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib.evaluation.metrics import denominator, metric_names, weighted_metrics
-from brainlib.evaluation.tables import EvaluationError, group_codes, is_correct
+from brainlib.evaluation.tables import EvaluationError, group_codes, is_correct, known_values
 
 TAIL = 0.025
 """The share of resamples beyond either limit of an interval."""
@@ -125,8 +125,7 @@ def break_down(
     """
     subgroups = {}
     for column in columns:
-        values = table.get(column, pd.Series("", table.index)).astype(object)
-        values = values.where(values.notna(), "").astype(str).to_numpy(object)
+        values = known_values(table, column).to_numpy(object)
         if (values != "").any():
             names = np.where(values == "", "unknown", values)
             subgroups |= {f"{column} {name}": names == name for name in sorted(set(names))}

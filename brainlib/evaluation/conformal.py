@@ -143,11 +143,7 @@ def describe_sets(
     covered = members[np.arange(len(labels)), labels]
     subsets = {name: labels == index for index, name in enumerate(CLASSES)} | {"all": labels >= 0}
     rows = shares(table, covered, subsets, "coverage", resamples, seed)
-    for name, inside in subsets.items() if len(labels) else ():
-        size = pd.Series(members[inside].sum(axis=1))
-        rows.loc[name, ["mean_set_size", "empty", "single"]] = [
-            size.mean(),
-            (size == 0).mean(),
-            (size == 1).mean(),
-        ]
-    return rows.astype(float).rename_axis("label")
+    size = members.sum(axis=1)
+    sizes = pd.DataFrame({"mean_set_size": size, "empty": size == 0, "single": size == 1})
+    means = pd.DataFrame({name: sizes[inside].mean() for name, inside in subsets.items()}).T
+    return rows.join(means).astype(float).rename_axis("label")

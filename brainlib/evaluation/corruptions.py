@@ -177,9 +177,7 @@ def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarr
     >>> corrupt(image, "noise", 3, seed=0).shape
     (20, 30)
     """
-    for kind, asked, known in (
-        ("corruption", name, CORRUPTIONS), ("strength", strength, STRENGTHS),
-    ):  # fmt: skip
+    for kind, asked, known in ("corruption", name, CORRUPTIONS), ("strength", strength, STRENGTHS):
         if asked not in known:
             raise EvaluationError(f"no {kind} {asked!r}: choose from {', '.join(map(str, known))}")
     if pixels.ndim != 2 or pixels.dtype != np.uint8 or min(pixels.shape) < MINIMUM_SIZE:

@@ -104,9 +104,8 @@ def tumor_sensitivity_at_99_specificity(
     The threshold on the probability of `notumor` is chosen on these very images: this is a point
     of the ROC curve, not the performance of a threshold fixed beforehand.
     """
-    negatives, positives = _weights_by_score(  # ascending probability of notumor: tumours first
-        weights, probabilities[:, NOTUMOR], labels == NOTUMOR
-    )
+    # ascending probability of notumor: tumours first
+    negatives, positives = _weights_by_score(weights, probabilities[:, NOTUMOR], labels == NOTUMOR)
     allowed = (1 - TUMOR_SPECIFICITY) * negatives.sum(axis=1, keepdims=True) + 1e-9
     detected = np.where(negatives.cumsum(axis=1) <= allowed, positives.cumsum(axis=1), 0)
     sensitivity = _ratio(detected.max(axis=1), positives.sum(axis=1))
@@ -254,8 +253,7 @@ def _resampled(name: str, labels: Array, probabilities: Array, weights: Array) -
         return metric(labels, probabilities, weights.astype(float))
     if (weights % 1).any():
         raise EvaluationError(
-            f"metric {name} takes no weights, and some are fractions: give whole numbers, or add "
-            "a function that takes weights with metrics.register"
+            f"metric {name} takes no weights: give whole numbers, or add it by metrics.register"
         )
     rows = (np.repeat(np.arange(len(labels)), counts.astype(int)) for counts in weights)
     return np.array([metric(labels[drawn], probabilities[drawn]) for drawn in rows], float)

@@ -10,13 +10,7 @@ import pandas as pd
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import splits
 from brainlib.evaluation.bootstrap import mean_with_interval, metrics_with_intervals
-from brainlib.evaluation.tables import (
-    PUBLISHED,
-    Tables,
-    parse_run_name,
-    per_patient,
-    restrict_to_tumors,
-)
+from brainlib.evaluation.tables import PUBLISHED, Tables, parse_run, per_patient, restrict_to_tumors
 
 METRICS_FILE = "model/metrics.json"
 HEADLINE = ("accuracy", "macro_f1", "log_loss")
@@ -170,10 +164,8 @@ def read_robustness(predictions: Path | str) -> dict[str, pd.DataFrame]:
     if not file.is_file():
         return {}
     tables = pd.read_csv(file).drop(columns="seed", errors="ignore").set_index("corruption")
-    return {
-        str(name): table.drop(columns="model")
-        for name, table in tables.groupby("model", sort=False)
-    }
+    by_model = tables.groupby("model", sort=False)
+    return {str(name): table.drop(columns="model") for name, table in by_model}
 
 
 def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.DataFrame]]:
@@ -181,7 +173,7 @@ def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.Data
     histories: dict[str, dict[str, pd.DataFrame]] = {}
     for file in sorted(folder.glob("*.history.csv")):
         name = file.name.removesuffix(".history.csv")
-        run = parse_run_name(name)
+        run = parse_run(name)
         if run and model in ("", run[0]):
             histories.setdefault(run[1], {})[name] = pd.read_csv(file)
     return histories

@@ -39,12 +39,12 @@ def run_name(model: str, protocol: str, fold: int) -> str:
     return f"{model}_{protocol}{fold if protocol == 'patient' else ''}"
 
 
-def parse_run_name(name: str) -> tuple[str, str] | None:
+def parse_run(name: str) -> tuple[str, str] | None:
     """Return model and protocol of a run by its name, with or without a fold; None of another name.
 
     Examples
     --------
-    >>> parse_run_name(run_name("my_patient_net", "official", fold=0))
+    >>> parse_run(run_name("my_patient_net", "official", fold=0))
     ('my_patient_net', 'official')
     """
     parts = _RUN_NAME.fullmatch(name)
@@ -87,9 +87,7 @@ def read_tables(
         )
     if source.is_dir():
         tables = _read_folder(source, subset)
-        tables = {
-            name: tables[name] for name in dict.fromkeys((*models, *tables)) if name in tables
-        }
+        tables = {name: tables[name] for name in models if name in tables} | tables
     else:
         tables = _read_single(source, models) if subset == "test" else {}
     if subset == "test" and not tables:
@@ -111,9 +109,8 @@ def read_tables(
 def _read_folder(folder: Path, subset: str) -> Tables:
     folds: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for file in sorted(folder.glob(f"*.{subset}.csv")):
-        if run := parse_run_name(file.name.removesuffix(f".{subset}.csv")):
-            by_protocol = folds.setdefault(run[0], {})
-            by_protocol.setdefault(run[1], []).append(read_predictions(file))
+        if run := parse_run(file.name.removesuffix(f".{subset}.csv")):
+            folds.setdefault(run[0], {}).setdefault(run[1], []).append(read_predictions(file))
     tables: Tables = {}
     for model, by_protocol in folds.items():
         joined = {name: pd.concat(read, ignore_index=True) for name, read in by_protocol.items()}
@@ -273,7 +270,7 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
     0.7
     """
     check_predictions(table)
-    patient = _known_patients(table)
+    patient = known_values(table, "patient")
     # a patient and somebody else's group may share a name: known and unknown never mix
     keyed = table.assign(patient=patient, key=patient.mask(patient == "", table["group"]),
                          is_known=patient != "")  # fmt: skip
@@ -382,7 +379,7 @@ def _problems(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[np.ndar
     if "group" in columns:
         advice = "give each image the group that no split may cut; its path where nothing is known"
         yield _is_empty(table["group"]), "no group", advice
-        patient = _known_patients(table)
+        patient = known_values(table, "patient")
         is_cut = (table["group"].groupby(patient).transform("nunique") > 1) & (patient != "")
         yield is_cut, "patients in more than one group", "give all images of a patient one group"
     if "fold" in columns:
@@ -402,9 +399,10 @@ def _is_empty(column: pd.Series) -> pd.Series:
     return column.isna() | (column.astype(str) == "")
 
 
-def _known_patients(table: pd.DataFrame) -> pd.Series:
-    patient = table.get("patient", pd.Series("", table.index)).astype(object)
-    return patient.where(patient.notna(), "").astype(str)
+def known_values(table: pd.DataFrame, column: str) -> pd.Series:
+    """Return a column as text, empty where its value or the whole column is missing."""
+    values = table.get(column, pd.Series("", table.index)).astype(object)
+    return values.where(values.notna(), "").astype(str)
 
 
 def _examples(values: Iterable[object], count: int = 3) -> str:
