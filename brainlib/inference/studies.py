@@ -103,21 +103,6 @@ def study_probabilities(
     return answers, persistent
 
 
-def is_tumor(slices: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, float]) -> np.ndarray:
-    """Return which slices of some studies have as much evidence as a tumour study needs.
-
-    Parameters
-    ----------
-    slices, codes, rule : as for `study_probabilities`
-
-    Returns
-    -------
-    bool array of shape (n,)
-    """
-    is_small = np.bincount(codes)[codes] < LEAST_SLICES
-    return _evidence(slices) > np.where(is_small, UNFITTED["offset"], rule["offset"])
-
-
 def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> pd.DataFrame:
     """Give each study one answer.
 
@@ -135,9 +120,9 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
     -------
     DataFrame
         The `COLUMNS`, a row a study, in order of first appearance. `path` is the file, or the
-        folder that holds the files. `tumor_slices` counts the accepted slices with as much evidence
-        as a tumour study needs. `deciding` names at most 4 slices by number, with blanks between:
-        those of the most persistent evidence. A study without an accepted slice has no class and no
+        folder that holds the files. `tumor_slices` counts the accepted slices classified as tumour.
+        `deciding` names at most 4 slices by number, with blanks between: those of the most
+        persistent evidence. A study without an accepted slice has no class and no
         probabilities.
 
     Raises
@@ -217,8 +202,8 @@ def _answers(table: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, Any]) ->
     answers, persistent = study_probabilities(table, dense, rule)
     frame = pd.DataFrame(answers, index=present, columns=list(CLASS_NAMES))
     frame["class"] = np.take(CLASS_NAMES, answers.argmax(axis=1)).astype(object)
-    strong = dense[is_tumor(table, dense, rule)]
-    frame["tumor_slices"] = np.bincount(strong, minlength=len(present))
+    called = dense[values.argmax(axis=1) != NOTUMOR]
+    frame["tumor_slices"] = np.bincount(called, minlength=len(present))
     ranked = pd.DataFrame({"code": codes, "persistent": persistent,
                            "evidence": -values[:, NOTUMOR],
                            "text": table["slice"].astype(int).astype(str)})  # fmt: skip
