@@ -55,6 +55,8 @@ def read_predictions(folder, fold=0, subset="test"):
 def test_every_notebook_leaves_its_figures_tables_and_record(demo):
     for name in ("class_counts", "class_examples", "grey_values", "confusion_matrix"):
         assert (demo / "figures" / f"{name}.png").stat().st_size > 10_000
+    for name in ("outlines", "robustness", "heat_maps"):  # of a model that draws no maps
+        assert not (demo / "figures" / f"{name}.png").exists()
     assert runs.read_record(demo / "figures" / "explore.run.json")["source"]["synthetic"]
     history = pd.read_csv(demo / "model" / "seed_cnn_patient0.history.csv")
     assert history["epoch"].tolist() == list(range(1, EPOCHS + 1))

@@ -209,10 +209,19 @@ class Run:
         )
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
-        """Write a figure to `figures/<name>.png`, stamped if its images are synthetic."""
+        """Write a figure to `figures/<name>.png`, stamped if its images are synthetic.
+
+        One that says that there is nothing to draw is not written, and an older one removed.
+        """
+        from brainlib.plots.style import NOTHING
+
+        file = self.output / "figures" / f"{name}.png"
+        if figure.get_label() == NOTHING:
+            file.unlink(missing_ok=True)
+            return figure
         if self.collection is not None and self.collection.is_synthetic:
-            figure.text(0.995, 0.005, "phantom", ha="right", va="bottom", color="0.5", fontsize=8)
-        with paths.atomic_write(self.output / "figures" / f"{name}.png") as temporary:
+            figure.text(0.995, -0.005, "phantom", ha="right", va="top", color="0.5", fontsize=8)
+        with paths.atomic_write(file) as temporary:
             figure.savefig(temporary, dpi=110, bbox_inches="tight")
         return figure
 

@@ -38,6 +38,9 @@ NAMES = {
 }
 """Identifiers that are not words; of all others the underscores become spaces."""
 
+NOTHING = "nothing to draw"
+"""Label of a figure that holds a sentence alone."""
+
 _STYLE = {
     **sns.axes_style("whitegrid", {"grid.color": "0.9", "axes.edgecolor": "0.4"}),
     "font.size": 11,
@@ -81,8 +84,9 @@ def drawn(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def say(text: str) -> Figure:
-    """Return a figure that holds a sentence, for when there is nothing to draw."""
+    """Return a figure that holds a sentence, for when there is nothing to draw; none is saved."""
     figure, axes = plt.subplots(figsize=(7, 0.6))
     axes.set_axis_off()
-    axes.text(0, 0.5, text, va="center", color="0.3")
+    axes.text(0, 0.5, f"{text} No figure is saved.", va="center", color="0.3")
+    figure.set_label(NOTHING)
     return figure
