@@ -30,7 +30,7 @@ def reading() -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        reason = f"it cannot be decoded, cut short or damaged ({type(error).__name__})"
+        reason = "it is cut short or damaged"
         if isinstance(error, OSError) and error.strerror:
             reason = f"it cannot be opened ({error.strerror})"
         if isinstance(error, MemoryError):

@@ -100,7 +100,7 @@ def read_image(path: Path | str | BinaryIO) -> np.ndarray:
         if isinstance(error.__cause__, Image.DecompressionBombError | UnidentifiedImageError):
             reason = ("it is no JPEG, PNG, TIFF, WebP or BMP, its start is damaged, or it is too "
                       "large; save it again, or scale it down first")  # fmt: skip
-        raise ImageError(f"{name} cannot be read as an image ({reason})") from error
+        raise ImageError(f"{name} cannot be read as an image: {reason}") from error
 
 
 def _require_one_slice(image: Image.Image) -> None:

@@ -168,7 +168,14 @@ def classify(classifier: Classifier, slices: Iterable[imaging.ScanSlice]) -> pd.
         that cannot be read in `error`, and both have no class, no probabilities and no set.
     """
     tables = [_classify_chunk(classifier, chunk) for chunk in engines.chunks(slices)]
-    return pd.concat(tables, ignore_index=True) if tables else _classify_chunk(classifier, [])
+    if not tables:
+        return _classify_chunk(classifier, [])
+    table = pd.concat(tables, ignore_index=True)
+    keys = studies.study_keys(table)
+    is_in_mri = keys.isin(keys[table["decision"] == ACCEPTED])  # other slices of it are accepted
+    is_called_ct = table["decision"].str.startswith(f"{REFUSED}it looks like a CT")
+    table.loc[is_in_mri & is_called_ct, "decision"] = REFUSED + gate.STRANGE
+    return table
 
 
 def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
