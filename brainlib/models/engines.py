@@ -151,7 +151,9 @@ def open_onnx(path: Path | str, threads: int = 0) -> Engine:
     path = paths.resolve(path)
     content = manifest.read_file(path)
     if content is None:
-        raise EngineError(f"there is no file {path}: write it with brainlib.models.export")
+        raise EngineError(
+            f"there is no file {path}: check the name, or write it with brainlib.models.export"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     # threads that wait by spinning cost a third of the speed where the cores have other work too
