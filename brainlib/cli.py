@@ -102,6 +102,8 @@ def classify(
     """
     from brainlib import imaging, inference, report
 
+    if as_json and as_csv:
+        raise inference.InferenceError("--json and --csv exclude each other: choose one")
     if (scheduler or reports) and not output:
         raise inference.InferenceError("tables and reports need a folder: name it with --output")
     listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
@@ -129,7 +131,7 @@ def classify(
 @app.command("app")
 def serve(
     model: ModelOption = "",
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8866,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=0, max=65535)] = 8866,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> int:
     """Open the app: drop a scan, see the answer."""
@@ -192,13 +194,16 @@ def _write_tables(
 
     classifier = model.classifier
     task = inference.Task(classifier.model, classifier.engine, model.plane)
+    earlier, folder = output / inference.folder.STUDIES, output / "reports"
     with paths.locked(output):  # no other run replaces the tables before they are read
+        earlier = earlier.read_bytes() if earlier.is_file() else b""
         slices, series = inference.classify_scans(scans, output, task, scheduler)
         predictions = inference.read_slice_table(slices)
         studies = inference.read_study_table(series)
         if reports:
-            folder = output / "reports"
             report.write_reports(classifier, scans, predictions, studies, folder, model.plane)
+        elif series.read_bytes() != earlier:
+            report.remove_reports(folder)
     for study in studies.to_dict("records"):
         yield report.Answer(study, predictions[:0], {}, classifier)
 
@@ -217,8 +222,7 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
         if sys.stdout.isatty():  # which would obey the control characters of a name
             text = "".join(f"{one_line(line)}\n" for line in text.splitlines())
         return text
-    path = answer.study["series"]  # of a file below a folder, or in an archive
-    return words.line(answer, path if "/" in path else "") + "\n"
+    return words.line(answer) + "\n"
 
 
 def _absolute(path: str) -> str:

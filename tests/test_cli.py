@@ -66,8 +66,16 @@ def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
     assert status == 0 and len(out.splitlines()) == 3
     assert out.endswith("out/predictions.csv, out/studies.csv; reports and outlines: out/reports\n")
     assert len(pd.read_csv(tmp_path / "out" / "studies.csv")) == 2
-    names = sorted(file.name for file in (tmp_path / "out" / "reports").iterdir())
-    assert names == ["a-x1b-31m.html", "blank.html", "index.html"]
+    reports = tmp_path / "out" / "reports"
+    names = ["a-x1b-31m.html", "blank.html", "index.html"]
+    assert sorted(file.name for file in reports.iterdir()) == names
+    (reports / "mine.html").touch()
+    call("classify", "scans", "--output", "out")  # the same scans
+    assert (reports / "index.html").exists()
+    call("classify", "scans/blank.png", "--output", "out", "--reports")
+    assert sorted(file.name for file in reports.iterdir()) == [*names[1:], "mine.html"]
+    call("classify", "scans", "--output", "out")
+    assert [file.name for file in reports.iterdir()] == ["mine.html"]
 
 
 @pytest.mark.parametrize("output", [(), ("--output", "out")])
@@ -86,6 +94,8 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
         (["classify", "scans", "--model", "mine.keras"], "mine.onnx"),
         (["classify", "scans", "--plane", "tilted"], "tilted"),
         (["classify", "scans", "--reports"], "--output"),
+        (["classify", "scans", "--model", "scans/blank.png"], "blank.png is no model"),
+        (["classify", "scans", "--json", "--csv"], "--json and --csv"),
     ],
 )
 def test_a_mistake_is_one_line_and_ends_with_2(call, scans, arguments, said):
@@ -107,6 +117,8 @@ def test_ctrl_c_is_one_line_and_ends_with_130(call, scans, monkeypatch, output):
 def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call):
     status, _, err = call("clasify")
     assert status == 2 and "No such command" in err and "classify" in err
+    status, _, err = call("app", "--port", 99999)
+    assert status == 2 and "65535" in err
     for command in ([], ["classify"], ["app"], ["run"], ["sweep"]):
         status, out, _ = call(*command, "--help")
         assert status == 0 and 0 < len(out.splitlines()) <= 40

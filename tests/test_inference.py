@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -162,6 +163,16 @@ def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, l
     assert (unsure["class"], unsure["decision"]) == (label, expected)
 
 
+def test_a_slice_of_an_mri_is_not_said_to_be_a_ct(dark_is_refused, monkeypatch):
+    reason = "it looks like a CT of the head, not an MRI"
+    refuse = lambda _, features: [reason if grey < 9 else "" for grey in features]  # noqa: E731
+    monkeypatch.setattr(inference.classifier.gate, "refuse", refuse)
+    read = [a_slice(0, DARK), a_slice(1, HEALTHY), a_slice(0, DARK, "ct")]
+    decisions = inference.classify(classifier(gate="any"), read)["decision"].tolist()
+    strange = "refused: it does not look like a slice of a head MRI"
+    assert decisions == [strange, "accepted", f"refused: {reason}"]
+
+
 def test_the_released_model_without_its_manifest_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "released_model", lambda: tmp_path / "lesion_net.keras")
     for open_released in (inference.open_classifier, brainlib.load):
@@ -200,6 +211,14 @@ def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads,
     assert len(both) == 2 and len(repr(both).splitlines()) == 2
     assert both.to_frame()["decision"].tolist() == [expected["decision"]] * 2
     assert both.to_dict()[0] == expected and both[0].to_frame().equals(both.to_frame()[:1])
+    assert [one["name"] for one in model([head, head]).to_dict()] == ["array 1", "array 2"]
+    assert [one.name for one in model([file.read_bytes()] * 2)] == ["scan 1", "scan 2"]
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        for inside in ("one/a.png", "two/a.png"):
+            archive.write(file, inside)
+    for number, answer in zip(("one", "two"), model(tmp_path / "p.zip"), strict=True):
+        assert answer.to_dict()["path"] == f"{tmp_path}/p.zip/{number}/a.png"
+        assert f"(p.zip/{number}/a.png: " in repr(answer)
     for wrong in (7, np.zeros(5), np.array(["x"])):
         with pytest.raises(report.ReportError, match="is no scan"):
             model(wrong)

@@ -132,7 +132,12 @@ def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():
     studies = "simulated studies of held-out patients classified as glioma at 90 to 97 %, 80"
     assert f"Of 100 {studies} to 99 were gliomas" in text
     alone = "Of 100 held-out slices classified as glioma at over 0 %, 88 to 96 were gliomas."
-    assert alone in words_of(answer(table=slices(GLIOMA), deciding="1", shown=(1,)))
+    alone_in = answer(table=slices(GLIOMA), deciding="1", shown=(1,))
+    assert alone in words_of(alone_in) and "confidence, it" not in words_of(alone_in)
+    alone_in.slices["set"] = "glioma meningioma"
+    assert "At 90 % confidence, it may be glioma or meningioma. Of 100" in words_of(alone_in)
+    pituitary = words_of(answer(GLIOMA[::-1], slices(*[GLIOMA[::-1]] * 2)))
+    assert "base of the skull" in pituitary and "base of the skull" not in text
 
 
 @pytest.mark.parametrize(("probabilities", "limit", "title", "said"), [
@@ -191,6 +196,8 @@ def test_a_sequence_unlike_those_of_the_training_is_noted(description, said):
     study.images.update({2: imaging.ScanSlice(Path("x"), pixels=PIXELS, facts=facts)})
     text = words_of(study)
     assert said in text and ("was trained on tumours in" in text) == bool(said)
+    study.rules = RULES | {"source": "mine"}
+    assert "was trained on tumours in" not in words_of(study)
 
 
 def test_limits_provenance_and_sides_are_stated():

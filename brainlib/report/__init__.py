@@ -7,5 +7,5 @@ and show.
 # ruff: noqa: F401
 
 from brainlib.report.answers import Answer, Answers, Model, load
-from brainlib.report.html import render_report, write_report, write_reports
+from brainlib.report.html import remove_reports, render_report, write_report, write_reports
 from brainlib.report.study import ReportError

@@ -39,7 +39,7 @@ class Answer(ClassifiedStudy):
         counts = ("slices", "accepted", "refused", "unreadable", "gaps", "tumor_slices")
         return {
             "name": self.name,
-            "path": str(self.study["path"]),
+            "path": self.path,
             "label": self.label,
             "probabilities": self.probabilities,
             "set": list(self.set),
@@ -126,7 +126,8 @@ class Model:
             A path names an image, a DICOM file, a NIfTI volume, or a folder of them. An array is a
             grey image (height, width), an RGB image (height, width, 3), or slices of one study
             (n, height, width); values that are not uint8 are scaled from their percentiles 0.5 and
-            99.5. Bytes are the content of a file.
+            99.5. Bytes are the content of a file. Of a list, what has no name is called by its
+            place in it, such as `array 2`.
 
         Returns
         -------
@@ -139,19 +140,21 @@ class Model:
             Where there is nothing that could be a scan.
         """
         if isinstance(scan, list | tuple):
-            return Answers(answer for one in scan for answer in self._answers_to(one))
+            numbered = enumerate(scan, 1)
+            return Answers(answer for number, one in numbered
+                           for answer in self._answers_to(one, f" {number}"))  # fmt: skip
         answers = list(self._answers_to(scan))
         return answers[0] if len(answers) == 1 else Answers(answers)
 
-    def _answers_to(self, scan: Any) -> Iterator[Answer]:
+    def _answers_to(self, scan: Any, number: str = "") -> Iterator[Answer]:
         if isinstance(scan, np.ndarray):
-            yield from self._answer(_slices_of(scan))
+            yield from self._answer(_slices_of(scan, f"array{number}"))
         elif isinstance(scan, str | Path):
             path = scan and paths.expand(scan).absolute()
             yield from self.answers(imaging.list_scans(path, self.plane))
         else:
             with paths.temporary_folder() as folder:
-                file = folder / "scan"
+                file = folder / f"scan{number}"
                 file.write_bytes(_content_of(scan))
                 scans = imaging.list_scans(file, self.plane)
                 yield from self.answers(scans, hidden=str(folder))
@@ -218,6 +221,8 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     file = paths.resolve(model) if model else paths.released_model()
     endings = (".onnx", ".keras", ".release.json")
     there = {ending for ending in endings if file.with_suffix(ending).exists()}
+    if not there and file.exists():
+        raise ReportError(f"{file} is no model: name a .keras or .onnx file")
     if engine == "onnx" and there == {".keras"}:  # a released model, which has a manifest, is whole
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
@@ -225,7 +230,7 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     return Model(inference.open_classifier(model, engine), plane)
 
 
-def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
+def _slices_of(array: np.ndarray, name: str) -> list[imaging.ScanSlice]:
     """Return the slices of an array as `Model` takes it."""
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -242,11 +247,11 @@ def _slices_of(array: np.ndarray) -> list[imaging.ScanSlice]:
         try:
             imaging.refuse_colours(grey[..., :3])
         except imaging.ImageError as error:
-            return [imaging.ScanSlice(Path("array"), "array", error=f"array: {error}")]
+            return [imaging.ScanSlice(Path(name), name, error=f"{name}: {error}")]
         grey = np.rint(grey[..., :3] @ [0.299, 0.587, 0.114]).astype(np.uint8)
     stack = grey if grey.ndim == 3 else grey[np.newaxis]
     return [
-        imaging.ScanSlice(Path("array"), "array", number, pixels=np.ascontiguousarray(pixels))
+        imaging.ScanSlice(Path(name), name, number, pixels=np.ascontiguousarray(pixels))
         for number, pixels in enumerate(stack)
     ]
 
@@ -259,8 +264,8 @@ def _content_of(scan: Any) -> bytes:
         return scan.read()
     if not hasattr(scan, "save"):
         raise ReportError(
-            f"a {type(scan).__name__} is no scan: give a path, an array, a PIL image, the bytes of "
-            "a file, or a list of these"
+            f"an object of type {type(scan).__name__} is no scan: give a path, an array, "
+            "a PIL image, the bytes of a file, or a list of these"
         )
     stream = io.BytesIO()
     scan.save(stream, "TIFF")  # which takes every mode

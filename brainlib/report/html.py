@@ -124,6 +124,7 @@ def write_reports(
     list of Path
         The reports, in order; the summary is `index.html` beside them.
     """
+    remove_reports(folder)
     read = _read_studies(scans, plane)
     stems: list[str] = []
     lines, start = [], 0
@@ -137,11 +138,23 @@ def write_reports(
             stems.append(file_stem(answer.name, stems))
             link = f"{stems[-1]}.html"
             _write_study(folder / link, answer, scan)
-        said = words.line(answer).removeprefix(f"{answer.name}: ")
+        said = words.line(answer, answer.name).removeprefix(f"{answer.name}: ")
         lines.append({"name": answer.name, "line": said, "link": link})
     summary = TEMPLATES.get_template("summary.html").render(lines=lines)
     paths.write_text(folder / SUMMARY, summary)
     return [folder / f"{stem}.html" for stem in stems]
+
+
+def remove_reports(folder: Path) -> None:
+    """Remove the summary of earlier scans, and the reports and outlines that it links to."""
+    summary = folder / SUMMARY
+    text = summary.read_text("utf-8") if summary.is_file() else ""
+    if " brainlib</title>" not in text:
+        return
+    for stem in re.findall(r'<a href="([\w-]+)\.html"', text, re.ASCII):
+        for ending in (".html", ".outline.nii.gz", ".outline.dcm"):
+            (folder / f"{stem}{ending}").unlink(missing_ok=True)
+    summary.unlink()
 
 
 def file_stem(name: str, taken: Iterable[str] = ()) -> str:

@@ -70,6 +70,13 @@ class ClassifiedStudy:
         return series if series.endswith(path) else f"{path} {series}"
 
     @property
+    def path(self) -> str:
+        """The file, or the folder of a series; with the path inside an archive."""
+        path, series = str(self.study["path"]), self.study["series"]
+        inside = series.partition(f"{PurePath(path).name}/")[2]
+        return path if path.endswith(series) or not inside else f"{path}/{inside}"
+
+    @property
     def pixels(self) -> dict[int, np.ndarray]:
         """Grey slices, uint8 of shape (height, width), by their number."""
         return {number: image.pixels for number, image in self.images.items()}

@@ -53,8 +53,12 @@ def decision_of(answer: ClassifiedStudy) -> str:
 
 
 def line(answer: ClassifiedStudy, name: str = "") -> str:
-    """Return an answer in one line that is safe to print, after a name or the answer's own."""
-    head = headline(answer)
+    """Return an answer in one line that is safe to print, after a name.
+
+    By default that is the answer's own, or the path of a file below a folder or in an archive.
+    """
+    head, series = headline(answer), answer.study["series"]
+    name = name or (series if "/" in series else answer.name)
     title = head["title"][:1].lower() + head["title"][1:]
     if head["kind"] == "none":
         title = decision_of(answer)
@@ -66,7 +70,7 @@ def line(answer: ClassifiedStudy, name: str = "") -> str:
         parts.append(f"{answer.study['accepted']} of {answer.study['slices']} slices classified")
     if answer.decision == UNJUDGED:
         parts.append("unjudged")
-    text = f"{name or answer.name}: {', '.join(filter(None, parts))}"
+    text = f"{name}: {', '.join(filter(None, parts))}"
     return one_line(text.replace(NO_BREAK, " "))
 
 
