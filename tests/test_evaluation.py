@@ -195,9 +195,7 @@ def test_absent_classes_are_not_a_number_and_left_out_of_means():
 
 
 def test_a_metric_from_outside_is_resampled_like_ours(table, monkeypatch):
-    monkeypatch.setitem(
-        METRICS, "theirs", lambda labels, p: -np.log(p[np.arange(len(p)), labels]).mean()
-    )
+    monkeypatch.setitem(METRICS, "theirs", lambda y, p: -np.log(p[np.arange(len(p)), y]).mean())
     rows = evaluation.metrics_with_intervals(table, 50, metrics=["log_loss", "theirs"])
     np.testing.assert_allclose(rows.loc["theirs"], rows.loc["log_loss"])
     other = random_table(1).assign(path=table["path"], label=table["label"], group=table["group"])
@@ -299,9 +297,7 @@ def test_sets_cover_each_class_as_promised(coverage):
 def test_thresholds_are_finite_sample_quantiles():
     def scored_gliomas(count):
         scores = np.arange(1, count + 1) / (count + 1)
-        return make_table(
-            np.zeros(count, int), np.stack([1 - scores, scores, *[0 * scores] * 2], 1)
-        )
+        return make_table([0] * count, np.stack([1 - scores, scores, *[0 * scores] * 2], 1))
 
     table = scored_gliomas(19)  # at 0.9 the 18th smallest score
     thresholds = evaluation.fit_conformal(table, 0.9)

@@ -190,25 +190,20 @@ def test_sections_of_metrics_are_replaced_and_those_of_another_source_go(tmp_pat
     assert run.update_metrics(timed={"b": 2}) == document | {"timed": {"b": 2}}
 
 
-def test_what_is_missing_is_left_out_of_metrics(tmp_path):
+def test_what_is_missing_is_left_out_of_metrics_and_no_run_taken_for_another(tmp_path):
     table = pd.DataFrame({"value": [0.123456789, np.nan], "low": [0.1, 0.2]}, index=["a", "b"])
     assert evaluation.rounded(table) == {"a": {"value": 0.123457, "low": 0.1}, "b": {"low": 0.2}}
     history = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [np.nan] * 2})
-    write(history, tmp_path, "mine_official.history.csv")
-    last = {"epoch": 2.0, "loss": 0.4}
-    histories = evaluation.read_histories(tmp_path)
-    assert evaluation.last_epochs(histories) == {"mine_official": last}
-
-
-def test_no_model_or_protocol_is_taken_for_another(tmp_path):
     for model in ("my_patient_net", "mine_wide", "mine2", "mine"):
         names = {
             protocol: [runs.run_name(model, protocol, fold=0)] for protocol in splits.PROTOCOLS
         }
         for images, [name] in enumerate(names.values(), 8):
-            write(make_table(images=images), tmp_path, f"{name}.history.csv")
+            write(history, tmp_path, f"{name}.history.csv")
             write(make_table(images=images, twins=True), tmp_path, f"{name}.test.csv")
         histories = evaluation.read_histories(tmp_path, model)
         assert {protocol: list(read) for protocol, read in histories.items()} == names
+        last = {name: {"epoch": 2.0, "loss": 0.4} for [name] in names.values()}
+        assert evaluation.last_epochs(histories) == last
         tables = evaluation.read_tables(tmp_path)[model]
         assert [len(table) for table in tables.values()] == [8, 9, 10]

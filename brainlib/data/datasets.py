@@ -148,10 +148,6 @@ def list_images(folder: Path) -> pd.DataFrame:
 
     Folders of images that are neither class nor split are refused: a class would be lost.
     """
-    if not folder.is_dir():
-        raise BrainlibError(
-            f"{folder} is not a folder: name one laid out <class>/… or <split>/<class>/…"
-        )
     parents = [folder, *(folder / name for name in SPLIT_NAMES)]
     known = {parent / name for parent in parents for name in CLASS_NAMES}
     known |= {*parents, folder / "masks"}
@@ -170,8 +166,8 @@ def list_images(folder: Path) -> pd.DataFrame:
     ]
     if not rows:
         raise BrainlibError(
-            f"{folder} holds no images in folders named {', '.join(CLASS_NAMES)}, alone or below "
-            f"{' and '.join(SPLIT_NAMES)}. Known endings: {', '.join(IMAGE_SUFFIXES)}"
+            f"{folder} is absent or holds no images in folders named {', '.join(CLASS_NAMES)}, "
+            f"alone or below {' and '.join(SPLIT_NAMES)}. Endings: {', '.join(IMAGE_SUFFIXES)}"
         )
     return pd.DataFrame(rows, columns=["path", "label", "split"])
 

@@ -95,10 +95,8 @@ def mean_with_interval(
     replicates = np.concatenate([(drawn @ sums) / (drawn @ sizes) for drawn in draws])
     value = float(np.mean(values))
     low, high = _limits(value, replicates, len(sizes))
-    interval = {"value": round(value, 6)}
-    if np.isfinite(low):
-        interval |= {"low": round(low, 6), "high": round(high, 6)}
-    return interval | {"images": len(values), "groups": len(sizes)}
+    limits = {"low": round(low, 6), "high": round(high, 6)} if np.isfinite(low) else {}
+    return {"value": round(value, 6), **limits, "images": len(values), "groups": len(sizes)}
 
 
 def break_down(
