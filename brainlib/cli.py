@@ -204,8 +204,9 @@ def _write_tables(
             report.write_reports(classifier, scans, predictions, studies, folder, model.plane)
         elif series.read_bytes() != earlier:
             report.remove_reports(folder)
-    for study in studies.to_dict("records"):
-        yield report.Answer(study, predictions[:0], {}, classifier)
+    tables = inference.rows_of_studies(predictions, studies)
+    for study, rows in zip(studies.to_dict("records"), tables, strict=True):
+        yield report.Answer(study, rows, {}, classifier)
 
 
 def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> str:

@@ -20,6 +20,7 @@ from brainlib.inference.classifier import (
     predict_images,
     predict_table,
     read_slices,
+    rows_of_studies,
     summarise,
 )
 from brainlib.inference.cluster import InferenceError

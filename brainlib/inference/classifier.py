@@ -33,6 +33,9 @@ UNDECIDED = "undecided"
 INCOMPLETE, UNREADABLE, MISSING = "incomplete: ", "unreadable: ", "missing: "
 """How `decision` of a study may start, too, and that of a slice which its series lacks."""
 
+COPY = REFUSED + "it is a second copy"
+"""How `decision` of a file starts that is left out: it is no slice of its study."""
+
 OTHER_MODALITIES = {
     "CT": "a CT", "CR": "a radiograph", "DX": "a radiograph", "MG": "a mammogram",
     "XA": "an angiogram", "RF": "a fluoroscopy", "US": "an ultrasound", "PT": "a PET",
@@ -196,6 +199,7 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
         One whose classes cannot be told apart is `undecided`: its class is the most probable.
     """
     judged = slices.assign(decision=slices["decision"].replace(UNJUDGED, ACCEPTED))
+    judged = judged[~judged["decision"].str.startswith(COPY)]
     rule = (classifier.rules or {}).get("study", studies.UNFITTED)
     table = studies.summarise_studies(judged, rule)
     rows = [of_study for _, of_study in judged.groupby(studies.study_keys(judged), sort=False)]
@@ -205,6 +209,14 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
     is_incomplete = table["decision"].str.startswith(INCOMPLETE)
     table.loc[is_incomplete, ["class", *CLASS_NAMES]] = ["", *[np.nan] * len(CLASS_NAMES)]
     return table[list(STUDY_COLUMNS)]
+
+
+def rows_of_studies(slices: pd.DataFrame, table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Give the rows of `slices` that each row of `table` was pooled from, and second copies."""
+    owners = pd.Series(np.nan, slices.index)
+    is_slice = ~slices["decision"].str.startswith(COPY)
+    owners[is_slice] = np.repeat(np.arange(len(table)), table["slices"])
+    return (rows.reset_index(drop=True) for _, rows in slices.groupby(owners.ffill()))
 
 
 def describe_gaps(gaps: int) -> str:

@@ -46,6 +46,7 @@ class Answer(ClassifiedStudy):
             "decision": words.decision_of(self),
             **{name: int(self.study[name]) for name in counts},
             "deciding": self.deciding,
+            "remarks": words.remarks(self.slices),
             "facts": dict(self.facts),
         }
 

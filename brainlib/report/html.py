@@ -17,7 +17,7 @@ import pandas as pd
 
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.inference import rules
-from brainlib.inference.classifier import MISSING
+from brainlib.inference.classifier import COPY, MISSING
 from brainlib.report import drawing, words
 from brainlib.report.study import ClassifiedStudy
 from brainlib.report.volumes import write_outline
@@ -68,10 +68,12 @@ def render_report(
     outlines : sequence of str
         Names of files beside it that hold the outline.
     """
+    is_copy = answer.slices["decision"].str.startswith(COPY)
+    is_shown = (answer.slices["error"] == "") & ~is_copy
     return TEMPLATES.get_template("report.html").render(
         **describe(answer, made),
         figures=_figures(answer),
-        slices=answer.slices[answer.slices["error"] == ""].to_dict("records"),
+        slices=answer.slices[is_shown].to_dict("records"),
         outlines=outlines,
         is_synthetic=bool((answer.rules or {}).get("synthetic")),
     )
@@ -127,10 +129,8 @@ def write_reports(
     remove_reports(folder)
     read = _read_studies(scans, plane)
     stems: list[str] = []
-    lines, start = [], 0
-    for study in studies.to_dict("records"):
-        rows = predictions[start : start + study["slices"]].reset_index(drop=True)
-        start += study["slices"]
+    lines, tables = [], inference.rows_of_studies(predictions, studies)
+    for study, rows in zip(studies.to_dict("records"), tables, strict=True):
         answer, link = ClassifiedStudy(study, rows, {}, classifier), ""
         if most is None or len(stems) < most:
             scan, slices = next(read)

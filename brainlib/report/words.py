@@ -10,7 +10,7 @@ from itertools import groupby
 import pandas as pd
 
 from brainlib.imaging.errors import one_line
-from brainlib.inference.classifier import REFUSED, UNJUDGED, UNREADABLE
+from brainlib.inference.classifier import COPY, MISSING, REFUSED, UNJUDGED, UNREADABLE
 from brainlib.inference.rules import is_undecided
 from brainlib.report.study import ClassifiedStudy, file_name
 
@@ -78,8 +78,11 @@ def list_refusals(slices: pd.DataFrame, start: str = REFUSED) -> list[tuple[str,
     """Return pairs of a reason and the slices that were refused (or are missing) for it."""
     refused = slices[slices["decision"].str.startswith(start)]
     by_reason = refused["slice"].groupby(refused["decision"].str.removeprefix(start), sort=False)
-    listed = [(str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
-              for reason, numbers in by_reason]  # fmt: skip
+    listed = [
+        (str(reason), f"left out ({len(numbers)})" if COPY in start + reason
+         else f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
+        for reason, numbers in by_reason
+    ]  # fmt: skip
     return _shortened(listed, "other reasons")
 
 
@@ -89,6 +92,12 @@ def list_unreadable(slices: pd.DataFrame) -> list[tuple[str, str]]:
     listed = [(file_name(path), one_line(str(error).removeprefix(f"{path}: ")))
               for path, error in zip(bad["path"], bad["error"], strict=True)]  # fmt: skip
     return _shortened(listed, "other files")
+
+
+def remarks(slices: pd.DataFrame) -> list[str]:
+    """Return a line for each reason why slices were not classified, and which they are."""
+    pairs = [*list_refusals(slices), *list_refusals(slices, MISSING), *list_unreadable(slices)]
+    return [f"{reason}: {which}" for reason, which in pairs]
 
 
 def sequence_doubt(facts: Mapping[str, str]) -> str:
