@@ -316,28 +316,19 @@ def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
         (tmp_path / folder).mkdir()
         image = nibabel.Nifti1Image(VOXELS[:, :, :count], np.diag([1, 1, 5, 1]))
         nibabel.save(image, tmp_path / folder / "x.nii")
-    files = reported(tmp_path / "a" / "x.nii", tmp_path / "b" / "x.nii")
+    (tmp_path / "s").mkdir()
+    for name, content in dicom_series(np.moveaxis(VOXELS, 2, 0)).items():
+        (tmp_path / "s" / name).write_bytes(content)
+    (tmp_path / "s" / "copy.dcm").write_bytes(content)  # which is no slice of its study
+    told = stand_in()(tmp_path / "s").to_dict()
+    assert (told["slices"], told["refused"]) == (8, 0)
+    assert told["remarks"] == ["it is a second copy of another file of its series: 9 (1)"]
+    files = reported(tmp_path / "s", tmp_path / "a" / "x.nii", tmp_path / "b" / "x.nii")
     texts = {file.name: file.read_text("utf-8") for file in files if file.suffix == ".html"}
-    assert list(texts) == ["index.html", "x-2.html", "x.html"]
-    assert texts["index.html"].count("<a href=") == 2
+    assert [name for name in texts if name[0] != "s"] == ["index.html", "x-2.html", "x.html"]
+    assert texts["index.html"].count("<a href=") == 3
     for name, count in (("x.html", "8"), ("x-2.html", "5")):
         assert set(re.findall("Slice [0-9]+ of ([0-9]+)", texts[name])) == {count}
-
-
-def test_a_second_copy_of_a_file_is_no_slice_of_its_study(reported, tmp_path):
-    (tmp_path / "a").mkdir()
-    for name, content in dicom_series(np.moveaxis(VOXELS, 2, 0)).items():
-        (tmp_path / "a" / name).write_bytes(content)
-    (tmp_path / "a" / "copy.dcm").write_bytes(content)
-    nibabel.save(nibabel.Nifti1Image(VOXELS[:, :, :5], np.diag([1, 1, 5, 1])), tmp_path / "x.nii")
-    answer = stand_in()(tmp_path / "a")
-    assert "8 of 8 slices classified" in str(answer) and len(answer.slices) == 9
-    told = answer.to_dict()
-    assert (told["slices"], told["refused"]) == (8, 0)
-    assert told["remarks"] == ["it is a second copy of another file of its series: left out (1)"]
-    *_, report = [file for file in reported(tmp_path / "a", tmp_path / "x.nii")
-                  if file.suffix == ".html"]  # fmt: skip
-    assert set(re.findall("Slice [0-9]+ of ([0-9]+)", report.read_text("utf-8"))) == {"5"}
 
 
 def test_the_page_opens_without_tensorflow():

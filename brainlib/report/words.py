@@ -10,7 +10,7 @@ from itertools import groupby
 import pandas as pd
 
 from brainlib.imaging.errors import one_line
-from brainlib.inference.classifier import COPY, MISSING, REFUSED, UNJUDGED, UNREADABLE
+from brainlib.inference.classifier import MISSING, REFUSED, UNJUDGED, UNREADABLE
 from brainlib.inference.rules import is_undecided
 from brainlib.report.study import ClassifiedStudy, file_name
 
@@ -78,11 +78,8 @@ def list_refusals(slices: pd.DataFrame, start: str = REFUSED) -> list[tuple[str,
     """Return pairs of a reason and the slices that were refused (or are missing) for it."""
     refused = slices[slices["decision"].str.startswith(start)]
     by_reason = refused["slice"].groupby(refused["decision"].str.removeprefix(start), sort=False)
-    listed = [
-        (str(reason), f"left out ({len(numbers)})" if COPY in start + reason
-         else f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
-        for reason, numbers in by_reason
-    ]  # fmt: skip
+    listed = [(str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
+              for reason, numbers in by_reason]  # fmt: skip
     return _shortened(listed, "other reasons")
 
 
