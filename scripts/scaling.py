@@ -109,7 +109,7 @@ def measure(source: str, output: str, share: float = 1.0) -> pd.DataFrame:
     rows = []
     context = multiprocessing.get_context("spawn")
     for way, (_, sizes) in WAYS.items():
-        for count in (max(LEAST, int(size * share)) for size in sizes):
+        for count in (max(min(LEAST, sizes[0]), int(size * share)) for size in sizes):
             with ProcessPoolExecutor(1, context) as pool:
                 rows.append(pool.submit(_measured, way, count, source).result())
     table = pd.DataFrame(rows)
