@@ -100,12 +100,12 @@ def classify(
     Exit status: 0 if every scan was answered, or refused for what it is; 3 if one could not be
     read; 2 for a mistake in the command; 130 if it was interrupted.
     """
-    from brainlib import imaging, inference, report
+    from brainlib import imaging, report
 
     if as_json and as_csv:
-        raise inference.InferenceError("--json and --csv exclude each other: choose one")
+        raise BrainlibError("--json and --csv exclude each other: choose one")
     if (scheduler or reports) and not output:
-        raise inference.InferenceError("tables and reports need a folder: name it with --output")
+        raise BrainlibError("tables and reports need a folder: name it with --output")
     listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
     loaded = report.load(_absolute(model), engine, plane)
     if output:

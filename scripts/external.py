@@ -34,10 +34,6 @@ STEP = 3
 """Of the template every third slice with a head is classified."""
 
 
-class ExternalError(BrainlibError):
-    """Scans from elsewhere that are not there, or do not fit together."""
-
-
 def measure(classifier: inference.Classifier, scans: Path) -> dict[str, Any]:
     """Classify the scans and count.
 
@@ -55,7 +51,7 @@ def measure(classifier: inference.Classifier, scans: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ExternalError
+    BrainlibError
         Where scans are absent, unreadable, or not on the grid of their masks.
     """
     gate = classifier.model.with_suffix(".gate.npz")
@@ -80,7 +76,7 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
     """
     scans = sorted(folder.rglob("*_Scan_T1.nii.gz"))
     if not scans:
-        raise ExternalError(f"{folder} holds no *_Scan_T1.nii.gz: name the folder above it")
+        raise BrainlibError(f"{folder} holds no *_Scan_T1.nii.gz: name the folder above it")
     tables, studies = [], []
     for scan in scans:
         table, study = classify(classifier, imaging.open_scans(scan))
@@ -130,7 +126,7 @@ def classify(
     gated_table = inference.classify(classifier, read)
     table = inference.classify(dataclasses.replace(classifier, gate=None), read)
     if table.empty or (table["class"] == "").any():
-        raise ExternalError("; ".join({*table["error"]} - {""}) or "there is nothing to classify")
+        raise BrainlibError("; ".join({*table["error"]} - {""}) or "there is nothing to classify")
     study = inference.summarise(classifier, gated_table).iloc[0]
     answer = study["class"] or study["decision"].partition(":")[0]
     if study["decision"].startswith(inference.INCOMPLETE):  # only a study without tumour can be
@@ -142,10 +138,10 @@ def count_mask_pixels(scan: Path) -> np.ndarray:
     """Return the mask pixels of each slice, int array, in the order in which slices are read."""
     file = scan.with_name(scan.name.replace("_Scan_T1", "_Mask"))
     if not file.is_file():
-        raise ExternalError(f"there is no mask {file}: copy it beside its scan")
+        raise BrainlibError(f"there is no mask {file}: copy it beside its scan")
     image, mask = nibabel.load(scan), nibabel.load(file)
     if mask.shape != image.shape or not np.allclose(mask.affine, image.affine, atol=1e-3):
-        raise ExternalError(f"{file} is not on the grid of {scan.name}: resample it")
+        raise BrainlibError(f"{file} is not on the grid of {scan.name}: resample it")
     # the reader itself refuses masks, as label maps
     volume = volumes.Volume(np.asarray(mask.dataobj) > 0, image.affine)
     turned, _ = volume.turned(volumes.acquired_plane(volume))

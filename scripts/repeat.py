@@ -13,11 +13,8 @@ import numpy as np
 
 from brainlib import CLASS_NAMES, evaluation, paths
 from brainlib.notebook import pipeline, runs
+from brainlib.paths import BrainlibError
 from scripts import command
-
-
-class RepeatError(paths.BrainlibError):
-    """A run that cannot be repeated from its record."""
 
 
 def repeat(record: Path, output: str = "runs/repeat", threads: int | None = None) -> dict[str, Any]:
@@ -39,16 +36,16 @@ def repeat(record: Path, output: str = "runs/repeat", threads: int | None = None
 
     Raises
     ------
-    RepeatError
+    BrainlibError
         For the record of another notebook, or a source that holds other files.
     """
     recorded = runs.read_record(record)
     if recorded["notebook"] != "02_train":
-        raise RepeatError(f"{record} is of {recorded['notebook']}: give that of a training")
+        raise BrainlibError(f"{record} is of {recorded['notebook']}: give that of a training")
     source, seed = recorded["parameters"]["source"], recorded["parameters"]["seed"]
     opened = runs.open_collection(source, seed)
     if opened.file_hash != recorded["source"]["file_hash"]:
-        raise RepeatError(
+        raise BrainlibError(
             f"{source!r} is {opened.name} version {opened.version} with other files than those of "
             f"{record.name}: their hash is {opened.file_hash[:12]}, recorded is "
             f"{recorded['source']['file_hash'][:12]}"
@@ -86,7 +83,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     """
     tables = [evaluation.read_predictions(file).sort_values("path") for file in (first, second)]
     if list(tables[0]["path"]) != list(tables[1]["path"]):
-        raise RepeatError(f"{first} and {second} are of different images")
+        raise BrainlibError(f"{first} and {second} are of different images")
     recorded, repeated = (table[list(CLASS_NAMES)].to_numpy() for table in tables)
     return {
         "images": len(recorded),

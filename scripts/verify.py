@@ -23,16 +23,12 @@ METRIC_TOLERANCE = 2e-6
 """How far metrics may be apart: `metrics.json` has six digits."""
 
 
-class VerificationError(BrainlibError):
-    """Released files that are not what `metrics.json` says."""
-
-
 def verify(source: str, output: str) -> list[str]:
     """Check the release and return what was checked, a line each.
 
     Raises
     ------
-    VerificationError
+    BrainlibError
         Naming everything that differs.
     """
     folder = resolve(output) / "model"
@@ -42,7 +38,7 @@ def verify(source: str, output: str) -> list[str]:
     checks = [check_hash(document, folder), *check_metrics(document, folder),
               *check_probabilities(run)]  # fmt: skip
     if differing := [line for line, is_same in checks if not is_same]:
-        raise VerificationError("not what metrics.json says: " + "; ".join(differing))
+        raise BrainlibError("not what metrics.json says: " + "; ".join(differing))
     return [line for line, _ in checks]
 
 

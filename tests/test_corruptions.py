@@ -5,8 +5,9 @@ import pytest
 from scipy import ndimage
 
 from brainlib.data import phantom
-from brainlib.evaluation import EvaluationError, corruptions
+from brainlib.evaluation import corruptions
 from brainlib.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from brainlib.paths import BrainlibError
 
 SIZE = 128
 RANDOM = ("motion", "ghosting", "bias_field", "noise", "contrast", "rotation")
@@ -90,16 +91,16 @@ def test_artefacts_look_like_their_physics(image):
 
 
 def test_what_is_not_known_is_refused_with_what_is(image):
-    with pytest.raises(EvaluationError, match=r"no corruption 'smudge': choose from motion, ghost"):
+    with pytest.raises(BrainlibError, match=r"no corruption 'smudge': choose from motion, ghost"):
         corrupt(image, "smudge", 1, seed=0)
-    with pytest.raises(EvaluationError, match=r"no strength 6: choose from 1, 2, 3, 4, 5"):
+    with pytest.raises(BrainlibError, match=r"no strength 6: choose from 1, 2, 3, 4, 5"):
         corrupt(image, "blur", 6, seed=0)
     for pixels in (image[:15], image / 255, image[..., None]):
-        with pytest.raises(EvaluationError, match="give a grey image, uint8 of shape"):
+        with pytest.raises(BrainlibError, match="give a grey image, uint8 of shape"):
             corrupt(pixels, "blur", 1, seed=0)
-    with pytest.raises(EvaluationError, match="2 labels for 1 images"):
+    with pytest.raises(BrainlibError, match="2 labels for 1 images"):
         corruptions.robustness(lambda images: np.eye(4), [image], [0, 1])
-    with pytest.raises(EvaluationError, match=r"shape \(1, 4\) for 2 images"):
+    with pytest.raises(BrainlibError, match=r"shape \(1, 4\) for 2 images"):
         corruptions.robustness(lambda images: np.eye(4)[:1], [image] * 2, [0, 0])
 
 

@@ -11,7 +11,8 @@ import pytest
 import sklearn.metrics
 
 from brainlib import CLASS_NAMES, evaluation
-from brainlib.evaluation import METRICS, EvaluationError, metrics
+from brainlib.evaluation import METRICS, metrics
+from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
 
@@ -91,7 +92,7 @@ def test_a_spoiled_file_is_refused_by_name_and_reason(tmp_path, table, change, m
     file, spoiled = tmp_path / "spoiled.csv", change(table)
     if spoiled is not None:
         spoiled.to_csv(file, index=False)
-    with pytest.raises(EvaluationError, match=message) as caught:
+    with pytest.raises(BrainlibError, match=message) as caught:
         evaluation.read_predictions(file)
     assert str(file) in str(caught.value)
 
@@ -116,7 +117,7 @@ def test_tumor_type_is_asked_among_tumors_of_one_source_only():
     table["source"] = ["figshare", "figshare", "figshare", "sartaj"]
     tumors = evaluation.restrict_to_tumors(table)
     np.testing.assert_allclose(tumors[CLASSES], [[0.5, 0.25, 0, 0.25], [1 / 3, 1 / 3, 0, 1 / 3]])
-    with pytest.raises(EvaluationError, match="choose one of figshare, sartaj"):
+    with pytest.raises(BrainlibError, match="choose one of figshare, sartaj"):
         evaluation.restrict_to_tumors(table, "br35h")
 
 
@@ -201,7 +202,7 @@ def test_a_metric_from_outside_is_resampled_like_ours(table, monkeypatch):
     other = random_table(1).assign(path=table["path"], label=table["label"], group=table["group"])
     ours, theirs = (evaluation.compare(table, other, m, 50) for m in ("log_loss", "theirs"))
     assert ours == pytest.approx(theirs)
-    with pytest.raises(EvaluationError, match=r"theirs takes no weights: .* whole numbers"):
+    with pytest.raises(BrainlibError, match=r"theirs takes no weights: .* whole numbers"):
         metrics.weighted_metrics(table, np.full((1, len(table)), 0.5), ["theirs"])
 
 
@@ -223,9 +224,9 @@ def test_intervals_hold_their_values_and_repeat_with_the_seed(table):
     chosen = ["macro_f1", "accuracy"]
     some = evaluation.metrics_with_intervals(table, resamples=200, seed=1, metrics=chosen)
     pd.testing.assert_frame_equal(some, first.loc[chosen])
-    with pytest.raises(EvaluationError, match="no metric acuracy: choose from accuracy"):
+    with pytest.raises(BrainlibError, match="no metric acuracy: choose from accuracy"):
         evaluation.metrics_with_intervals(table, metrics=["acuracy"])
-    with pytest.raises(EvaluationError, match="resamples = 0"):
+    with pytest.raises(BrainlibError, match="resamples = 0"):
         evaluation.metrics_with_intervals(table, resamples=0)
 
 
@@ -307,9 +308,9 @@ def test_thresholds_are_finite_sample_quantiles():
     assert evaluation.fit_conformal(table.iloc[:8], 0.9)["glioma"] == 1
     # 150 * 0.82 is 123, and a little more in floats
     assert evaluation.fit_conformal(scored_gliomas(149), 0.82)["glioma"] == pytest.approx(0.82)
-    with pytest.raises(EvaluationError, match="coverage = 98"):
+    with pytest.raises(BrainlibError, match="coverage = 98"):
         evaluation.fit_conformal(table, 98)
-    with pytest.raises(EvaluationError, match="no threshold for notumor"):
+    with pytest.raises(BrainlibError, match="no threshold for notumor"):
         evaluation.conformal_sets(table, {"glioma": 0.1, "meningioma": 0.1, "pituitary": 0.1})
 
 
@@ -327,7 +328,7 @@ def test_a_fold_is_never_calibrated_on_its_own_test_images(with_validation):
         spoiled = validation.assign(label=labels)
         changed = (evaluation.cross_conformal(test, spoiled, 0.9) != plain).any(axis=1)
         assert set(test["fold"][changed]) == {2}
-        with pytest.raises(EvaluationError, match="fold 3 on: give its validation table"):
+        with pytest.raises(BrainlibError, match="fold 3 on: give its validation table"):
             evaluation.cross_conformal(test, validation[validation["fold"] != 3])
 
 
@@ -353,9 +354,9 @@ def test_a_better_model_is_told_from_a_worse_one():
 
 
 def test_tables_of_other_images_are_not_compared(table):
-    with pytest.raises(EvaluationError, match=r"second table lacks 3 images.*image_00000\.jpg, im"):
+    with pytest.raises(BrainlibError, match=r"second table lacks 3 images.*image_00000\.jpg, im"):
         evaluation.compare(table, table.iloc[3:])
-    with pytest.raises(EvaluationError, match="disagree on the label of"):
+    with pytest.raises(BrainlibError, match="disagree on the label of"):
         evaluation.compare(table, table.assign(label="glioma"))
 
 

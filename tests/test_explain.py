@@ -11,6 +11,7 @@ from scipy import ndimage
 from brainlib import CLASS_NAMES, evaluation, explain, imaging, models
 from brainlib.data import datasets
 from brainlib.models import lesion_net
+from brainlib.paths import BrainlibError
 
 SIZE = 112
 GLIOMA, MENINGIOMA = CLASS_NAMES[:2]
@@ -49,7 +50,7 @@ def test_maps_have_a_row_for_each_image_and_are_0_outside_of_the_field_of_view(
     far = (np.abs(rows - row) > side / 2 + 2) | (np.abs(columns - column) > side / 2 + 2)
     assert far.any() and not outline[far].any() and not heat_map[far].any()
     assert outline.any() and heat_map.any()
-    with pytest.raises(explain.ExplainError, match="seed_cnn draws no maps"):
+    with pytest.raises(BrainlibError, match="seed_cnn draws no maps"):
         explain.draw_maps(models.build_model("seed_cnn"), images)
 
 
@@ -167,7 +168,7 @@ def test_every_outlined_tumour_has_a_row_of_scores(small_network, collection, sc
     answer = np.asarray(small_network.predict_on_batch(image[None, ..., None]))[0]
     assert scored["answer"].iloc[-1] == CLASS_NAMES[answer.argmax()]
     assert scored["dice"].between(0, 1).all() and scored["heat_peak_inside"].dtype == bool
-    with pytest.raises(explain.ExplainError, match="open_collection"):
+    with pytest.raises(BrainlibError, match="open_collection"):
         explain.score_maps(small_network, table[["path", "label"]], collection.root, 0)
 
 
@@ -179,9 +180,9 @@ def test_scores_survive_their_file(scored, tmp_path):
     pd.testing.assert_frame_equal(again, scored, check_dtype=False)
     assert again["heat_peak_inside"].dtype == bool and again["outline"].iloc[0] == ""
     (tmp_path / "other.csv").write_text("path,dice\na,1\n", encoding="utf-8")
-    with pytest.raises(explain.ExplainError, match=r"other\.csv is no table .*patient"):
+    with pytest.raises(BrainlibError, match=r"other\.csv is no table .*patient"):
         explain.read_scores(tmp_path / "other.csv")
-    with pytest.raises(explain.ExplainError, match=r"absent\.csv"):
+    with pytest.raises(BrainlibError, match=r"absent\.csv"):
         explain.read_scores(tmp_path / "absent.csv")
 
 

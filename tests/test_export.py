@@ -12,6 +12,7 @@ from keras import layers, ops
 
 from brainlib import CLASS_NAMES, models
 from brainlib.models import engines, export
+from brainlib.paths import BrainlibError
 
 TOLERANCE = 1e-4
 
@@ -102,7 +103,7 @@ def test_a_file_that_answers_otherwise_is_not_put_in_place(tiny, tmp_path, monke
 
         engine = engines.Engine(answer, ("probabilities",))
         monkeypatch.setattr(engines, "open_onnx", lambda path, engine=engine: engine)
-        with pytest.raises(export.ExportError, match="differs from the Keras model"):
+        with pytest.raises(BrainlibError, match="differs from the Keras model"):
             export.export_onnx(tiny, path)
     assert path.read_text() == "the older file"
     assert list(tmp_path.iterdir()) == [path]
@@ -116,7 +117,7 @@ def test_what_cannot_be_exported_is_named(tiny, tmp_path, monkeypatch):
     five = keras.Model(tiny.input, layers.Dense(5)(tiny.output))
 
     def refused(model, message, name="other.onnx"):
-        with pytest.raises(export.ExportError, match=message):
+        with pytest.raises(BrainlibError, match=message):
             export.export_onnx(model, tmp_path / name)
         assert not list(tmp_path.iterdir())
 
@@ -132,22 +133,22 @@ def test_what_cannot_be_exported_is_named(tiny, tmp_path, monkeypatch):
 
 def test_a_file_that_cannot_be_run_is_named(exported, tmp_path):
     broken = tmp_path / "broken.onnx"
-    with pytest.raises(engines.EngineError, match=r"there is no file .*broken"):
+    with pytest.raises(BrainlibError, match=r"there is no file .*broken"):
         engines.open_onnx(broken)
     whole = exported.read_bytes()
     for content in (b"", b"not a model", whole[: len(whole) // 2], whole[:-100]):
         broken.write_bytes(content)
-        with pytest.raises(engines.EngineError, match=r"broken.*cannot be loaded as"):
+        with pytest.raises(BrainlibError, match=r"broken.*cannot be loaded as"):
             engines.open_onnx(broken)
     model = onnx.load(exported)
     model.graph.output.append(model.graph.input[0])
     onnx.save(model, broken)
-    with pytest.raises(engines.EngineError, match="holds another kind of model"):
+    with pytest.raises(BrainlibError, match="holds another kind of model"):
         engines.open_onnx(broken)
 
 
 def test_images_of_another_kind_are_refused(exported):
     engine, whole = engines.open_onnx(exported), images(1, 64, 64)
     for pixels in (whole.astype(np.float32), whole[0], whole.repeat(2, 3), whole[:, :0]):
-        with pytest.raises(engines.EngineError, match="give a uint8 array"):
+        with pytest.raises(BrainlibError, match="give a uint8 array"):
             engine(pixels)

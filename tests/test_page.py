@@ -28,7 +28,8 @@ from test_scans import dicom_bytes, image_bytes
 import brainlib
 from brainlib import explain, imaging, inference
 from brainlib.models import engines
-from brainlib.report import ReportError, app, words
+from brainlib.paths import BrainlibError
+from brainlib.report import app, words
 from brainlib.report.answers import Model
 from brainlib.report.app import uploads, view
 
@@ -152,10 +153,10 @@ def test_an_upload_leaves_no_file_behind_and_is_refused_before_it_is_cut(tempora
     uploads.read_uploads(
         stand_in(), [upload("a.png", png(9)), upload("z.zip", archive({"b": b"x"}))]
     )
-    with pytest.raises(ReportError, match=r"notes\.txt"):
+    with pytest.raises(BrainlibError, match=r"notes\.txt"):
         uploads.read_uploads(stand_in(), [upload("notes.txt", b"hello")])
     monkeypatch.setattr(uploads, "MOST_SLICES", 2)
-    with pytest.raises(ReportError, match="more than 2 slices"):
+    with pytest.raises(BrainlibError, match="more than 2 slices"):
         uploads.read_uploads(stand_in(), [upload(f"{n}.png", png(9)) for n in range(3)])
     assert list(temporary.iterdir()) == []
 

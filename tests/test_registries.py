@@ -9,6 +9,7 @@ from brainlib import audit, data, evaluation, models
 from brainlib.data import phantom
 from brainlib.imaging import load_images
 from brainlib.notebook import pipeline, runs
+from brainlib.paths import BrainlibError
 
 PLUGIN = """
 import os
@@ -81,5 +82,5 @@ def test_everything_from_outside_is_trained_and_evaluated(plugin, tmp_path, monk
 
 def test_a_plugin_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv(runs.PLUGINS_VARIABLE, "no_such_module")
-    with pytest.raises(runs.NotebookError, match="BRAINLIB_PLUGINS names 'no_such_module'"):
+    with pytest.raises(BrainlibError, match="BRAINLIB_PLUGINS names 'no_such_module'"):
         runs.start("01_explore", {})

@@ -7,6 +7,7 @@ import pytest
 
 from brainlib.data import phantom
 from brainlib.notebook import pipeline
+from brainlib.paths import BrainlibError
 from scripts import repeat
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
@@ -41,5 +42,5 @@ def test_other_files_and_other_notebooks_are_refused(record, tmp_path):
         ({"notebook": "03_evaluate"}, "give that of a training"),
     ):
         file.write_text(json.dumps(recorded | changed), encoding="utf-8")
-        with pytest.raises(repeat.RepeatError, match=said):
+        with pytest.raises(BrainlibError, match=said):
             repeat.repeat(file, str(tmp_path / "out"))

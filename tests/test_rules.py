@@ -10,6 +10,7 @@ import pytest
 
 from brainlib import CLASS_NAMES, evaluation
 from brainlib.inference import rules
+from brainlib.paths import BrainlibError
 from scripts.release.rules import fit_rules, make_rules
 from scripts.release.studies import fit_study_rule
 
@@ -74,7 +75,7 @@ def test_rules_come_back_from_their_file_as_they_were(fitted, tmp_path):
 def test_a_damaged_file_says_how_to_make_it_again(tmp_path, text):
     path = tmp_path / "rules.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(rules.RulesError, match=re.escape(str(path)) + r".*scripts.release"):
+    with pytest.raises(BrainlibError, match=re.escape(str(path)) + r".*scripts.release"):
         rules.read_rules(path)
 
 
@@ -96,9 +97,9 @@ def test_rules_without_a_part_are_neither_read_nor_written(fitted, tmp_path, dam
     damage(broken)
     path = tmp_path / "rules.json"
     path.write_text(json.dumps(broken), encoding="utf-8")
-    with pytest.raises(rules.RulesError, match=message):
+    with pytest.raises(BrainlibError, match=message):
         rules.read_rules(path)
-    with pytest.raises(rules.RulesError, match=message):
+    with pytest.raises(BrainlibError, match=message):
         rules.write_rules(broken, tmp_path / "other.json")
     assert not (tmp_path / "other.json").exists()
 
@@ -168,5 +169,5 @@ def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):
     made = make_rules(str(tmp_path), "lesion_net")
     assert made["study"] == fit_study_rule(table[table["fold"] != 0])
     assert rules.read_rules(tmp_path / "lesion_net.rules.json") == made
-    with pytest.raises(rules.RulesError, match="no test predictions of other"):
+    with pytest.raises(BrainlibError, match="no test predictions of other"):
         make_rules(tmp_path, "other")

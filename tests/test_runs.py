@@ -43,7 +43,7 @@ def test_parameters_of_the_notebook_are_taken_and_other_variables_left():
 
 @pytest.mark.parametrize("name", runs.SETTINGS)
 def test_an_unknown_parameter_from_papermill_names_the_known_ones(name):
-    with pytest.raises(runs.NotebookError, match="no parameter 'sauce'") as refused:
+    with pytest.raises(BrainlibError, match="no parameter 'sauce'") as refused:
         runs.start(name, injected("seed = 1\nsauce = 'phantom'"))
     for parameter in runs.SETTINGS[name].__dataclass_fields__:
         assert parameter in str(refused.value)
@@ -62,7 +62,7 @@ def test_an_unknown_parameter_from_papermill_names_the_known_ones(name):
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(parameter, value, message):
-    with pytest.raises(runs.NotebookError) as refused:
+    with pytest.raises(BrainlibError) as refused:
         runs.start("02_train", {parameter: value})
     assert str(refused.value).startswith(f"{parameter} = {value!r}")
     assert message in str(refused.value)

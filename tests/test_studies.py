@@ -8,6 +8,7 @@ import pytest
 
 from brainlib import CLASS_NAMES
 from brainlib.inference import studies
+from brainlib.paths import BrainlibError
 from scripts.release.studies import fit_study_rule, measure_studies
 
 CLASSES = list(CLASS_NAMES)
@@ -138,9 +139,9 @@ def test_an_empty_table_gives_no_studies():
 
 def test_what_lacks_is_named(table):
     lacking = slices_of("a", GLIOMA).assign(**dict.fromkeys(CLASSES, np.nan))
-    with pytest.raises(studies.StudyError, match=r"a\.nii is accepted and has no probabilities"):
+    with pytest.raises(BrainlibError, match=r"a\.nii is accepted and has no probabilities"):
         summarise(lacking)
-    with pytest.raises(studies.StudyError, match="no tumour patient"):
+    with pytest.raises(BrainlibError, match="no tumour patient"):
         fit_study_rule(table.assign(patient=None))
 
 

@@ -35,7 +35,6 @@ from brainlib.evaluation.scores import (
     without_look_alikes,
 )
 from brainlib.evaluation.tables import (
-    EvaluationError,
     Tables,
     check_predictions,
     is_correct,

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from brainlib.evaluation.metrics import denominator, metric_names, weighted_metrics
-from brainlib.evaluation.tables import EvaluationError, group_codes, is_correct, known_values
+from brainlib.evaluation.tables import group_codes, is_correct, known_values
+from brainlib.paths import BrainlibError
 
 TAIL = 0.025
 """The share of resamples beyond either limit of an interval."""
@@ -174,7 +175,7 @@ def resampled_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator
     ((5, 3), True)
     """
     if resamples < 1:
-        raise EvaluationError(f"resamples = {resamples}: it must be at least 1")
+        raise BrainlibError(f"resamples = {resamples}: it must be at least 1")
     generator = np.random.default_rng(seed)
     count = groups.max() + 1
     for start in range(0, resamples, _CHUNK):

@@ -5,7 +5,8 @@ import pandas as pd
 
 from brainlib.evaluation.bootstrap import shares
 from brainlib.evaluation.metrics import CALIBRATION_BINS, equal_mass_bins
-from brainlib.evaluation.tables import EvaluationError, is_correct, probabilities
+from brainlib.evaluation.tables import is_correct, probabilities
+from brainlib.paths import BrainlibError
 
 
 def reliability(
@@ -30,7 +31,7 @@ def reliability(
     [[0.8, 0.0], [0.9, 1.0]]
     """
     if bins < 1:
-        raise EvaluationError(f"bins = {bins}: it must be at least 1")
+        raise BrainlibError(f"bins = {bins}: it must be at least 1")
     confidence = probabilities(table).max(axis=1)
     bin_of = equal_mass_bins(confidence, np.ones((1, len(table))), bins)[0]
     subsets = {confidence[bin_of == i].mean(): bin_of == i for i in np.unique(bin_of)}

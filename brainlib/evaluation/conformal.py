@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from brainlib.evaluation.bootstrap import shares
-from brainlib.evaluation.tables import CLASSES, EvaluationError, label_codes, probabilities
+from brainlib.evaluation.tables import CLASSES, label_codes, probabilities
+from brainlib.paths import BrainlibError
 
 COVERAGE = 0.98
 """The share of sets that are to hold the true class.
@@ -52,7 +53,7 @@ def fit_conformal(table: pd.DataFrame, coverage: float = COVERAGE) -> dict[str, 
     {'glioma': 0.25, 'meningioma': 1.0, 'notumor': 1.0, 'pituitary': 1.0}
     """
     if not 0 < coverage < 1:
-        raise EvaluationError(f"coverage = {coverage}: it must lie between 0 and 1, such as 0.98")
+        raise BrainlibError(f"coverage = {coverage}: it must lie between 0 and 1, such as 0.98")
     scores, labels = 1 - probabilities(table), label_codes(table)
     thresholds = {}
     for index, name in enumerate(CLASSES):
@@ -73,7 +74,7 @@ def conformal_sets(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.D
     [True, True, False, False]
     """
     if absent := [name for name in CLASSES if name not in thresholds]:
-        raise EvaluationError(f"no threshold for {', '.join(absent)}: take those of fit_conformal")
+        raise BrainlibError(f"no threshold for {', '.join(absent)}: take those of fit_conformal")
     limits = np.array([thresholds[name] for name in CLASSES], float)
     return pd.DataFrame(1 - probabilities(table) <= limits, table.index, CLASSES)
 
@@ -99,7 +100,7 @@ def cross_conformal(
 
     Raises
     ------
-    EvaluationError
+    BrainlibError
         Where there is neither validation nor a second fold.
     """
     sets = []
@@ -107,7 +108,7 @@ def cross_conformal(
         others = test[test["fold"] != fold]
         held_out = others if validation is None else validation[validation["fold"] == fold]
         if held_out.empty:
-            raise EvaluationError(f"nothing to calibrate fold {fold} on: give its validation table")
+            raise BrainlibError(f"nothing to calibrate fold {fold} on: give its validation table")
         sets.append(conformal_sets(tested, fit_conformal(held_out, coverage)))
     return pd.concat(sets).loc[test.index]
 

@@ -22,7 +22,7 @@ from PIL import Image
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from brainlib.evaluation.tables import EvaluationError
+from brainlib.paths import BrainlibError
 
 STRENGTHS = (1, 2, 3, 4, 5)
 """Strengths, from barely visible to clearly degraded."""
@@ -179,9 +179,9 @@ def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarr
     """
     for kind, asked, known in ("corruption", name, CORRUPTIONS), ("strength", strength, STRENGTHS):
         if asked not in known:
-            raise EvaluationError(f"no {kind} {asked!r}: choose from {', '.join(map(str, known))}")
+            raise BrainlibError(f"no {kind} {asked!r}: choose from {', '.join(map(str, known))}")
     if pixels.ndim != 2 or pixels.dtype != np.uint8 or min(pixels.shape) < MINIMUM_SIZE:
-        raise EvaluationError(
+        raise BrainlibError(
             f"pixels of type {pixels.dtype} and shape {pixels.shape}: give a grey image, uint8 "
             f"of shape (height, width), at least {MINIMUM_SIZE} pixels high and wide"
         )
@@ -232,7 +232,7 @@ def robustness(
     {'clean': 1.0, 'blur': 1.0}
     """
     if not len(images) or len(images) != len(labels):
-        raise EvaluationError(f"{len(labels)} labels for {len(images)} images: give one each")
+        raise BrainlibError(f"{len(labels)} labels for {len(images)} images: give one each")
     seeds = np.random.SeedSequence(seed).generate_state(len(images)).tolist()
     accuracies = {}
     conditions = list(itertools.product(names, strengths))
@@ -281,7 +281,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
 def _accuracy(predict: Predict, images: list[np.ndarray], labels: np.ndarray) -> float:
     probabilities = np.asarray(predict(images))
     if probabilities.ndim != 2 or len(probabilities) != len(images):
-        raise EvaluationError(
+        raise BrainlibError(
             f"the predictor gave probabilities of shape {probabilities.shape} for {len(images)} "
             "images: it must give a row of four for each"
         )

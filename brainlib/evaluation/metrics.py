@@ -14,7 +14,8 @@ from functools import partial, wraps
 import numpy as np
 import pandas as pd
 
-from brainlib.evaluation.tables import CLASSES, EvaluationError, label_codes, probabilities
+from brainlib.evaluation.tables import CLASSES, label_codes, probabilities
+from brainlib.paths import BrainlibError
 
 CALIBRATION_BINS = 15
 MINIMUM_PROBABILITY = 1e-12
@@ -183,12 +184,12 @@ def metric_names(names: Iterable[str] | None = None) -> list[str]:
 
     Raises
     ------
-    EvaluationError
+    BrainlibError
         For an unknown name.
     """
     names = list(METRICS if names is None else names)
     if unknown := [name for name in names if name not in METRICS]:
-        raise EvaluationError(f"no metric {', '.join(unknown)}: choose from {', '.join(METRICS)}")
+        raise BrainlibError(f"no metric {', '.join(unknown)}: choose from {', '.join(METRICS)}")
     return names
 
 
@@ -226,7 +227,7 @@ def weighted_metrics(
 
     Raises
     ------
-    EvaluationError
+    BrainlibError
         For an unknown name, and fractional weights for a metric that takes none.
     """
     data, weights = (label_codes(table), probabilities(table)), np.asarray(weights)
@@ -252,7 +253,7 @@ def _resampled(name: str, labels: Array, probabilities: Array, weights: Array) -
     if hasattr(metric, "takes_weights"):
         return metric(labels, probabilities, weights.astype(float))
     if (weights % 1).any():
-        raise EvaluationError(
+        raise BrainlibError(
             f"metric {name} takes no weights: give whole numbers, or add it by metrics.register"
         )
     rows = (np.repeat(np.arange(len(labels)), counts.astype(int)) for counts in weights)

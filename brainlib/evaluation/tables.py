@@ -30,10 +30,6 @@ Tables = dict[str, dict[str, pd.DataFrame]]
 """Prediction tables by model, then by protocol, in the order of `splits.PROTOCOLS`."""
 
 
-class EvaluationError(BrainlibError):
-    """Predictions or parameters that do not allow a valid evaluation."""
-
-
 def run_name(model: str, protocol: str, fold: int) -> str:
     """Return the name of a trained model: `seed_cnn_patient0` by fold, `seed_cnn_official`."""
     return f"{model}_{protocol}{fold if protocol == 'patient' else ''}"
@@ -77,28 +73,26 @@ def read_tables(
 
     Raises
     ------
-    EvaluationError
+    BrainlibError
         Where there is no table of test predictions, or one is about other images.
     """
     source = paths.resolve(source)
     if not source.exists():
-        raise EvaluationError(
-            f"{source} does not exist: give a prediction table or a folder of them"
-        )
+        raise BrainlibError(f"{source} does not exist: give a prediction table or a folder of them")
     if source.is_dir():
         tables = _read_folder(source, subset)
         tables = {name: tables[name] for name in models if name in tables} | tables
     else:
         tables = _read_single(source, models) if subset == "test" else {}
     if subset == "test" and not tables:
-        raise EvaluationError(
+        raise BrainlibError(
             f"{source} holds no prediction table (<name>.test.csv): run notebooks/02_train.ipynb"
         )
     for model, by_protocol in tables.items() if images is not None else ():
         predicted = pd.concat(by_protocol)["path"].drop_duplicates()
         others = predicted[~predicted.isin(images)]
         if len(others):
-            raise EvaluationError(
+            raise BrainlibError(
                 f"{model} in {source} has predictions for {len(others)} images that the source "
                 f"does not hold, for instance {others.iloc[0]}: name the source that they were "
                 "made on, or give each source an output folder of its own"
@@ -181,9 +175,9 @@ def _read_csv(path: Path | str) -> pd.DataFrame:
             path, dtype=types, na_values=missing, keep_default_na=False, encoding="utf-8"
         )
     except FileNotFoundError as error:
-        raise EvaluationError(f"{path} does not exist: give a CSV of predictions") from error
+        raise BrainlibError(f"{path} does not exist: give a CSV of predictions") from error
     except ValueError as error:  # pandas: not CSV; Python: not UTF-8
-        raise EvaluationError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
+        raise BrainlibError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
 
 
 def require_same_images(
@@ -197,7 +191,7 @@ def require_same_images(
     for table, other, name, of in ((first, second, *names), (second, first, *reversed(names))):
         absent = other.loc[~other["path"].isin(table["path"]), "path"]
         if len(absent):
-            raise EvaluationError(
+            raise BrainlibError(
                 f"{name} lacks {len(absent)} images of {of} ({_examples(absent)}): both must "
                 "have the same images"
             )
@@ -205,7 +199,7 @@ def require_same_images(
         pairs = first.merge(second[["path", "label"]], on="path", suffixes=("", "_other"))
         differing = pairs.loc[pairs["label"] != pairs["label_other"], "path"]
         if len(differing):
-            raise EvaluationError(
+            raise BrainlibError(
                 f"{names[0]} and {names[1]} disagree on the label of {len(differing)} images "
                 f"({_examples(differing)}): make sure that both describe the same collection"
             )
@@ -294,7 +288,7 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
 
     Raises
     ------
-    EvaluationError
+    BrainlibError
         Where there is no column `source`, or no tumour image of that source.
 
     Examples
@@ -305,13 +299,13 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
     [0.75, 0.25, 0.0, 0.0]
     """
     if "source" not in table:
-        raise EvaluationError("the prediction table has no column source: join it by path")
+        raise BrainlibError("the prediction table has no column source: join it by path")
     tumors = table[table["label"] != "notumor"]
     source = source or tumors["source"].mode().min()
     kept = tumors[tumors["source"] == source].copy()
     if kept.empty:
         known = ", ".join(sorted(table["source"].astype(str).unique()))
-        raise EvaluationError(
+        raise BrainlibError(
             f"no tumour image of source {source!r} among the predictions: choose one of {known}"
         )
     values = probabilities(kept)
@@ -338,7 +332,7 @@ def check_predictions(
 
     Raises
     ------
-    EvaluationError
+    BrainlibError
         For missing columns, no rows, an image named twice, an unknown label, an empty group, a
         patient in two groups, and probabilities that are not numbers in [0, 1] summing to 1
         within 0.002. The message names the table, the first rows concerned, and what to do.
@@ -347,22 +341,22 @@ def check_predictions(
     --------
     >>> check_predictions(pd.DataFrame({"path": ["a.jpg"]}), "mine.csv")
     Traceback (most recent call last):
-    brainlib.evaluation.tables.EvaluationError: mine.csv has no column patient, group, ...
+    BrainlibError: mine.csv has no column patient, group, ...
     """
     columns = list(columns)
     absent = [column for column in columns if column not in table]
     if absent:
-        raise EvaluationError(
+        raise BrainlibError(
             f"{name} has no column {', '.join(absent)}. A prediction table has the columns "
             f"{', '.join((*COLUMNS, *CLASSES))}; for images of the published patient folds "
             "path and the four probabilities are enough"
         )
     if table.empty and CLASSES[0] in columns:
-        raise EvaluationError(f"{name} has no rows: predict at least one image")
+        raise BrainlibError(f"{name} has no rows: predict at least one image")
     rows = table["path"] if "path" in table else table.index.to_series()
     for is_affected, problem, advice in _problems(table, columns):
         if is_affected.any():
-            raise EvaluationError(
+            raise BrainlibError(
                 f"{name} has {problem} for {int(is_affected.sum())} images "
                 f"({_examples(rows[is_affected])}): {advice}"
             )

@@ -7,6 +7,6 @@ any size. Peaks are scored as in the pointing game (Zhang et al., 2016), overlap
 
 # ruff: noqa: F401
 
-from brainlib.explain.maps import ExplainError, Maps, draw_maps, map_in_image
+from brainlib.explain.maps import Maps, draw_maps, map_in_image
 from brainlib.explain.outlines import OUTLINE_THRESHOLD, known_outlines, read_outline
 from brainlib.explain.scores import COLUMNS, choose_examples, read_maps, read_scores, score_maps

@@ -19,10 +19,6 @@ MAP_SIZE = 112
 """Height and width of a map, its own pixels."""
 
 
-class ExplainError(BrainlibError):
-    """A model that draws no maps, or a table without what is scored here."""
-
-
 @dataclass(frozen=True, eq=False)
 class Maps:
     """Answers, outlines and heat maps of a model for n images.
@@ -70,7 +66,7 @@ def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray
 
     Raises
     ------
-    ExplainError
+    BrainlibError
         For a model that has no tumour's map, such as `seed_cnn`.
 
     Examples
@@ -81,7 +77,7 @@ def draw_maps(model: "keras.Model | engines.Engine", images: Iterable[np.ndarray
     engine = model if isinstance(model, engines.Engine) else engines.wrap_keras(model)
     if not engine.draws_maps:
         name = getattr(model, "name", "this model")
-        raise ExplainError(f"{name} draws no maps: give a lesion_net")
+        raise BrainlibError(f"{name} draws no maps: give a lesion_net")
     parts, sizes = [], []
     for chunk in engines.chunks(images):
         parts.append(engines.run_chunk(engine, chunk))

@@ -8,8 +8,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, imaging, paths
-from brainlib.explain.maps import ExplainError, draw_maps
+from brainlib.explain.maps import draw_maps
 from brainlib.explain.outlines import OUTLINE_THRESHOLD, contour, pixels_inside, read_outline
+from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
@@ -41,13 +42,13 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
 
     Raises
     ------
-    ExplainError
+    BrainlibError
         For a model that draws no maps, or a table without outlines.
     BrainlibError
         For an image that cannot be read.
     """
     if "outline" not in table:
-        raise ExplainError("the table has no column outline: take that of `open_collection`")
+        raise BrainlibError("the table has no column outline: take that of `open_collection`")
     shown = table[(table["label"] != "notumor") & (table["outline"] != "")].reset_index(drop=True)
     progress = tqdm(shown["path"], "maps", delay=2, leave=False)
     maps = draw_maps(model, (imaging.read_image(root / path) for path in progress))
@@ -99,7 +100,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    ExplainError
+    BrainlibError
         Where the file is absent, or is no such table.
     """
     text = dict.fromkeys(("path", "patient", "group", "label", "answer", "outline"), str)
@@ -111,7 +112,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         )  # fmt: skip
     except (OSError, ValueError) as error:  # of pandas for no CSV, of Python for no UTF-8
         advice = "write it again with `python -m scripts.release`"
-        raise ExplainError(f"{path} is no table of maps ({error}): {advice}") from error
+        raise BrainlibError(f"{path} is no table of maps ({error}): {advice}") from error
 
 
 def read_maps(predictions: Path | str, model: str) -> pd.DataFrame:

@@ -23,7 +23,6 @@ from brainlib.inference.classifier import (
     rows_of_studies,
     summarise,
 )
-from brainlib.inference.cluster import InferenceError
 from brainlib.inference.folder import (
     Task,
     classify_scans,

@@ -87,11 +87,11 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
 
     Raises
     ------
-    EngineError
+    BrainlibError
         Where the engine, its package or its file is missing, or the file is damaged.
-    GateError, RulesError
+    BrainlibError
         Where the gate or the rules are damaged.
-    ManifestError
+    BrainlibError
         Where a file of a released model is absent or not the released one.
     """
     path = paths.resolve(model) if model else paths.released_model()

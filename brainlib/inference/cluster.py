@@ -24,10 +24,6 @@ CONNECT_SECONDS = 10
 logger = logging.getLogger(__name__)
 
 
-class InferenceError(BrainlibError):
-    """Scans that cannot be classified as asked, tables that cannot be written, a cluster gone."""
-
-
 def connect(scheduler: str) -> "distributed.Client":
     """Connect to a running dask cluster.
 
@@ -38,20 +34,20 @@ def connect(scheduler: str) -> "distributed.Client":
 
     Raises
     ------
-    InferenceError
+    BrainlibError
         Where dask is not installed, or nothing answers there.
     """
     try:
         from distributed import Client
     except ImportError as error:
-        raise InferenceError(
+        raise BrainlibError(
             "a cluster needs dask: `pip install 'brainlib[cluster]'`, on every machine"
         ) from error
     try:
         # a notebook's own client stays the default one
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        raise InferenceError(
+        raise BrainlibError(
             f"no scheduler answers at {scheduler!r} ({error or type(error).__name__}): start one "
             "with `dask scheduler` and give its address, such as tcp://10.0.0.1:8786"
         ) from error
@@ -89,7 +85,7 @@ def spread(
 
     Raises
     ------
-    InferenceError
+    BrainlibError
         Where the scheduler does not answer, or no more, or the workers lack the function.
     """
     with connect(scheduler) as client:
@@ -127,15 +123,15 @@ def _outcome(future: Future, scheduler: str) -> tuple[Any, BaseException | None]
         raise _gone(scheduler) from error
     except Exception as error:
         if "during deserialization" in str(error):
-            raise InferenceError(
+            raise BrainlibError(
                 f"the workers cannot load what they are to do ({error.__cause__ or error}): "
                 "install the same version of brainlib there"
             ) from error
         return None, error
 
 
-def _gone(scheduler: str) -> InferenceError:
-    return InferenceError(
+def _gone(scheduler: str) -> BrainlibError:
+    return BrainlibError(
         f"the scheduler at {scheduler} answers no more: start the cluster again, and then this; "
         "what is done is kept"
     )

@@ -24,9 +24,9 @@ from tqdm.auto import tqdm
 from brainlib import CLASS_NAMES, __version__, imaging, paths
 from brainlib.inference import classifier, cluster
 from brainlib.inference.classifier import COLUMNS, STUDY_COLUMNS, Classifier
-from brainlib.inference.cluster import InferenceError
 from brainlib.inference.studies import COUNTS
 from brainlib.models import engines
+from brainlib.paths import BrainlibError
 
 PREDICTIONS, STUDIES = "predictions.csv", "studies.csv"
 
@@ -83,7 +83,7 @@ def classify_scans(
 
     Raises
     ------
-    InferenceError
+    BrainlibError
         Where the scheduler does not answer, a worker has another model, or scans or model change
         meanwhile. What is done is kept for the next call.
     BrainlibError
@@ -112,7 +112,7 @@ def classify_scans(
                 write_part(parts, missing[place], rows)
                 bar.update(len(todo[place]))
         if _identity(scans, task) != identity:
-            raise InferenceError("scans or model changed while they were used: run it again")
+            raise BrainlibError("scans or model changed while they were used: run it again")
         return _join(parts, len(pieces), folder)
 
 
@@ -165,7 +165,7 @@ def classify_part(
 
     Raises
     ------
-    InferenceError
+    BrainlibError
         Where the model on this machine is another one.
     """
     opened = _open(task, digest or model_digest(task), threads)
@@ -189,7 +189,7 @@ def _hash(file: Path, stamp: bytes) -> str:
 @lru_cache(maxsize=2)  # opened once and not once a part; sessions of ONNX Runtime can be shared
 def _open(task: Task, digest: str, threads: int = 0) -> Classifier:
     if model_digest(task) != digest:
-        raise InferenceError(
+        raise BrainlibError(
             f"{task.model} on {socket.gethostname()} is not the model that the work was ordered "
             "with, or its gate or rules are not: copy the files there again"
         )
@@ -222,7 +222,7 @@ def _on_cluster(
     with closing(cluster.spread(answer, pieces, scheduler, retries=2)) as results:
         for place, rows, error in results:
             if type(error).__name__ == "KilledWorker":
-                raise InferenceError(
+                raise BrainlibError(
                     f"workers of the cluster died one after the other over {pieces[place][0].file} "
                     f"or a scan after it: give them more memory, or take the scan out ({error})"
                 ) from error
@@ -305,7 +305,7 @@ def read_slice_table(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    InferenceError
+    BrainlibError
         Where the file is absent or is no such table.
     """
     return _read_table(path, COLUMNS, ("slice", *CLASS_NAMES))
@@ -316,7 +316,7 @@ def read_study_table(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    InferenceError
+    BrainlibError
         Where the file is absent or is no such table.
     """
     return _read_table(path, STUDY_COLUMNS, (*COUNTS, *CLASS_NAMES, "tumor_slices", "gaps"))
@@ -334,6 +334,6 @@ def _read_table(path: Path, columns: Sequence[str], numbers: Sequence[str]) -> p
             table[name] = table[name].str.removeprefix("'")
         return table[list(columns)]
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InferenceError(
+        raise BrainlibError(
             f"{path} is no table of `brainlib classify` or 04_infer ({error})"
         ) from error

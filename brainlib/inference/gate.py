@@ -28,10 +28,6 @@ LEAST_CONTRAST, LEAST_SIDE, LONGEST_SHAPE = 12, 32, 3.0
 _REGULARIZATION, _CLIP, _FOLDS = 1e-3, 8.0, 5
 
 
-class GateError(BrainlibError):
-    """A gate that cannot be fitted or read."""
-
-
 @dataclass(frozen=True, eq=False)
 class Gate:
     """A linear model of d features, for k kinds of wrong input.
@@ -80,7 +76,7 @@ def refuse_plainly(image: np.ndarray) -> str:
 
     Raises
     ------
-    GateError
+    BrainlibError
         Where it is no grey image of 8 bits.
 
     Examples
@@ -89,7 +85,7 @@ def refuse_plainly(image: np.ndarray) -> str:
     'it is blank'
     """
     if image.ndim != 2 or image.dtype != np.uint8:
-        raise GateError(
+        raise BrainlibError(
             f"an image of shape {image.shape} and type {image.dtype} is not grey of 8 bits: "
             "read it with imaging.open_scans"
         )
@@ -126,7 +122,7 @@ def fit_gate(
 
     Raises
     ------
-    GateError
+    BrainlibError
         For fewer than 40 images, or nothing to refuse.
 
     Examples
@@ -140,7 +136,7 @@ def fit_gate(
     from sklearn.utils.class_weight import compute_sample_weight
 
     if len(features) < LEAST_IMAGES or not wrong:
-        raise GateError(
+        raise BrainlibError(
             f"{len(features)} images to accept and {len(wrong)} kinds to refuse are too few: give "
             f"at least {LEAST_IMAGES} images and one kind"
         )
@@ -167,9 +163,9 @@ def read_gate(path: Path) -> Gate | None:
 
     Raises
     ------
-    GateError
+    BrainlibError
         Where the file is damaged or no gate.
-    ManifestError
+    BrainlibError
         Where it is not the released one, or absent beside a released model.
     """
     content = manifest.read_file(path)
@@ -182,10 +178,10 @@ def read_gate(path: Path) -> Gate | None:
         shapes = (gate.spread.shape, gate.weights.shape, gate.limit.shape)
         is_gate = shapes == ((length,), (1 + len(gate.reasons), length + 1), ())
         if not is_gate or not np.isfinite([gate.limit, gate.weights.sum(), gate.mean.sum()]).all():
-            raise GateError("it is none of this version")
+            raise BrainlibError("it is none of this version")
         return gate
     except Exception as error:  # the archive, its arrays or their names may be what is damaged
-        raise GateError(f"{path} cannot be read as a gate ({error}): run `make release`") from error
+        raise BrainlibError(f"{path} is no readable gate ({error}): run `make release`") from error
 
 
 def _fit(

@@ -28,10 +28,6 @@ LEAST_IMAGES, LEAST_GROUPS = 30, 10
 _ADVICE = "write it again with `python -m scripts.release`, from the predictions of the folds"
 
 
-class RulesError(BrainlibError):
-    """Rules that are not there, are damaged, or cannot be made."""
-
-
 LEAST_SURE = 0.5
 """An answer less probable than this is undecided, whatever its set."""
 
@@ -67,9 +63,9 @@ def read_rules(path: Path | str) -> dict[str, Any] | None:
 
     Raises
     ------
-    RulesError
+    BrainlibError
         Where the file is no JSON, or lacks a part; the message says which, and how to make it.
-    ManifestError
+    BrainlibError
         Where it is not the released one, or absent beside a released model.
     """
     content = manifest.read_file(Path(path))
@@ -78,10 +74,10 @@ def read_rules(path: Path | str) -> dict[str, Any] | None:
     try:
         rules = json.loads(content)
     except ValueError as error:
-        raise RulesError(f"{path} cannot be read as JSON ({error}): {_ADVICE}") from error
+        raise BrainlibError(f"{path} cannot be read as JSON ({error}): {_ADVICE}") from error
     problem = _problem(rules)
     if problem:
-        raise RulesError(f"{path} {problem}: {_ADVICE}")
+        raise BrainlibError(f"{path} {problem}: {_ADVICE}")
     return rules
 
 
@@ -90,12 +86,12 @@ def write_rules(rules: Mapping[str, Any], path: Path | str) -> Path:
 
     Raises
     ------
-    RulesError
+    BrainlibError
         For what `read_rules` would refuse.
     """
     problem = _problem(rules)
     if problem:
-        raise RulesError(f"these rules for {path} would be refused, for the file {problem}")
+        raise BrainlibError(f"these rules for {path} would be refused, for the file {problem}")
     text = json.dumps(rules, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return paths.write_text(Path(path), text)
 

@@ -45,10 +45,6 @@ SENTENCE = (
 _FLOOR = 1e-6  # probabilities count as at least this, or one slice would decide alone
 
 
-class StudyError(BrainlibError):
-    """Slices or a rule from which no answer for a study can be made."""
-
-
 def study_probabilities(
     slices: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -127,7 +123,7 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
 
     Raises
     ------
-    StudyError
+    BrainlibError
         Where an accepted slice has no probabilities.
     """
     table = predictions.reset_index(drop=True)
@@ -193,7 +189,7 @@ def _answers(table: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, Any]) ->
     values = table[list(CLASS_NAMES)].to_numpy(float)
     if not np.isfinite(values).all():
         row = table.index[~np.isfinite(values).all(axis=1)][0]
-        raise StudyError(
+        raise BrainlibError(
             f"{table.loc[row, 'path']} is accepted and has no probabilities: classify it again"
         )
     present, dense = np.unique(codes, return_inverse=True)

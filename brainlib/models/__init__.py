@@ -11,7 +11,7 @@ from typing import Any
 
 _HOMES = {
     "efficientnet": ("block_layers",),
-    "files": ("ModelError", "load_model", "save_model"),
+    "files": ("load_model", "save_model"),
     "lesion_net": ("IMAGE_SIZE", "KINDS", "MAP_FACTOR", "NETWORK_LAYER", "PLACES", "Parts",
                    "SECOND_EVIDENCE", "SECOND_READING", "build_cropper", "build_lesion_net",
                    "build_pooler", "calibration_of", "draws_maps", "network_of", "recalibrate",

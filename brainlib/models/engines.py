@@ -35,10 +35,6 @@ OUTPUTS = ({"probabilities"}, {"probabilities", *MAPS})
 """The outputs that a file may have."""
 
 
-class EngineError(BrainlibError):
-    """An engine that is not installed, or a file that it cannot run."""
-
-
 @dataclass(frozen=True, eq=False)
 class Engine:
     """A model that is ready to classify; several threads may call it.
@@ -74,12 +70,12 @@ class Engine:
 
         Raises
         ------
-        EngineError
+        BrainlibError
             Where the images have another shape or type.
         """
         shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
         if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
-            raise EngineError(
+            raise BrainlibError(
                 f"images of shape {tuple(shape)} and type {dtype} cannot be classified: give a "
                 "uint8 array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
             )
@@ -102,7 +98,7 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
 
     Raises
     ------
-    EngineError
+    BrainlibError
         Where there is no such engine, its package is not installed, or its file is absent, damaged
         or of another model.
 
@@ -111,7 +107,7 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
     >>> open_engine("model/lesion_net.keras", "onnx")  # doctest: +SKIP
     """
     if engine not in ENGINES:
-        raise EngineError(f"there is no engine {engine!r}: choose {', '.join(ENGINES)}")
+        raise BrainlibError(f"there is no engine {engine!r}: choose {', '.join(ENGINES)}")
     return ENGINES[engine](Path(model).with_suffix(f".{engine}"), threads)
 
 
@@ -139,7 +135,7 @@ def open_onnx(path: Path | str, threads: int = 0) -> Engine:
 
     Raises
     ------
-    EngineError
+    BrainlibError
         Where the file is absent, damaged or of another model.
 
     Examples
@@ -151,7 +147,7 @@ def open_onnx(path: Path | str, threads: int = 0) -> Engine:
     path = paths.resolve(path)
     content = manifest.read_file(path)
     if content is None:
-        raise EngineError(
+        raise BrainlibError(
             f"there is no file {path}: check the name, or write it with brainlib.models.export"
         )
     options = onnxruntime.SessionOptions()
@@ -161,14 +157,14 @@ def open_onnx(path: Path | str, threads: int = 0) -> Engine:
     try:
         session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a dozen classes of its own, without a parent
-        raise EngineError(
+        raise BrainlibError(
             f"{path} cannot be loaded as an ONNX model: write it again with "
             f"brainlib.models.export, or fetch it anew ({error})"
         ) from error
     inputs = [(entry.name, entry.type, len(entry.shape)) for entry in session.get_inputs()]
     names = tuple(output.name for output in session.get_outputs())
     if inputs != [("pixels", "tensor(uint8)", 4)] or set(names) not in OUTPUTS:
-        raise EngineError(
+        raise BrainlibError(
             f"{path} holds another kind of model: one as brainlib.models.export writes it is "
             "needed, with the input pixels (uint8, four dimensions) and the output probabilities"
         )

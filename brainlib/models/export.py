@@ -31,10 +31,6 @@ PROBE_SHAPES = ((1, 64, 64, 1), (5, 150, 90, 1), (2, 61, 233, 3))
 """Shapes of the noise on which a file must agree with the Keras model."""
 
 
-class ExportError(BrainlibError):
-    """A model that cannot be exported, or a package that is needed for it and absent."""
-
-
 def export_onnx(model: keras.Model, path: Path | str) -> None:
     """Write a model as an ONNX file.
 
@@ -52,7 +48,7 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
 
     Raises
     ------
-    ExportError
+    BrainlibError
         Where `tf2onnx` is not installed, Keras runs on another backend than TensorFlow, the model
         has an operation that ONNX lacks, or the file's answers differ from the model's.
 
@@ -62,7 +58,7 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
     """
     path = Path(path)
     if path.suffix != ".onnx":
-        raise ExportError(f"{path} does not end in .onnx: give it a name that does")
+        raise BrainlibError(f"{path} does not end in .onnx: give it a name that does")
     from brainlib import models
 
     model = models.with_maps(model) if models.draws_maps(model) else model
@@ -73,7 +69,7 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
         import onnx
         import tf2onnx
     except ImportError as error:
-        raise ExportError("tf2onnx is needed for ONNX: `pip install tf2onnx`") from error
+        raise BrainlibError("tf2onnx is needed for ONNX: `pip install tf2onnx`") from error
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel("ERROR")  # it warns that tf2onnx uses functions of its version 1
@@ -86,7 +82,7 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
         onnx.checker.check_model(onnx_model)  # the converter passes on what it does not know
     except Exception as error:  # it tells only of an operation
         reason = str(error).partition("\n")[0]
-        raise ExportError(
+        raise BrainlibError(
             f"the model {model.name} cannot be converted to ONNX: replace the operation that is "
             f"named here by others of keras.ops ({reason})"
         ) from error
@@ -103,7 +99,7 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
             noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
             difference = largest_difference(engines.open_onnx(temporary)(noise), expected(noise))
             if not difference <= TOLERANCE:  # NaN is a difference too
-                raise ExportError(
+                raise BrainlibError(
                     f"{path.name} was not written: for images of the shape {shape} it differs "
                     f"from the Keras model by {difference:.2g}, and {TOLERANCE} is allowed; please "
                     "report it with the model"
@@ -119,14 +115,14 @@ def _freeze(
     `ops.arange(…)`, become inputs of its ONNX file.
     """
     if keras.backend.backend() != "tensorflow":
-        raise ExportError(
+        raise BrainlibError(
             f"Keras runs on {keras.backend.backend()}, and only TensorFlow can export: save the "
             "model, then load and export it in a process with KERAS_BACKEND=tensorflow"
         )
     probabilities = model.output["probabilities"] if len(outputs) > 1 else model.output
     is_ours = set(outputs) in engines.OUTPUTS
     if not is_ours or getattr(probabilities, "shape", ()) != (None, len(CLASS_NAMES)):
-        raise ExportError(
+        raise BrainlibError(
             f"the model {model.name} has the outputs {model.output}: only the probabilities of "
             f"{', '.join(CLASS_NAMES)}, alone or with those of models.with_maps, are exported"
         )

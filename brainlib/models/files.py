@@ -8,11 +8,7 @@ import numpy as np
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.models import manifest
-from brainlib.models.engines import EngineError
-
-
-class ModelError(EngineError):
-    """A model that does not exist, or a file that holds none."""
+from brainlib.paths import BrainlibError
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -28,17 +24,17 @@ def load_model(path: Path | str) -> keras.Model:
 
     Raises
     ------
-    ModelError
+    BrainlibError
         Where the file is absent, is no Keras model, or does not give four probabilities for a
         image of any size.
     """
     path = paths.resolve(path)
     if manifest.read_file(path) is None:
-        raise ModelError(f"there is no model {path}: run notebooks/02_train.ipynb, or `make run`")
+        raise BrainlibError(f"there is no {path}: run notebooks/02_train.ipynb, or `make run`")
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON or its weights may be what is damaged
-        raise ModelError(f"{path} cannot be loaded as a Keras model: {error}") from error
+        raise BrainlibError(f"{path} cannot be loaded as a Keras model: {error}") from error
     _require_probabilities(model, path)
     return model
 
@@ -51,13 +47,13 @@ def _require_probabilities(model: keras.Model, path: Path) -> None:
             # not predict_on_batch, which compiles the model for this one size
             answer = keras.ops.convert_to_numpy(model(noise, training=False))
     except Exception as error:
-        raise ModelError(
+        raise BrainlibError(
             f"{path} does not take grey images of 90 by 80 pixels: a model must take raw "
             f"images of any size ({error})"
         ) from error
     is_right = answer.shape == (2, len(CLASS_NAMES)) and (answer >= 0).all()
     if not is_right or not np.allclose(answer.sum(axis=1), 1, atol=1e-3):
-        raise ModelError(
+        raise BrainlibError(
             f"{path} does not give a probability for each of {', '.join(CLASS_NAMES)}: its answer "
             f"has the shape {answer.shape} and rows that sum to {answer.reshape(2, -1).sum(axis=1)}"
         )

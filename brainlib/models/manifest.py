@@ -16,10 +16,6 @@ from brainlib.paths import BrainlibError
 SUFFIX = ".release.json"
 
 
-class ManifestError(BrainlibError):
-    """A file that is not the released one, or a manifest that cannot be read."""
-
-
 def write_manifest(model: Path, files: Iterable[Path]) -> Path:
     """Write the manifest of a model, which lists exactly these files.
 
@@ -40,7 +36,7 @@ def check_file(file: Path, content: bytes) -> None:
 
     Raises
     ------
-    ManifestError
+    BrainlibError
         Where the file is not the released one, or the manifest is damaged.
 
     Examples
@@ -53,7 +49,7 @@ def check_file(file: Path, content: bytes) -> None:
     try:
         expected = json.loads(manifest.read_text("utf-8"))["files"].get(file.name)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ManifestError(
+        raise BrainlibError(
             f"{manifest} cannot be read as a release manifest ({error}): fetch the released files "
             "again, all of them"
         ) from error
@@ -66,7 +62,7 @@ def read_file(file: Path) -> bytes | None:
 
     Raises
     ------
-    ManifestError
+    BrainlibError
         Where the file is not the released one, or is missing beside a manifest.
     """
     try:
@@ -84,11 +80,11 @@ def require_manifest(model: Path) -> None:
 
     Raises
     ------
-    ManifestError
+    BrainlibError
         Where no manifest lies beside the model.
     """
     if not model.with_suffix(SUFFIX).is_file():
-        raise ManifestError(
+        raise BrainlibError(
             f"there is no {model.with_suffix(SUFFIX)}: fetch the released files again, all of "
             "them, or name a model of your own"
         )
@@ -102,8 +98,8 @@ def _manifest_beside(file: Path) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _not_released(file: Path, problem: str) -> ManifestError:
-    return ManifestError(
+def _not_released(file: Path, problem: str) -> BrainlibError:
+    return BrainlibError(
         f"{file} {problem}, says {_manifest_beside(file)}: fetch the released files again, all of "
         "them, or give a model of your own another name"
     )

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import keras
 
-from brainlib.models.files import ModelError
 from brainlib.models.lesion_net import IMAGE_SIZE, build_lesion_net
 from brainlib.models.seed_cnn import INPUT_SIZE, build_seed_cnn
+from brainlib.paths import BrainlibError
 
 MODELS: dict[str, Callable[[], keras.Model]] = {
     "lesion_net": build_lesion_net,
@@ -30,7 +30,7 @@ def build_model(name: str = "lesion_net", seed: int = 0) -> keras.Model:
 
     Raises
     ------
-    ModelError
+    BrainlibError
         For an unknown name.
 
     Examples
@@ -39,6 +39,6 @@ def build_model(name: str = "lesion_net", seed: int = 0) -> keras.Model:
     5402308
     """
     if name not in MODELS:
-        raise ModelError(f"no model {name!r}: choose one of {', '.join(MODELS)}")
+        raise BrainlibError(f"no model {name!r}: choose one of {', '.join(MODELS)}")
     keras.utils.set_random_seed(seed)
     return MODELS[name]()

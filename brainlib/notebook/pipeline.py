@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from brainlib import evaluation, paths
 from brainlib.notebook import runs
-from brainlib.notebook.runs import NotebookError
+from brainlib.paths import BrainlibError
 
 NOTEBOOKS = tuple(runs.SETTINGS)
 
@@ -87,7 +87,7 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]]) -> list[Step]:
 
     Raises
     ------
-    NotebookError
+    BrainlibError
         Where `02_train` has no such parameter, there are no values, or nothing is held out for
         validation, by which a sweep is judged.
 
@@ -100,14 +100,14 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]]) -> list[Step]:
     known = {parameter.name for parameter in fields(runs.TrainSettings)}
     known -= {"source", "output", "model"}
     if unknown := sorted({*values} - known):
-        raise NotebookError(
+        raise BrainlibError(
             f"02_train has no parameter {unknown[0]!r} to sweep: choose from "
             f"{', '.join(sorted(known))}"
         )
     if not values or not all(map(len, values.values())):
-        raise NotebookError("a sweep needs at least one parameter, and a value for each")
+        raise BrainlibError("a sweep needs at least one parameter, and a value for each")
     if 0 in values.get("hold_out", ()):
-        raise NotebookError(
+        raise BrainlibError(
             "hold_out is 0, and a sweep is judged by its validation images: give it 0.1 or more"
         )
     steps = []
@@ -182,7 +182,7 @@ def run(
 
     Raises
     ------
-    NotebookError
+    BrainlibError
         Where a step failed; of those that do not need each other, once all others are done.
     """
     folder = paths.resolve(output)
@@ -261,7 +261,7 @@ def _watch(steps: list[Step], outcomes: Iterator[tuple]) -> None:
                 reasons[steps[index].name] = error
             bar.set_postfix(last=steps[index].name, failed=", ".join(reasons) or "none")
     if reasons:
-        raise NotebookError(
+        raise BrainlibError(
             f"{len(reasons)} of {len(steps)} steps failed, the others are done. "
             + "; ".join(f"{name}: {error}" for name, error in reasons.items())
         )
@@ -286,11 +286,11 @@ def _attempt(step: Step, target: Target) -> Path:
         with paths.write_errors(copy.parent):
             return execute(step, *target)
     except PapermillExecutionError as error:
-        raise NotebookError(
+        raise BrainlibError(
             f"cell {error.exec_count} of {copy} raised {error.ename}: {error.evalue}"
         ) from None
     except DeadKernelError:
-        raise NotebookError(
+        raise BrainlibError(
             f"the process of {copy} was killed: free some memory, and run it again"
         ) from None
 

@@ -42,10 +42,6 @@ _PACKAGES = ("brainlib", "keras", "tensorflow", "numpy", "pandas", "scikit-learn
 _WRITTEN = (".png", ".csv", ".json", ".keras", ".html")
 
 
-class NotebookError(BrainlibError):
-    """Raised for parameters, plugins or notebooks that do not run."""
-
-
 def _number(default: float, least: float, most: float) -> Any:
     return field(default=default, metadata={"least": least, "most": most})
 
@@ -314,7 +310,7 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
 
     Raises
     ------
-    NotebookError
+    BrainlibError
         For a parameter that papermill passed and the notebook does not have, a value of the wrong
         type, or one out of range. The message names what is allowed.
     BrainlibError
@@ -325,7 +321,7 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     names = [parameter.name for parameter in fields(kind)]
     for name in _injected_names(variables):
         if name not in names:
-            raise NotebookError(
+            raise BrainlibError(
                 f"{notebook} has no parameter {name!r}; its parameters are {', '.join(names)}"
             )
     given = [parameter for parameter in fields(kind) if parameter.name in variables]
@@ -354,7 +350,7 @@ def load_plugins() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise NotebookError(f"{PLUGINS_VARIABLE} names {name!r}: {error}") from error
+            raise BrainlibError(f"{PLUGINS_VARIABLE} names {name!r}: {error}") from error
 
 
 def network_names() -> tuple[str, ...]:
@@ -401,14 +397,14 @@ def _checked(parameter: Any, value: Any) -> Any:
     if kind is float and type(value) is int:  # True is an int too, and no number
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise NotebookError(
+        raise BrainlibError(
             f"{parameter.name} = {value!r} is {type(value).__name__}; it must be {kind.__name__} "
             "(papermill takes a number as text with -r)"
         )
     if "choices" in limits and value not in (choices := limits["choices"]()):
-        raise NotebookError(f"{parameter.name} = {value!r}: choose one of {', '.join(choices)}")
+        raise BrainlibError(f"{parameter.name} = {value!r}: choose one of {', '.join(choices)}")
     if "least" in limits and not limits["least"] <= value <= limits["most"]:
-        raise NotebookError(
+        raise BrainlibError(
             f"{parameter.name} = {value!r}: it can be {limits['least']} to {limits['most']}"
         )
     return value

@@ -8,4 +8,3 @@ and show.
 
 from brainlib.report.answers import Answer, Answers, Model, load
 from brainlib.report.html import remove_reports, render_report, write_report, write_reports
-from brainlib.report.study import ReportError

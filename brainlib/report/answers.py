@@ -15,8 +15,9 @@ from PIL import Image
 
 from brainlib import imaging, inference, paths
 from brainlib.inference.studies import study_keys
+from brainlib.paths import BrainlibError
 from brainlib.report import drawing, html, words
-from brainlib.report.study import ClassifiedStudy, ReportError
+from brainlib.report.study import ClassifiedStudy
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +67,13 @@ class Answer(ClassifiedStudy):
 
         Raises
         ------
-        ReportError
+        BrainlibError
             Where there is no such slice, or none that could be read.
         """
         numbers = [number] if number is not None else [*self.deciding, *self.images]
         if not numbers or numbers[0] not in self.images:
-            raise ReportError(f"{self.name} has no slice {number or ''} to show".replace("  ", " "))
+            shown = f"{self.name} has no slice {number or ''} to show"
+            raise BrainlibError(shown.replace("  ", " "))
         image = self.images[numbers[0]]
         return drawing.draw_slice(image.pixels, self.maps(numbers[0])[0], affine=image.affine)
 
@@ -137,7 +139,7 @@ class Model:
 
         Raises
         ------
-        ReportError, ImageError
+        BrainlibError, ImageError
             Where there is nothing that could be a scan.
         """
         if isinstance(scan, list | tuple):
@@ -223,7 +225,7 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     endings = (".onnx", ".keras", ".release.json")
     there = {ending for ending in endings if file.with_suffix(ending).exists()}
     if not there and file.exists():
-        raise ReportError(f"{file} is no model: name a .keras or .onnx file")
+        raise BrainlibError(f"{file} is no model: name a .keras or .onnx file")
     if engine == "onnx" and there == {".keras"}:  # a released model, which has a manifest, is whole
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
@@ -236,7 +238,7 @@ def _slices_of(array: np.ndarray, name: str) -> list[imaging.ScanSlice]:
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "buif":
-        raise ReportError(
+        raise BrainlibError(
             f"an array of shape {array.shape} and type {array.dtype} is no scan: give numbers of "
             "shape (height, width), (height, width, 3) or (n, height, width)"
         )
@@ -264,7 +266,7 @@ def _content_of(scan: Any) -> bytes:
     if hasattr(scan, "read"):
         return scan.read()
     if not hasattr(scan, "save"):
-        raise ReportError(
+        raise BrainlibError(
             f"an object of type {type(scan).__name__} is no scan: give a path, an array, "
             "a PIL image, the bytes of a file, or a list of these"
         )

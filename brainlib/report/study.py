@@ -11,15 +11,10 @@ import pandas as pd
 from brainlib import CLASS_NAMES, explain, imaging, inference
 from brainlib.imaging.errors import one_line
 from brainlib.inference.rules import study_set
-from brainlib.paths import BrainlibError
 from brainlib.report.volumes import Stack, stack
 
 KEPT = 100
 """Slices whose maps are kept."""
-
-
-class ReportError(BrainlibError):
-    """What was given is no scan, an upload cannot be taken, or the app cannot be served."""
 
 
 class ClassifiedStudy:

@@ -10,8 +10,9 @@ from typing import Any
 
 from brainlib import paths
 from brainlib.notebook import runs
+from brainlib.paths import BrainlibError
 from scripts.release import files, gating, rules, scores, studies
-from scripts.release.files import FOLD, RELEASED, ReleaseError
+from scripts.release.files import FOLD, RELEASED
 
 LEAST_FOLDS = 3
 """Folds that fitting and testing the rule for studies takes."""
@@ -47,17 +48,17 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
 
     Raises
     ------
-    RulesError, ReleaseError
+    BrainlibError
         Where predictions are missing, or a file disagrees with the Keras model.
-    ModelError
+    BrainlibError
         Where the model of fold 0 is missing or damaged.
     """
     if settings.images < 1:
-        raise ReleaseError("images must be at least 1")
+        raise BrainlibError("images must be at least 1")
     run = runs.Run("release", settings, paths.resolve(settings.output))
     predictions = rules.test_predictions(run.model, RELEASED)
     if FOLD not in set(predictions["fold"]):
-        raise ReleaseError(
+        raise BrainlibError(
             f"there are no predictions of {RELEASED} on fold {FOLD} in {run.model}: run "
             "notebooks/02_train.ipynb for it, or `make reproduce`"
         )

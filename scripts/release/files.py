@@ -32,10 +32,6 @@ Answer = Callable[[np.ndarray], np.ndarray]
 logger = logging.getLogger(__name__)
 
 
-class ReleaseError(BrainlibError):
-    """A release that cannot be made of what is there."""
-
-
 def list_files(folder: Path) -> dict[str, Path]:
     """Return the path of each released file, by its name in `metrics.json`."""
     return {RELEASED: folder / f"{RELEASED}.keras", "onnx": folder / f"{RELEASED}.onnx"}
@@ -57,7 +53,7 @@ def write_files(folder: Path) -> keras.Model:
 
     Raises
     ------
-    ModelError
+    BrainlibError
         Where the model of fold 0 is missing or damaged.
     """
     files, trained = list_files(folder), fold_file(folder)
@@ -94,7 +90,7 @@ def measure_files(
 
     Raises
     ------
-    ReleaseError
+    BrainlibError
         Where a file differs by more than `export.TOLERANCE`.
     """
     files = list_files(folder)
@@ -115,14 +111,14 @@ def check_file(expected: Answer, engine: engines.Engine, stacks: list[np.ndarray
 
     Raises
     ------
-    ReleaseError
+    BrainlibError
         Where the largest difference exceeds `export.TOLERANCE`, or is not a number.
     """
     difference = max(
         float(np.abs(engine(stack)["probabilities"] - expected(stack)).max()) for stack in stacks
     )
     if not difference <= export.TOLERANCE:
-        raise ReleaseError(
+        raise BrainlibError(
             f"the released ONNX file differs by {difference:.2g} from the Keras model, and "
             f"{export.TOLERANCE} is allowed: delete it, so that it is written again"
         )

@@ -9,6 +9,7 @@ import pandas as pd
 from brainlib import CLASS_NAMES, __version__, evaluation, explain
 from brainlib.evaluation.scores import interval_of
 from brainlib.inference import rules
+from brainlib.paths import BrainlibError
 from scripts.release import studies
 
 
@@ -17,12 +18,12 @@ def test_predictions(folder: Path, model: str) -> pd.DataFrame:
 
     Raises
     ------
-    RulesError
+    BrainlibError
         Where there are none.
     """
     table = evaluation.read_tables(folder / "predictions").get(model, {}).get("patient")
     if table is None:
-        raise rules.RulesError(
+        raise BrainlibError(
             f"{folder / 'predictions'} holds no test predictions of {model} under protocol "
             "patient: run notebooks/02_train.ipynb for every fold, or `make reproduce`"
         )
@@ -43,7 +44,7 @@ def make_rules(folder: Path | str, model: str, fold: int = 0) -> dict[str, Any]:
 
     Raises
     ------
-    RulesError
+    BrainlibError
         Where there are no predictions of the model under protocol `patient`.
     """
     folder = Path(folder)

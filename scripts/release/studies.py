@@ -10,6 +10,7 @@ import pandas as pd
 from brainlib import CLASS_NAMES, evaluation
 from brainlib.evaluation.scores import interval_of
 from brainlib.inference import rules, studies
+from brainlib.paths import BrainlibError
 
 SENSITIVITY = 0.975
 """Share of the held-out tumour patients whose study is to be called some tumour."""
@@ -124,7 +125,7 @@ def _with_offset(predictions: pd.DataFrame, temperature: float) -> dict[str, flo
     images = tumors.groupby(["patient", "label"])["label"].transform("size")
     tumors = tumors[images >= studies.LEAST_SLICES]
     if tumors.empty:
-        raise studies.StudyError("no tumour patient has three images: give such predictions")
+        raise BrainlibError("no tumour patient has three images: give such predictions")
     codes = pd.factorize(tumors["patient"] + tumors["label"])[0]
     for offset in OFFSETS:
         rule = {"offset": offset, "temperature": temperature}

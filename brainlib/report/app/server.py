@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainlib import paths
+from brainlib.paths import BrainlibError
 from brainlib.report.app import LIMIT_VARIABLE
-from brainlib.report.study import ReportError
 
 if TYPE_CHECKING:
     from voila.app import Voila
@@ -60,14 +60,14 @@ def serve(
 
     Raises
     ------
-    ReportError
+    BrainlibError
         Where Voilà is not installed, or no port is free.
     """
     try:
         import nbformat
         import voila  # noqa: F401
     except ImportError as error:
-        raise ReportError("the app needs Voilà: `pip install 'brainlib[app]'`") from error
+        raise BrainlibError("the app needs Voilà: `pip install 'brainlib[app]'`") from error
     token = token or secrets.token_urlsafe(24)
     source = f"from brainlib.report import app\napp.open_page({str(model)!r})"
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -134,7 +134,7 @@ def _free_port(port: int) -> int:
     for wanted in (port, 0):
         with suppress(OSError), socket.create_server((ADDRESS, wanted)) as probe:
             return probe.getsockname()[1]
-    raise ReportError(f"no port is free on {ADDRESS}: end another program first")
+    raise BrainlibError(f"no port is free on {ADDRESS}: end another program first")
 
 
 def _announce(url: str, open_browser: bool) -> None:

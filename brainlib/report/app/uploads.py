@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from brainlib import imaging, paths
+from brainlib.paths import BrainlibError
 from brainlib.report.answers import Answer, Model
 from brainlib.report.app import LIMIT_VARIABLE
-from brainlib.report.study import ReportError
 
 SERVER_MEGABYTES = 10
 """What a Jupyter server lets through unless it is told otherwise; more ends the connection."""
@@ -52,7 +52,7 @@ def read_uploads(
 
     Raises
     ------
-    ReportError
+    BrainlibError
         Where nothing of it is a scan, or it is too large for a page.
     """
     slices = pixels = 0
@@ -63,7 +63,7 @@ def read_uploads(
             slices += 1
             pixels += 0 if one.pixels is None else one.pixels.size
             if slices > MOST_SLICES or pixels > MOST_PIXELS:
-                raise ReportError(
+                raise BrainlibError(
                     f"the upload has more than {slices - 1:,} slices of this size, too many for a "
                     "page: choose fewer files, or use `brainlib classify` with their folder"
                 )
@@ -76,7 +76,7 @@ def read_uploads(
         try:
             scans = imaging.list_scans(folder, model.plane)
         except imaging.ImageError as error:
-            raise ReportError(" ".join(_passed_over(folder, []))) from error
+            raise BrainlibError(" ".join(_passed_over(folder, []))) from error
         answers = list(model.answers(scans, watch, str(folder)))
         answers.sort(key=lambda answer: order.get(answer.slices["path"].iloc[0], 0))
         return answers, _passed_over(folder, scans)
