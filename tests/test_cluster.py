@@ -19,7 +19,6 @@ from brainlib import imaging, inference, paths
 from brainlib.inference import cluster, folder
 from brainlib.models import engines
 from brainlib.notebook import pipeline
-from brainlib.paths import BrainlibError
 
 WORKERS = 3
 
@@ -132,16 +131,16 @@ def test_a_killed_worker_costs_the_part_it_was_at(dask, task, tmp_path, monkeypa
 def test_other_code_another_model_and_an_absent_scheduler_are_said(
     dask, task, tmp_path, monkeypatch
 ):
-    with pytest.raises(BrainlibError, match="same version of brainlib") as said:
+    with pytest.raises(paths.BrainlibError, match="same version of brainlib") as said:
         list(cluster.spread(str, [Absent()], dask[0]))
     assert "no_such_module" in str(said.value)
     scans = imaging.list_scans(draw(tmp_path / "scans", 20))
     monkeypatch.setattr(folder, "model_digest", lambda task: "of the model here")
-    with pytest.raises(BrainlibError, match=r"is not the model(.|\n)*copy the files"):
+    with pytest.raises(paths.BrainlibError, match=r"is not the model(.|\n)*copy the files"):
         inference.classify_scans(scans, tmp_path / "out", task, dask[0])
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     for wrong in ("tcp://127.0.0.1:1", "nowhere"):
-        with pytest.raises(BrainlibError, match="dask scheduler"):
+        with pytest.raises(paths.BrainlibError, match="dask scheduler"):
             inference.classify_scans(scans, tmp_path / "out", task, wrong)
 
 
@@ -184,7 +183,7 @@ def test_a_sweep_is_spread_and_judged_by_validation(dask, tmp_path, monkeypatch,
     steps = pipeline.sweep_steps("seed_cnn", values)
     assert len({step.folder for step in steps}) == len({step.name for step in steps}) == 6
     output = str(tmp_path / "out")
-    with pytest.raises(BrainlibError, match="2 of 6 steps failed") as said:
+    with pytest.raises(paths.BrainlibError, match="2 of 6 steps failed") as said:
         pipeline.run(steps, "phantom", output, seed=0, scheduler=dask[0])
     shown = capsys.readouterr().err
     for fold in (0, 1):
@@ -208,7 +207,7 @@ def test_a_sweep_that_cannot_be_is_refused():
         ("a value for each", {"fold": []}), ("at least one parameter", {}),
         ("validation images", {"hold_out": [0.0, 0.2]}),
     ):  # fmt: skip
-        with pytest.raises(BrainlibError, match=reason):
+        with pytest.raises(paths.BrainlibError, match=reason):
             pipeline.sweep_steps("seed_cnn", values)
 
 
@@ -227,7 +226,7 @@ def test_a_scheduler_that_is_gone_is_said_and_the_parts_are_kept(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(BrainlibError, match="no more") as said:
+    with pytest.raises(paths.BrainlibError, match="no more") as said:
         inference.classify_scans(scans, tmp_path / "out", task, address)
     killer.join()
     assert "what is done is kept" in str(said.value)

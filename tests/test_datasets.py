@@ -13,7 +13,6 @@ from stand_ins import draw
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import SOURCES, datasets, kaggle, open_collection, phantom
-from brainlib.paths import BrainlibError
 
 TRAINING, TESTING = datasets.SPLIT_NAMES
 
@@ -91,7 +90,9 @@ def test_lost_and_added_kaggle_files_are_named(downloaded, kaggle_folder, lost, 
     (kaggle_folder / added).parent.mkdir(exist_ok=True)
     (kaggle_folder / added).touch()
     try:
-        with pytest.raises(BrainlibError, match=f"not version 1 .*{message}.* Delete that folder"):
+        with pytest.raises(
+            paths.BrainlibError, match=f"not version 1 .*{message}.* Delete that folder"
+        ):
             open_collection("kaggle")
     finally:
         (kaggle_folder / lost).touch()
@@ -107,7 +108,9 @@ def test_offline_alternatives_and_a_missing_marker_are_named(monkeypatch, tmp_pa
     (dataset / "versions" / "1").mkdir(parents=True)
     if has_marker:
         (dataset / "1.complete").touch()
-    with pytest.raises(BrainlibError, match=r"no route.*HUB_CACHE.*'phantom'.*path/to") as error:
+    with pytest.raises(
+        paths.BrainlibError, match=r"no route.*HUB_CACHE.*'phantom'.*path/to"
+    ) as error:
         open_collection("kaggle")
     assert (f"marker {dataset / '1.complete'} is missing" in str(error.value)) != has_marker
 
@@ -164,7 +167,7 @@ def test_images_csv_that_does_not_match_is_refused(folder, change, message):
         (folder / "images.csv").write_bytes(change)
     else:
         write_details(folder, **change(datasets.open_folder(folder).table["path"].tolist()))
-    with pytest.raises(BrainlibError, match=message):
+    with pytest.raises(paths.BrainlibError, match=message):
         datasets.open_folder(folder)
 
 
@@ -177,7 +180,7 @@ def test_a_misnamed_class_and_a_folder_without_classes_or_images_are_refused(fol
         (folder / "empty", "absent or holds no images .* glioma, meningioma, notumor, pituitary"),
         ("no/such/folder", f"{', '.join(map(repr, SOURCES))}, or a folder"),
     ):
-        with pytest.raises(BrainlibError, match=message):
+        with pytest.raises(paths.BrainlibError, match=message):
             open_collection(str(name))
 
 

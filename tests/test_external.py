@@ -10,7 +10,6 @@ import pytest
 from brainlib import imaging, inference, paths
 from brainlib.inference import classifier
 from brainlib.models import engines
-from brainlib.paths import BrainlibError
 from scripts import external, release
 
 BRIGHT = slice(8, 23)  # 15 by 15 pixels: 225
@@ -101,7 +100,7 @@ def test_scans_that_do_not_fit_together_are_refused(network, scans, wrong):
         mask.unlink()
     if wrong == "no scan":
         next(scans.rglob("*_Scan_T1.nii.gz")).unlink()
-    with pytest.raises(BrainlibError):
+    with pytest.raises(paths.BrainlibError):
         external.measure_glioblastoma(network, scans / "external")
 
 

@@ -31,7 +31,6 @@ from test_training import small_fit, small_model
 from brainlib import CLASS_NAMES, imaging, inference, models, paths, training
 from brainlib.data import datasets, phantom
 from brainlib.models import engines, manifest
-from brainlib.paths import BrainlibError
 from brainlib.training import fitting
 
 slow = pytest.mark.faults
@@ -135,7 +134,7 @@ def test_a_killed_release_mixes_no_old_file_with_a_new_one(build_small, tmp_path
     def check():
         try:
             read = [manifest.read_file(file) for file in files[1:]]
-        except BrainlibError:
+        except paths.BrainlibError:
             return
         assert len({content == b"old" for content in read}) == 1
 
@@ -437,9 +436,9 @@ def test_unlisted_files_and_a_damaged_manifest_are_refused_and_ones_own_files_pa
     listing = manifest.write_manifest(model, [model])
     assert manifest.read_file(own) == manifest.read_file(model) == b"mine"
     assert manifest.read_file(own.with_suffix(".gate.npz")) is None
-    with pytest.raises(BrainlibError, match="not listed"):
+    with pytest.raises(paths.BrainlibError, match="not listed"):
         manifest.check_file(model.with_suffix(".rules.json"), b"")
     for damaged in (b"", b"[]", b'{"files": 3}', b"{", b"\xff"):
         listing.write_bytes(damaged)
-        with pytest.raises(BrainlibError, match="cannot be read as a release manifest"):
+        with pytest.raises(paths.BrainlibError, match="cannot be read as a release manifest"):
             manifest.read_file(model)

@@ -17,7 +17,6 @@ from stand_ins import draw, grey_of, write_model
 from brainlib import CLASS_NAMES, imaging, inference, paths
 from brainlib.inference import folder
 from brainlib.models import engines
-from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
 
@@ -177,6 +176,6 @@ def test_tables_of_scans_that_changed_meanwhile_are_not_joined(task, tmp_path, m
         write(parts, number, rows)
 
     monkeypatch.setattr(folder, "write_part", change)
-    with pytest.raises(BrainlibError, match="changed while"):
+    with pytest.raises(paths.BrainlibError, match="changed while"):
         classify(place, tmp_path / "out", task)
     assert not (tmp_path / "out" / "predictions.csv").exists()

@@ -10,7 +10,6 @@ from brainlib import CLASS_NAMES, inference, paths
 from brainlib.data import phantom
 from brainlib.inference import gate
 from brainlib.models import engines
-from brainlib.paths import BrainlibError
 from scripts.release import wrong_inputs
 
 RELEASED = paths.project_root() / "model" / "lesion_net.gate.npz"
@@ -81,15 +80,15 @@ def test_what_is_no_gate_is_named(fitted, tmp_path, content):
         np.savez(file, **arrays | {"limit": np.float32(np.nan)})
     else:
         file.write_bytes(file.read_bytes()[:-300] if content == "cut" else content)
-    with pytest.raises(BrainlibError, match=r"lesion_net\.gate\.npz"):
+    with pytest.raises(paths.BrainlibError, match=r"lesion_net\.gate\.npz"):
         gate.read_gate(file)
 
 
 def test_what_cannot_be_fitted_or_judged_is_said():
     for heads, wrong in ((HEADS[:9], {"x": PAGES}), (HEADS, {})):
-        with pytest.raises(BrainlibError, match="too few"):
+        with pytest.raises(paths.BrainlibError, match="too few"):
             gate.fit_gate(heads, range(len(heads)), wrong)
-    with pytest.raises(BrainlibError, match="8 bits"):
+    with pytest.raises(paths.BrainlibError, match="8 bits"):
         gate.refuse_plainly(np.zeros((64, 64, 3), np.uint8))
 
 

@@ -19,7 +19,6 @@ from brainlib import CLASS_NAMES, evaluation, imaging, inference, paths
 from brainlib.data import splits
 from brainlib.models import engines
 from brainlib.notebook import lessons, runs
-from brainlib.paths import BrainlibError
 from brainlib.report import answers
 
 CLASSES = list(CLASS_NAMES)
@@ -167,7 +166,7 @@ def test_a_study_with_gaps_is_no_study_without_tumour(dark_is_refused, slices, l
 def test_the_released_model_without_its_manifest_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "released_model", lambda: tmp_path / "lesion_net.keras")
     for open_released in (inference.open_classifier, brainlib.load):
-        with pytest.raises(BrainlibError, match="fetch the released files again"):
+        with pytest.raises(paths.BrainlibError, match="fetch the released files again"):
             open_released()
 
 
@@ -211,7 +210,7 @@ def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads,
         assert answer.to_dict()["path"] == f"{tmp_path}/p.zip/{number}/a.png"
         assert f"(p.zip/{number}/a.png: " in repr(answer)
     for wrong in (7, np.zeros(5), np.array(["x"])):
-        with pytest.raises(BrainlibError, match="is no scan"):
+        with pytest.raises(paths.BrainlibError, match="is no scan"):
             model(wrong)
     answer = model(b"junk")
     assert answer.decision.startswith("unreadable") and answer.label is None
@@ -231,7 +230,7 @@ def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):
     assert answer.show(2).size == (560, 560)
     assert answer.decision.startswith("unjudged") and "unjudged" in str(answer)  # without a gate
     assert "<b>Unjudged.</b>" in answer.report(tmp_path / "a.html").read_text(encoding="utf-8")
-    with pytest.raises(BrainlibError, match="no slice 9"):
+    with pytest.raises(paths.BrainlibError, match="no slice 9"):
         answer.show(9)
     place = draw(tmp_path, ["a/1.png", "b/1.png"])
     found = answers.Model(classifier())([place / "a" / "1.png", place / "b" / "1.png"])

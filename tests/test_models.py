@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from brainlib import CLASS_NAMES, models, paths
 from brainlib.models import lesion_net
-from brainlib.paths import BrainlibError
 from scripts.release import margins
 
 NONE = CLASS_NAMES.index("notumor")
@@ -228,15 +227,15 @@ def test_the_file_of_a_fitted_model_holds_no_optimizer(tmp_path):
 
 def test_a_damaged_file_and_a_model_without_four_probabilities_are_refused(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(BrainlibError, match=r"broken\.keras"):
+    with pytest.raises(paths.BrainlibError, match=r"broken\.keras"):
         models.load_model(tmp_path / "broken.keras")
-    with pytest.raises(BrainlibError, match="make run"):
+    with pytest.raises(paths.BrainlibError, match="make run"):
         models.load_model(tmp_path / "absent.keras")
     pixels = keras.Input((None, None, None))
     features = keras.ops.mean(pixels, axis=(1, 2, 3), keepdims=False)[:, None]
     for dense in (keras.layers.Dense(5, "softmax"), keras.layers.Dense(4)):
         keras.Model(pixels, dense(features)).save(tmp_path / "other.keras")
-        with pytest.raises(BrainlibError, match=r"other\.keras does not give a probability"):
+        with pytest.raises(paths.BrainlibError, match=r"other\.keras does not give a probability"):
             models.load_model(tmp_path / "other.keras")
 
 

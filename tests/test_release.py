@@ -14,7 +14,6 @@ from brainlib.evaluation import corruptions
 from brainlib.models import engines
 from brainlib.models.registry import MODELS
 from brainlib.notebook import runs
-from brainlib.paths import BrainlibError
 from scripts import release, verify
 from scripts.release import files, gating, margins, rules, scores
 
@@ -78,7 +77,7 @@ def test_a_file_that_answers_otherwise_is_refused():
     stacks, right = [np.zeros((3, 16, 16, 1), np.uint8)], np.full((3, 4), 0.25)
     for wrong in (right + 1e-3, right * np.nan):
         engine = engines.Engine(lambda _, given=wrong: {"probabilities": given}, ("probabilities",))
-        with pytest.raises(BrainlibError, match="ONNX file differs"):
+        with pytest.raises(paths.BrainlibError, match="ONNX file differs"):
             files.check_file(lambda _: right, engine, stacks)
 
 
@@ -157,7 +156,7 @@ def test_a_network_that_was_trained_again_is_released_again(build_small, run, do
     (tmp_path / "model" / "predictions").mkdir(parents=True)  # without those of fold 0
     name = f"predictions/{RELEASED}_patient1.test.csv"
     (tmp_path / "model" / name).write_bytes((run.model / name).read_bytes())
-    with pytest.raises(BrainlibError, match="fold 0"):
+    with pytest.raises(paths.BrainlibError, match="fold 0"):
         release.make_release(replace(run.settings, output=str(tmp_path)))
 
 

@@ -16,7 +16,6 @@ import pytest
 import brainlib
 from brainlib import paths
 from brainlib.notebook import runs
-from brainlib.paths import BrainlibError
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_parameters_of_the_notebook_are_taken_and_other_variables_left():
 
 @pytest.mark.parametrize("name", runs.SETTINGS)
 def test_an_unknown_parameter_from_papermill_names_the_known_ones(name):
-    with pytest.raises(BrainlibError, match="no parameter 'sauce'") as refused:
+    with pytest.raises(paths.BrainlibError, match="no parameter 'sauce'") as refused:
         runs.start(name, injected("seed = 1\nsauce = 'phantom'"))
     for parameter in runs.SETTINGS[name].__dataclass_fields__:
         assert parameter in str(refused.value)
@@ -62,7 +61,7 @@ def test_an_unknown_parameter_from_papermill_names_the_known_ones(name):
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(parameter, value, message):
-    with pytest.raises(BrainlibError) as refused:
+    with pytest.raises(paths.BrainlibError) as refused:
         runs.start("02_train", {parameter: value})
     assert str(refused.value).startswith(f"{parameter} = {value!r}")
     assert message in str(refused.value)
@@ -97,7 +96,7 @@ def test_a_folder_has_one_run_at_a_time_until_its_process_is_gone(tmp_path):
     command = [sys.executable, "-c", program, tmp_path]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"started\n"
-    with pytest.raises(BrainlibError, match=f"process {other.pid} on .* since 20"):
+    with pytest.raises(paths.BrainlibError, match=f"process {other.pid} on .* since 20"):
         runs.start("04_infer", {"output": str(tmp_path)})
     runs.start("03_evaluate", {"output": str(tmp_path)})  # it writes other files
     other.kill()  # which leaves the file of the lock, and no lock

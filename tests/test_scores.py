@@ -9,7 +9,6 @@ import pytest
 from brainlib import CLASS_NAMES, evaluation, paths
 from brainlib.data import datasets, splits
 from brainlib.notebook import runs
-from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
 
@@ -70,14 +69,14 @@ def test_the_folds_of_a_model_become_one_table_beside_the_other_protocols(folder
 
 
 def test_a_folder_that_does_not_fit_is_refused_by_name(folder, tmp_path):
-    with pytest.raises(BrainlibError, match="02_train") as refused:
+    with pytest.raises(paths.BrainlibError, match="02_train") as refused:
         evaluation.read_tables(tmp_path)
     assert str(tmp_path) in str(refused.value)
     images = evaluation.read_tables(folder)["seed_cnn"]["patient"]["path"]
-    with pytest.raises(BrainlibError, match="1 images that the source does not hold"):
+    with pytest.raises(paths.BrainlibError, match="1 images that the source does not hold"):
         evaluation.read_tables(folder, images=images.iloc[1:])
     write(make_table(0), folder, "seed_cnn_patient.test.csv")  # the fold is there already
-    with pytest.raises(BrainlibError, match="more than one row"):
+    with pytest.raises(paths.BrainlibError, match="more than one row"):
         evaluation.read_tables(folder)
 
 
@@ -130,7 +129,7 @@ def test_a_table_of_another_framework_that_does_not_fit_is_refused(
     foreign, tmp_path, spoil, message
 ):
     file = write(spoil(foreign.reset_index(drop=True)), tmp_path, "theirs.csv")
-    with pytest.raises(BrainlibError, match=message) as refused:
+    with pytest.raises(paths.BrainlibError, match=message) as refused:
         evaluation.read_tables(file)
     assert "theirs.csv" in str(refused.value)
 

@@ -43,8 +43,7 @@ def score_maps(model: "keras.Model", table: pd.DataFrame, root: Path, fold: int)
     Raises
     ------
     BrainlibError
-        For a model that draws no maps, or a table without outlines.
-    BrainlibError
+        For a model that draws no maps, or a table without outlines;
         For an image that cannot be read.
     """
     if "outline" not in table:

@@ -88,11 +88,9 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     Raises
     ------
     BrainlibError
-        Where the engine, its package or its file is missing, or the file is damaged.
-    BrainlibError
-        Where the gate or the rules are damaged.
-    BrainlibError
-        Where a file of a released model is absent or not the released one.
+        Where the engine, its package or its file is missing, or the file is damaged;
+        where the gate or the rules are damaged;
+        where a file of a released model is absent or not the released one.
     """
     path = paths.resolve(model) if model else paths.released_model()
     if not model:

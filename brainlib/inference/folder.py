@@ -85,9 +85,8 @@ def classify_scans(
     ------
     BrainlibError
         Where the scheduler does not answer, a worker has another model, or scans or model change
-        meanwhile. What is done is kept for the next call.
-    BrainlibError
-        Where the folder cannot be written to, another run is writing into it, or the model cannot
+        meanwhile. What is done is kept for the next call;
+        where the folder cannot be written to, another run is writing into it, or the model cannot
         be opened.
     """
     task = dataclasses.replace(task, model=paths.resolve(task.model))

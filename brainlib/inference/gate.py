@@ -164,9 +164,8 @@ def read_gate(path: Path) -> Gate | None:
     Raises
     ------
     BrainlibError
-        Where the file is damaged or no gate.
-    BrainlibError
-        Where it is not the released one, or absent beside a released model.
+        Where the file is damaged or no gate;
+        where it is not the released one, or absent beside a released model.
     """
     content = manifest.read_file(path)
     if content is None:

@@ -64,9 +64,8 @@ def read_rules(path: Path | str) -> dict[str, Any] | None:
     Raises
     ------
     BrainlibError
-        Where the file is no JSON, or lacks a part; the message says which, and how to make it.
-    BrainlibError
-        Where it is not the released one, or absent beside a released model.
+        Where the file is no JSON, or lacks a part; the message says which, and how to make it;
+        where it is not the released one, or absent beside a released model.
     """
     content = manifest.read_file(Path(path))
     if content is None:

@@ -312,9 +312,8 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
     ------
     BrainlibError
         For a parameter that papermill passed and the notebook does not have, a value of the wrong
-        type, or one out of range. The message names what is allowed.
-    BrainlibError
-        Where another process has the output folder, or it cannot be written to.
+        type, or one out of range. The message names what is allowed;
+        where another process has the output folder, or it cannot be written to.
     """
     load_plugins()
     kind = SETTINGS[notebook]

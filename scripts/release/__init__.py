@@ -49,9 +49,8 @@ def make_release(settings: ReleaseSettings) -> dict[str, Any]:
     Raises
     ------
     BrainlibError
-        Where predictions are missing, or a file disagrees with the Keras model.
-    BrainlibError
-        Where the model of fold 0 is missing or damaged.
+        Where predictions are missing, or a file disagrees with the Keras model;
+        where the model of fold 0 is missing or damaged.
     """
     if settings.images < 1:
         raise BrainlibError("images must be at least 1")
