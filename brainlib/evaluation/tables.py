@@ -341,7 +341,7 @@ def check_predictions(
     --------
     >>> check_predictions(pd.DataFrame({"path": ["a.jpg"]}), "mine.csv")
     Traceback (most recent call last):
-    BrainlibError: mine.csv has no column patient, group, ...
+    brainlib.paths.BrainlibError: mine.csv has no column patient, group, ...
     """
     columns = list(columns)
     absent = [column for column in columns if column not in table]
