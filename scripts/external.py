@@ -81,8 +81,7 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
     for scan in scans:
         table, study = classify(classifier, imaging.open_scans(scan))
         rule = (classifier.rules or {}).get("study", inference.studies.UNFITTED)
-        none = table["notumor"].clip(1e-6, 1 - 1e-6)
-        in_study = np.log1p(-none) - np.log(none) > rule["offset"]
+        in_study = inference.studies.evidence_of(table) > rule["offset"]
         mask = count_mask_pixels(scan)[table["slice"] - 1]
         tables.append(table.assign(mask=mask, in_study=in_study))
         studies.append(study)

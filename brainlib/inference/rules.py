@@ -187,4 +187,4 @@ def _problem(rules: Any) -> str:
         return f"has no {error}"
     except (AttributeError, TypeError):
         return "holds no rules"
-    return "" if is_rule else "has an offset or a temperature for studies that is not positive"
+    return "" if is_rule else "has no offset for studies, or a temperature that is not positive"

@@ -77,7 +77,7 @@ def study_probabilities(
     >>> answers.round(2).tolist()
     [[0.9, 0.05, 0.05, 0.0]]
     """
-    values, evidence, sizes = _probabilities(slices), _evidence(slices), np.bincount(codes)
+    values, evidence, sizes = _probabilities(slices), evidence_of(slices), np.bincount(codes)
     if {"lesion_x", "lesion_y"} <= set(slices) and slices["lesion_x"].notna().all():
         persistent = _persistent(slices, codes, evidence)
     else:
@@ -153,7 +153,7 @@ def _probabilities(slices: pd.DataFrame) -> np.ndarray:
     return values / values.sum(axis=1, keepdims=True)
 
 
-def _evidence(slices: pd.DataFrame) -> np.ndarray:
+def evidence_of(slices: pd.DataFrame) -> np.ndarray:
     """Return the log odds of a tumour in each slice."""
     none = _probabilities(slices)[:, NOTUMOR]
     return np.log1p(-none) - np.log(none)
