@@ -45,6 +45,16 @@ def test_the_scale_of_grey_values_does_not_count(small_network, heads):
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [3, 4, 40, 64])
+def test_each_image_of_a_batch_is_answered_as_alone_however_many_there_are(small_network, count):
+    """Keras on TensorFlow once took the batch for the channels where it was as long as an axis."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 1)).astype(np.float32)
+    images[:, :, :12] = 0
+    alone = np.concatenate([small_network(image[None]) for image in images])
+    together = np.asarray(small_network(np.resize(images, (count, 40, 40, 1))))
+    np.testing.assert_allclose(together[:8], alone, atol=1e-5)
+
+
 HEIGHT = 0.78 * 160
 
 

@@ -189,8 +189,9 @@ def _resampling(
     """
     scale = side / size
     places = ops.cumsum(extent, axis=1) - 0.5
-    # scale first: a JAX array asks what it is multiplied with to be one too
-    centres = scale * (ops.arange(size, dtype="float32") + (0.5 - size / 2)) + middle
+    # scale first: a JAX array asks what it is multiplied with to be one too; middle first: Keras on
+    # TensorFlow takes a second addend (n, 1) for a bias of the last axis where that is n long
+    centres = middle + scale * (ops.arange(size, dtype="float32") + (0.5 - size / 2))
     distance = ops.abs(ops.expand_dims(places, 1) - ops.expand_dims(centres, 2))
     weights = ops.relu(1 - distance / ops.expand_dims(ops.maximum(scale, 1.0), 2))
     return weights / ops.maximum(ops.sum(weights, axis=2, keepdims=True), 1e-6)

@@ -223,6 +223,8 @@ def _variables(learner: keras.Model) -> list[keras.Variable]:
 class Progress(keras.callbacks.Callback):
     """Progress bar on standard error, readable in terminals and in papermill's log."""
 
+    async_safe = True  # it reads no numbers of a batch, so that JAX need not wait for them
+
     def __init__(self, epochs: int) -> None:
         super().__init__()
         self.epochs = epochs
