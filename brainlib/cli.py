@@ -131,7 +131,7 @@ def classify(
 @app.command("app")
 def serve(
     model: ModelOption = "",
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=0, max=65535)] = 8866,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8866,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> int:
     """Open the app: drop a scan, see the answer."""

@@ -61,7 +61,7 @@ def serve(
     Raises
     ------
     BrainlibError
-        Where Voilà is not installed, or no port is free.
+        Where Voilà is not installed, there is no such port, or none is free.
     """
     try:
         import nbformat
@@ -131,6 +131,8 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
 
 def _free_port(port: int) -> int:
     """Return a port that is free: the one that is asked for where it can be had."""
+    if port not in range(65536):
+        raise BrainlibError(f"there is no port {port}: name one from 0 to 65535")
     for wanted in (port, 0):
         with suppress(OSError), socket.create_server((ADDRESS, wanted)) as probe:
             return probe.getsockname()[1]
