@@ -75,7 +75,7 @@ def test_what_the_gate_refuses_is_counted_and_missing_in_the_study(network, scan
     gated = replace(network, gate=object())
     found = external.measure_glioblastoma(gated, scans / "external" / "glioblastoma")
     assert found["with_tumor"]["called_tumor"] == 2 and found["with_tumor"]["accepted"] == 0
-    assert found["study"]["notumor (incomplete)"] == 1
+    assert found["study"]["incomplete"] == 1
 
 
 def test_healthy_heads_have_a_count_and_an_answer_each(network, scans, monkeypatch):

@@ -194,6 +194,7 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
         As `studies.summarise_studies`, with `gaps`, the number of slices inside the brain that
         were not classified, and the `decision` on the study. A study without tumour that has gaps
         is `incomplete`: it has neither class nor probabilities, for its tumour may lie in a gap.
+        So is one that `studies.starts_in_pituitary`: it may show no cerebrum.
         One whose classes cannot be told apart is `undecided`: its class is the most probable.
     """
     judged = slices.assign(decision=slices["decision"].replace(UNJUDGED, ACCEPTED))
@@ -323,6 +324,8 @@ def _decide(study: Mapping[str, Any], rows: pd.DataFrame, classifier: Classifier
         return rows.loc[rows["decision"].str.startswith(REFUSED), "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
         return INCOMPLETE + describe_gaps(study["gaps"])
+    if study["class"] == "pituitary" and studies.starts_in_pituitary(rows):
+        return INCOMPLETE + studies.BASE_ONLY
     if classifier.gate is None or classifier.rules is None:
         return UNJUDGED
     return UNDECIDED if rules.is_undecided(classifier.rules, study) else ACCEPTED
