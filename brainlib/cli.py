@@ -194,19 +194,16 @@ def _write_tables(
 
     classifier = model.classifier
     task = inference.Task(classifier.model, classifier.engine, model.plane)
-    earlier, folder = output / inference.folder.STUDIES, output / "reports"
+    folder = output / "reports"
     with paths.locked(output):  # no other run replaces the tables before they are read
-        earlier = earlier.read_bytes() if earlier.is_file() else b""
         slices, series = inference.classify_scans(scans, output, task, scheduler)
         predictions = inference.read_slice_table(slices)
         studies = inference.read_study_table(series)
         if reports:
             report.write_reports(classifier, scans, predictions, studies, folder, model.plane)
-        elif series.read_bytes() != earlier:
-            report.remove_reports(folder)
-    tables = inference.rows_of_studies(predictions, studies)
-    for study, rows in zip(studies.to_dict("records"), tables, strict=True):
-        yield report.Answer(study, rows, {}, classifier)
+        else:
+            report.remove_reports(folder, but_of=studies)
+    return report.Answer.of_tables(classifier, predictions, studies)
 
 
 def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from brainlib import cli, imaging, inference
 from brainlib.notebook import pipeline
+from brainlib.report import html
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
     assert r"'=a\x1b[31m.png," in call("classify", "--csv", "scans")[1]
 
 
-def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
+def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path, monkeypatch):
     status, out, _ = call("classify", "scans", "--output", "out", "--reports")
     assert status == 0 and len(out.splitlines()) == 3
     assert out.endswith("out/predictions.csv, out/studies.csv; reports and outlines: out/reports\n")
@@ -74,7 +75,13 @@ def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
     assert (reports / "index.html").exists()
     call("classify", "scans/blank.png", "--output", "out", "--reports")
     assert sorted(file.name for file in reports.iterdir()) == [*names[1:], "mine.html"]
-    call("classify", "scans", "--output", "out")
+    write = html.write_report
+    stop_late = lambda path, *rest: write(path, *rest) if path.stem == names[0][:-5] else 1 / 0  # noqa: E731
+    monkeypatch.setattr(html, "write_report", stop_late)
+    with pytest.raises(ZeroDivisionError):
+        call("classify", "scans", "--output", "out", "--reports")
+    assert (reports / names[0]).exists()  # and the other is not: the run was stopped in between
+    call("classify", "scans/blank.png", "--output", "out")
     assert [file.name for file in reports.iterdir()] == ["mine.html"]
 
 

@@ -4,6 +4,7 @@ A file holds its images and its style, no script, and asks the network for nothi
 disk and prints on A4. Whatever comes from a scan, its name above all, is escaped by the templates.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -127,29 +128,33 @@ def write_reports(
         The reports, in order; the summary is `index.html` beside them.
     """
     remove_reports(folder)
-    read = _read_studies(scans, plane)
     stems: list[str] = []
-    lines, tables = [], inference.rows_of_studies(predictions, studies)
-    for study, rows in zip(studies.to_dict("records"), tables, strict=True):
-        answer, link = ClassifiedStudy(study, rows, {}, classifier), ""
-        if most is None or len(stems) < most:
-            scan, slices = next(read)
-            answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
+    lines = []
+    for row, answer in enumerate(ClassifiedStudy.of_tables(classifier, predictions, studies)):
+        if most is None or row < most:
             stems.append(file_stem(answer.name, stems))
-            link = f"{stems[-1]}.html"
-            _write_study(folder / link, answer, scan)
         said = words.line(answer, answer.name).removeprefix(f"{answer.name}: ")
-        lines.append({"name": answer.name, "line": said, "link": link})
-    summary = TEMPLATES.get_template("summary.html").render(lines=lines)
+        stem = stems[row] if row < len(stems) else ""
+        lines.append({"name": answer.name, "line": said, "stem": stem})
+    summary = TEMPLATES.get_template("summary.html").render(lines=lines, digest=_digest(studies))
+    # first, for it names what has to go where this run is killed
     paths.write_text(folder / SUMMARY, summary)
+    answers = ClassifiedStudy.of_tables(classifier, predictions, studies)
+    read = _read_studies(scans, plane)
+    for stem, answer, (scan, slices) in zip(stems, answers, read, strict=False):
+        answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
+        _write_study(folder / f"{stem}.html", answer, scan)
     return [folder / f"{stem}.html" for stem in stems]
 
 
-def remove_reports(folder: Path) -> None:
-    """Remove the summary of earlier scans, and the reports and outlines that it links to."""
+def remove_reports(folder: Path, but_of: pd.DataFrame | None = None) -> None:
+    """Remove the summary of earlier scans, and the reports and outlines that it links to.
+
+    Those of the table of studies `but_of` stay.
+    """
     summary = folder / SUMMARY
     text = summary.read_text("utf-8") if summary.is_file() else ""
-    if " brainlib</title>" not in text:
+    if " brainlib</title>" not in text or (but_of is not None and _digest(but_of) in text):
         return
     for stem in re.findall(r'<a href="([\w-]+)\.html"', text, re.ASCII):
         for ending in (".html", ".outline.nii.gz", ".outline.dcm"):
@@ -165,6 +170,10 @@ def file_stem(name: str, taken: Iterable[str] = ()) -> str:
     used = {one.lower() for one in taken}
     names = (f"{stem}{f'-{number}' * (number > 1)}" for number in count(1))
     return next(name for name in names if name.lower() not in used)
+
+
+def _digest(studies: pd.DataFrame) -> str:
+    return hashlib.sha256(inference.to_csv(studies)).hexdigest()
 
 
 def _read_studies(
