@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -200,6 +201,20 @@ def test_a_sequence_unlike_those_of_the_training_is_noted(description, said):
     assert said in text and ("was trained on tumours in" in text) == bool(said)
     study.rules = RULES | {"source": "mine"}
     assert "was trained on tumours in" not in words_of(study)
+
+
+@pytest.mark.parametrize(("record", "said"), [
+    ('{"source": {"name": "mine", "version": "", "synthetic": false}}', "mine Measured on"),
+    ('{"source": {"name": "phantom", "version": "3", "synthetic": true}}',
+     "phantom version 3, synthetic images Measured on"),
+    ('{"source": {}}', "unknown: the model has neither"), ("[", "unknown: the model has neither"),
+])  # fmt: skip
+def test_what_a_model_of_ones_own_was_trained_on_is_read_from_its_record(tmp_path, record, said):
+    study = answer(rules=None)
+    study.classifier = replace(study.classifier, model=tmp_path / "mine_patient0.keras")
+    assert "Trained on unknown: the model has neither" in words_of(study)
+    (tmp_path / "mine_patient0.run.json").write_text(record, encoding="utf-8")
+    assert f"Trained on {said}" in words_of(study)
 
 
 def test_limits_provenance_and_sides_are_stated():
