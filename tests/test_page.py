@@ -120,12 +120,24 @@ def temporary(tmp_path, monkeypatch):
 def test_the_name_of_an_upload_is_never_a_path(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
-    names = {"../../evil.png": "evil.png", "/etc/evil.png": "2 evil.png", "a\nb.png": "a b.png",
-             "C:\\x.png": "x.png", "": "unnamed", "..": "2 unnamed",
-             "\x1b[31m.png": "[31m.png"}  # fmt: skip
+    names = {"../../evil.png": "unnamed/evil.png", "/etc/evil.png": "etc/evil.png",
+             "a\nb.png": "a b.png", "C:\\x.png": "C/x.png", "..": "2 unnamed", "a": "a",
+             "a/x.png": "x.png", "\x1b[31m.png": "[31m.png"}  # fmt: skip
     saved = uploads.save_uploads([upload(name, png(9)) for name in names], inside)
     assert saved == list(names.values()) and list(tmp_path.iterdir()) == [inside]
-    assert {file.name for file in inside.rglob("*")} == set(saved)
+    files = {file.relative_to(inside).as_posix() for file in inside.rglob("*") if file.is_file()}
+    assert files == set(saved)
+
+
+def test_a_series_has_one_name_in_app_and_shell(temporary):
+    (temporary / "t1_axial").mkdir()
+    series = dicom_series(np.moveaxis(VOXELS, 2, 0))
+    for name, content in series.items():
+        (temporary / "t1_axial" / name).write_bytes(content)
+    dropped = [upload(f"t1_axial\\{name}", content) for name, content in series.items()]
+    ((answer,), problems) = uploads.read_uploads(stand_in(), dropped)
+    assert answer.name == stand_in()(temporary / "t1_axial").name and not problems
+    assert answer.name.startswith("t1_axial 7-T1-")
 
 
 def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(temporary):
