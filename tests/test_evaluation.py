@@ -117,8 +117,8 @@ def test_tumor_type_is_asked_among_tumors_of_one_source_only():
     table["source"] = ["figshare", "figshare", "figshare", "sartaj"]
     tumors = evaluation.restrict_to_tumors(table)
     np.testing.assert_allclose(tumors[CLASSES], [[0.5, 0.25, 0, 0.25], [1 / 3, 1 / 3, 0, 1 / 3]])
-    with pytest.raises(BrainlibError, match="choose one of figshare, sartaj"):
-        evaluation.restrict_to_tumors(table, "br35h")
+    with pytest.raises(BrainlibError, match="no column source"):
+        evaluation.restrict_to_tumors(table.drop(columns="source"))
 
 
 def sklearn_metrics(table, weights):

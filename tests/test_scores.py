@@ -73,7 +73,7 @@ def test_a_folder_that_does_not_fit_is_refused_by_name(folder, tmp_path):
         evaluation.read_tables(tmp_path)
     assert str(tmp_path) in str(refused.value)
     images = evaluation.read_tables(folder)["seed_cnn"]["patient"]["path"]
-    with pytest.raises(paths.BrainlibError, match="1 images that the source does not hold"):
+    with pytest.raises(paths.BrainlibError, match="does not hold 1 images"):
         evaluation.read_tables(folder, images=images.iloc[1:])
     write(make_table(0), folder, "seed_cnn_patient.test.csv")  # the fold is there already
     with pytest.raises(paths.BrainlibError, match="more than one row"):
@@ -116,9 +116,9 @@ def test_a_table_of_another_framework_is_compared_with_the_published_networks(fo
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda table: table.iloc[2:], "lacks 2 images of the published reference"),
+        (lambda table: table.iloc[2:], "lacks 2 images .* of the published reference"),
         (lambda table: pd.concat([table, table.head(1).assign(path="mine/1.jpg")]),
-         "lacks 1 images of"),
+         "lacks 1 images"),
         (lambda table: pd.concat([table, table.head(1)]), "more than one row for 1 images"),
         (lambda table: splits.benchmark().merge(table).assign(label="glioma"),
          "disagree on the label"),

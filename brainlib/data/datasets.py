@@ -238,6 +238,20 @@ def _images(folder: Path) -> list[Path]:
     return sorted(filter(Path.is_file, files))
 
 
+def refuse_images(images: pd.Series, problem: str, advice: str) -> None:
+    """Raise a `BrainlibError` that counts images and names three, unless there are none.
+
+    Examples
+    --------
+    >>> refuse_images(pd.Series(["a.jpg"]), "mine.csv has no group for", "name one")
+    Traceback (most recent call last):
+    brainlib.paths.BrainlibError: mine.csv has no group for 1 images (a.jpg): name one
+    """
+    if len(images):
+        examples = ", ".join(map(str, images[:3])) + (", …" if len(images) > 3 else "")
+        raise BrainlibError(f"{problem} {len(images)} images ({examples}): {advice}")
+
+
 def _check_details(details: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
     if "path" not in details or details["path"].duplicated().any():
         raise BrainlibError(f"{file} must have a column `path` that names each image once")
@@ -247,18 +261,11 @@ def _check_details(details: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
             f"{file} has the unknown columns {', '.join(unknown)}: allowed are {', '.join(allowed)}"
         )
     for paths, others, problem in (
-        (table["path"], details["path"], "has no row for"),
-        (details["path"], table["path"], "names files that are not in the class folders:"),
+        (table["path"], details["path"], f"{file} has no row for"),
+        (details["path"], table["path"], f"there are no files, and there are rows of {file}, for"),
     ):
-        missing = paths[~paths.isin(others)]
-        if len(missing):
-            raise BrainlibError(
-                f"{file} {problem} {len(missing)} images, for instance {missing.iloc[0]}"
-            )
+        refuse_images(paths[~paths.isin(others)], problem, "give each image of the folders a row")
     for column in details.columns.intersection(["mirrored", "mislabelled"]):
-        wrong = details[~details[column].str.lower().isin(("1", "0", "true", "false", ""))]
-        if len(wrong):
-            raise BrainlibError(
-                f"column {column} of {file} holds {wrong[column].iloc[0]!r} for "
-                f"{wrong['path'].iloc[0]}: write 1 or 0"
-            )
+        is_wrong = ~details[column].str.lower().isin(("1", "0", "true", "false", ""))
+        problem = f"column {column} of {file} is neither 1 nor 0 for"
+        refuse_images(details["path"][is_wrong], problem, "write 1 or 0")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainlib.data.datasets import SPLIT_NAMES
+from brainlib.data.datasets import SPLIT_NAMES, refuse_images
 from brainlib.data.kaggle import KAGGLE_ORIGINS, read_provenance
 from brainlib.paths import BrainlibError
 
@@ -237,12 +237,11 @@ def _check_patients(table: pd.DataFrame) -> None:
     A group may hold several labels, since it joins images for many reasons, and a patient may have
     slices with tumour and without: both stay whole, which is all that a split needs.
     """
-    lacking = table.loc[table["group"].fillna("") == "", "path"]
-    if len(lacking):
-        raise BrainlibError(
-            f"{len(lacking)} images have no group, for instance {lacking.iloc[0]}: name their "
-            "patient or group in images.csv, or take the groups of audit.group_from_audit"
-        )
+    refuse_images(
+        table.loc[table["group"].fillna("") == "", "path"],
+        "there is no group for",
+        "name patient or group in images.csv, or take the groups of audit.group_from_audit",
+    )
     used = table[~table["mislabelled"]]
     tumors = used[(used["label"] != "notumor") & (used["patient"] != "")]
     for rows, column in ((used, "source_image"), (tumors, "patient")):

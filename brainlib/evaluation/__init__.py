@@ -7,9 +7,12 @@ copies, and counting them as independent makes a result look more certain than i
 
 # ruff: noqa: F401
 
-from brainlib.evaluation.bootstrap import break_down, mean_with_interval, metrics_with_intervals
-from brainlib.evaluation.calibration import reliability, risk_coverage
-from brainlib.evaluation.comparison import compare, compare_with_others
+from brainlib.evaluation.bootstrap import (
+    break_down,
+    compare,
+    compare_with_others,
+    metrics_with_intervals,
+)
 from brainlib.evaluation.conformal import (
     COVERAGE,
     conformal_sets,
@@ -18,7 +21,13 @@ from brainlib.evaluation.conformal import (
     fit_conformal,
 )
 from brainlib.evaluation.metrics import METRICS, point_metrics
-from brainlib.evaluation.reports import class_report, confusion, most_confused
+from brainlib.evaluation.reports import (
+    class_report,
+    confusion,
+    most_confused,
+    reliability,
+    risk_coverage,
+)
 from brainlib.evaluation.scores import (
     Scores,
     headline,

@@ -113,9 +113,7 @@ def cross_conformal(
     return pd.concat(sets).loc[test.index]
 
 
-def describe_sets(
-    table: pd.DataFrame, sets: pd.DataFrame, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def describe_sets(table: pd.DataFrame, sets: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     """Return how often the sets hold the true class, and how large they are.
 
     Parameters
@@ -143,7 +141,7 @@ def describe_sets(
     labels, members = label_codes(table), sets[CLASSES].to_numpy(bool)
     covered = members[np.arange(len(labels)), labels]
     subsets = {name: labels == index for index, name in enumerate(CLASSES)} | {"all": labels >= 0}
-    rows = shares(table, covered, subsets, "coverage", resamples, seed)
+    rows = shares(table, covered, subsets, "coverage", resamples)
     size = members.sum(axis=1)
     sizes = pd.DataFrame({"mean_set_size": size, "empty": size == 0, "single": size == 1})
     means = pd.DataFrame({name: sizes[inside].mean() for name, inside in subsets.items()}).T

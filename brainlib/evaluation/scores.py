@@ -101,9 +101,7 @@ def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.Data
     return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
 
 
-def summarize_maps(
-    scored: pd.DataFrame, resamples: int = 1000, seed: int = 0
-) -> dict[str, int | dict[str, float | int]]:
+def summarize_maps(scored: pd.DataFrame, resamples: int = 1000) -> dict[str, Any]:
     """Summarise the scores of heat maps and outlines, with intervals over groups.
 
     Parameters
@@ -132,7 +130,7 @@ def summarize_maps(
     means |= {f"dice_{name}": (scored[scored["label"] == name], "dice") for name in CLASS_NAMES}
     for column in ("heat_peak_inside", "outline_peak_inside"):
         means |= {column: (correct, column), f"{column}_all": (scored, column)}
-    means = {name: interval_of(*mean, resamples, seed) for name, mean in means.items()}
+    means = {name: interval_of(*mean, resamples) for name, mean in means.items()}
     return {
         "images": len(scored),
         "groups": int(scored["group"].nunique()),

@@ -6,7 +6,7 @@ for each class. Evaluation reads nothing else, so neither model nor accelerator 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import splits
+from brainlib.data.datasets import refuse_images
 from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
 TEXT_COLUMNS = ("path", "patient", "group", "label")
-COLUMNS = (*TEXT_COLUMNS, "fold")
+COLUMNS = (*TEXT_COLUMNS, "fold", *CLASSES)
 SUM_TOLERANCE = 2e-3  # four probabilities written with three digits
 ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 PUBLISHED = "model/predictions"
@@ -90,13 +91,12 @@ def read_tables(
         )
     for model, by_protocol in tables.items() if images is not None else ():
         predicted = pd.concat(by_protocol)["path"].drop_duplicates()
-        others = predicted[~predicted.isin(images)]
-        if len(others):
-            raise BrainlibError(
-                f"{model} in {source} has predictions for {len(others)} images that the source "
-                f"does not hold, for instance {others.iloc[0]}: name the source that they were "
-                "made on, or give each source an output folder of its own"
-            )
+        refuse_images(
+            predicted[~predicted.isin(images)],
+            f"the source of {model} in {source} does not hold",
+            "name the source that they were made on, or give each source an output folder of its "
+            "own",
+        )
     return tables
 
 
@@ -190,19 +190,12 @@ def require_same_images(
         check_predictions(table, name, ["path"])
     for table, other, name, of in ((first, second, *names), (second, first, *reversed(names))):
         absent = other.loc[~other["path"].isin(table["path"]), "path"]
-        if len(absent):
-            raise BrainlibError(
-                f"{name} lacks {len(absent)} images of {of} ({_examples(absent)}): both must "
-                "have the same images"
-            )
+        refuse_images(absent, f"{name} lacks", f"it must have all images of {of}, and no others")
     if "label" in first and "label" in second:
         pairs = first.merge(second[["path", "label"]], on="path", suffixes=("", "_other"))
         differing = pairs.loc[pairs["label"] != pairs["label_other"], "path"]
-        if len(differing):
-            raise BrainlibError(
-                f"{names[0]} and {names[1]} disagree on the label of {len(differing)} images "
-                f"({_examples(differing)}): make sure that both describe the same collection"
-            )
+        advice = "make sure that both describe the same collection"
+        refuse_images(differing, f"{names[0]} and {names[1]} disagree on the label of", advice)
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:
@@ -277,10 +270,8 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
     return averaged[list(columns)].sort_values("path", ignore_index=True)
 
 
-def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
-    """Keep the tumour images of one source, and the question of tumour type alone.
-
-    By default it is the source that most of the tumours come from.
+def restrict_to_tumors(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the tumours of the source that most of them come from, and the question of their type.
 
     Images with and without tumour come from different scanners; within one source the scanner
     gives nothing away. The probability of `notumor` is set to 0 and the other three are divided by
@@ -289,7 +280,7 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
     Raises
     ------
     BrainlibError
-        Where there is no column `source`, or no tumour image of that source.
+        Where there is no column `source`, or no tumour image.
 
     Examples
     --------
@@ -298,16 +289,12 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
     >>> restrict_to_tumors(table)[CLASSES].round(2).iloc[0].tolist()
     [0.75, 0.25, 0.0, 0.0]
     """
-    if "source" not in table:
-        raise BrainlibError("the prediction table has no column source: join it by path")
     tumors = table[table["label"] != "notumor"]
-    source = source or tumors["source"].mode().min()
-    kept = tumors[tumors["source"] == source].copy()
-    if kept.empty:
-        known = ", ".join(sorted(table["source"].astype(str).unique()))
+    if "source" not in table or tumors.empty:
         raise BrainlibError(
-            f"no tumour image of source {source!r} among the predictions: choose one of {known}"
+            "the prediction table has no column source (join it by path), or no image of a tumour"
         )
+    kept = tumors[tumors["source"] == tumors["source"].mode().min()].copy()
     values = probabilities(kept)
     values[:, CLASSES.index("notumor")] = 0
     values[values.sum(axis=1) == 0] = [name != "notumor" for name in CLASSES]
@@ -316,9 +303,7 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
 
 
 def check_predictions(
-    table: pd.DataFrame,
-    name: str = "the prediction table",
-    columns: Iterable[str] = (*COLUMNS, *CLASSES),
+    table: pd.DataFrame, name: str = "the prediction table", columns: Sequence[str] = COLUMNS
 ) -> None:
     """Refuse a table that is not a prediction table.
 
@@ -327,7 +312,7 @@ def check_predictions(
     table : DataFrame
     name : str
         The name of the table in messages.
-    columns : iterable of str
+    columns : sequence of str
         The columns that are needed, and checked.
 
     Raises
@@ -343,36 +328,30 @@ def check_predictions(
     Traceback (most recent call last):
     brainlib.paths.BrainlibError: mine.csv has no column patient, group, ...
     """
-    columns = list(columns)
-    absent = [column for column in columns if column not in table]
-    if absent:
+    if absent := [column for column in columns if column not in table]:
         raise BrainlibError(
             f"{name} has no column {', '.join(absent)}. A prediction table has the columns "
-            f"{', '.join((*COLUMNS, *CLASSES))}; for images of the published patient folds "
+            f"{', '.join(COLUMNS)}; for images of the published patient folds "
             "path and the four probabilities are enough"
         )
     if table.empty and CLASSES[0] in columns:
         raise BrainlibError(f"{name} has no rows: predict at least one image")
     rows = table["path"] if "path" in table else table.index.to_series()
     for is_affected, problem, advice in _problems(table, columns):
-        if is_affected.any():
-            raise BrainlibError(
-                f"{name} has {problem} for {int(is_affected.sum())} images "
-                f"({_examples(rows[is_affected])}): {advice}"
-            )
+        refuse_images(rows[is_affected], f"{name} has {problem} for", advice)
 
 
-def _problems(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[np.ndarray, str, str]]:
+def _problems(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, str, str]]:
     """Yield for each rule the rows that break it, the problem, and the advice."""
     if "path" in columns:
-        yield _is_empty(table["path"]), "no path", "give each row the path of its image"
+        yield known_values(table, "path") == "", "no path", "give each row the path of its image"
         yield table["path"].duplicated(), "more than one row", "keep one prediction of each image"
     if "label" in columns:
         advice = f"a label is one of {', '.join(CLASSES)}"
         yield ~table["label"].isin(CLASSES), "an unknown label", advice
     if "group" in columns:
         advice = "give each image the group that no split may cut; its path where nothing is known"
-        yield _is_empty(table["group"]), "no group", advice
+        yield known_values(table, "group") == "", "no group", advice
         patient = known_values(table, "patient")
         is_cut = (table["group"].groupby(patient).transform("nunique") > 1) & (patient != "")
         yield is_cut, "patients in more than one group", "give all images of a patient one group"
@@ -389,16 +368,7 @@ def _problems(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[np.ndar
         yield is_wrong, "probabilities that do not sum to 1", "write the softmax over four classes"
 
 
-def _is_empty(column: pd.Series) -> pd.Series:
-    return column.isna() | (column.astype(str) == "")
-
-
 def known_values(table: pd.DataFrame, column: str) -> pd.Series:
     """Return a column as text, empty where its value or the whole column is missing."""
     values = table.get(column, pd.Series("", table.index)).astype(object)
     return values.where(values.notna(), "").astype(str)
-
-
-def _examples(values: Iterable[object], count: int = 3) -> str:
-    values = [str(value) for value in values]
-    return ", ".join(values[:count]) + (", …" if len(values) > count else "")
