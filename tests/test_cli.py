@@ -1,6 +1,7 @@
 """The commands: a line a person reads, tables that programs read, and an honest exit status."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -88,9 +89,16 @@ def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path, monkey
 @pytest.mark.parametrize("output", [(), ("--output", "out")])
 def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans, output):
     (scans / "cut.png").write_bytes(b"\x89PNG cut short")
-    status, out, _ = call("classify", "scans", *output)
-    assert status == 3 and len(out.splitlines()) == 3 + bool(output)
+    (scans.parent / "empty").mkdir()
+    shutil.make_archive(scans.parent / "packed", "zip", scans.parent / "empty")
+    (scans.parent / "notes.txt").touch()
+    names = ("scans", "empty", "packed.zip", "notes.txt")
+    status, out, _ = call("classify", *names, *output)
+    assert status == 3 and len(out.splitlines()) == 6 + bool(output)
     assert "cut.png: unreadable: " in out and "blank.png: refused" in out
+    for name in names[1:]:  # nothing in it is a scan
+        status, out, _ = call("classify", name, *output)
+        assert status == 3 and out.startswith(f"{name}: unreadable: it ")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
     Raises
     ------
     BrainlibError
-        If the parameter `scans` names nothing that could be a scan.
+        If there is nothing at the path in the parameter `scans`.
     """
     if run.settings.scans:
         return imaging.list_scans(run.settings.scans, run.settings.plane)

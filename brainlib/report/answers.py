@@ -140,7 +140,7 @@ class Model:
         Raises
         ------
         BrainlibError, ImageError
-            Where there is nothing that could be a scan.
+            Where the object is no scan, or there is nothing at the path.
         """
         if isinstance(scan, list | tuple):
             numbered = enumerate(scan, 1)
