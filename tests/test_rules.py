@@ -132,7 +132,7 @@ def test_reliability_counts_every_answer_once(table, fitted):
 def test_reliability_is_the_share_that_was_right(table):
     answers = table[CLASSES].idxmax(axis=1)
     right = (answers == table["label"])[answers == "glioma"]
-    rows = [row for row in rules.measure_reliability(table, 20) if row["class"] == "glioma"]
+    rows = [row for row in evaluation.reliability_by_answer(table, 20) if row["class"] == "glioma"]
     total = sum(row["observed"] * row["images"] for row in rows)
     assert total == pytest.approx(right.sum(), abs=1e-3)
 

@@ -26,6 +26,7 @@ from brainlib.evaluation.reports import (
     confusion,
     most_confused,
     reliability,
+    reliability_by_answer,
     risk_coverage,
 )
 from brainlib.evaluation.scores import (
