@@ -54,7 +54,7 @@ def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans
 def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scans, monkeypatch):
     _, out, _ = call("classify", "--json", "scans/blank.png")
     answer = json.loads(out)
-    assert answer["label"] is None and answer["decision"] == "refused: it is blank"
+    assert answer["class"] is None and answer["decision"] == "refused: it is blank"
     _, out, _ = call("classify", "--csv", "scans")
     header, *rows = out.splitlines()
     assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2

@@ -195,13 +195,13 @@ def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads,
     ]  # fmt: skip
     for form in forms:
         found = model(form).to_dict()
-        assert found["decision"] == expected["decision"] and found["label"] == expected["label"]
+        assert found["decision"] == expected["decision"] and found["class"] == expected["class"]
         assert found["probabilities"] == expected["probabilities"]
     both = model([file, head])
     assert len(both) == 2 and len(repr(both).splitlines()) == 2
     assert both.to_frame()["decision"].tolist() == [expected["decision"]] * 2
     assert both.to_dict()[0] == expected and both[0].to_frame().equals(both.to_frame()[:1])
-    assert [one["name"] for one in model([head, head]).to_dict()] == ["array 1", "array 2"]
+    assert [one["series"] for one in model([head, head]).to_dict()] == ["array 1", "array 2"]
     assert [one.name for one in model([file.read_bytes()] * 2)] == ["scan 1", "scan 2"]
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         for inside in ("one/a.png", "two/a.png"):

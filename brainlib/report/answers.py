@@ -36,12 +36,12 @@ class Answer(ClassifiedStudy):
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as plain Python values, ready for JSON."""
+        """Return the answer as plain Python values, ready for JSON, named as in the tables."""
         counts = ("slices", "accepted", "refused", "unreadable", "gaps", "tumor_slices")
         return {
-            "name": self.name,
+            "series": self.study["series"],
             "path": self.path,
-            "label": self.label,
+            "class": self.label,
             "probabilities": self.probabilities,
             "set": list(self.set),
             "decision": words.decision_of(self),
