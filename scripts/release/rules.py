@@ -94,10 +94,11 @@ def fit_rules(
         Plain JSON. `model`, `model_sha256`, `brainlib`, `source`, `synthetic`, `fold`, `held_out`
         (counts); `conformal` {coverage, thresholds by class}; `study`; `reliability`, as
         `evaluation.reliability_by_answer` gives it; `study_reliability`, the same for simulated
-        studies, empty where they were not measured; `limits` by class: `sensitivity`, `positive_predictive_value`
-        (each `value`, `low`, `high`), `taken_for` and `really_was` (the most frequent confusion:
-        `class`, `share`, `images`), `missed` for `notumor` (by tumour, the share called so), `dice`
-        and `heat_peak_inside` where maps are known; and `limits_of_all` with the weakest source.
+        studies, empty where they were not measured; `limits` by class: `sensitivity`,
+        `positive_predictive_value` (each `value`, `low`, `high`), `taken_for` and `really_was`
+        (the most frequent confusion: `class`, `share`, `images`), `missed` for `notumor` (by
+        tumour, the share called so), `dice` and `heat_peak_inside` where maps are known; and
+        `limits_of_all` with the weakest source.
     """
     others = test[test["fold"] != fold]
     if validation is not None:
