@@ -5,6 +5,7 @@ them mirrored. Perceptual hashes do not work here: heads look too much alike.
 """
 
 from collections.abc import Iterator
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ In the Kaggle collection the most similar heads of different patients correlate 
 MAX_PAIRS = 5_000_000
 _BLOCK = 2048
 _ROUNDING = 1e-6
+_NO_PAIR = -2
 
 
 def find_duplicates(
@@ -79,18 +81,13 @@ def find_duplicates(
     """
     if len(pixels) != len(table):
         raise BrainlibError(f"the table has {len(table)} rows and there are {len(pixels)} images")
-    even, odd = _mirror_parts(pixels)
     blocks: list[pd.DataFrame] = []
-    for rows, columns in _blocks(len(table)):
-        odd_product = odd[rows] @ odd[columns].T
-        best = even[rows] @ even[columns].T + np.abs(odd_product)
-        if rows == columns:
-            best[np.tril_indices(len(best))] = -1
+    for rows, columns, best, is_mirrored in _correlations(pixels):
         hits = np.nonzero(best >= threshold - _ROUNDING)  # rounding must not lose an identical copy
-        block = {"first": hits[0] + rows.start, "second": hits[1] + columns.start,
-                 "correlation": np.minimum(best[hits], 1),
-                 "mirrored": odd_product[hits] < -_ROUNDING}  # fmt: skip
-        blocks.append(pd.DataFrame(block))
+        blocks.append(pd.DataFrame({
+            "first": hits[0] + rows.start, "second": hits[1] + columns.start,
+            "correlation": np.minimum(best[hits], 1), "mirrored": is_mirrored[hits],
+        }))  # fmt: skip
         if sum(map(len, blocks)) > MAX_PAIRS:
             raise BrainlibError(
                 f"more than {MAX_PAIRS} pairs correlate at {threshold} or above: raise the "
@@ -140,20 +137,15 @@ def negative_control(table: pd.DataFrame, pixels: np.ndarray) -> dict[str, float
     patient = pd.factorize(table["patient"].iloc[rows])[0]
     if len(np.unique(patient)) < 2:
         return {}
-    even, odd = _mirror_parts(pixels[rows])
-    counts = []
-    for left, right in _blocks(len(rows)):
-        best = even[left] @ even[right].T + np.abs(odd[left] @ odd[right].T)
-        different = patient[left, None] != patient[None, right]
-        values = np.minimum(best[np.triu(different) if left == right else different], 1)
-        is_false = values >= DUPLICATE_THRESHOLD
-        counts.append((values.size, float(values.max(initial=-1)), int(is_false.sum())))
-    sizes, highest, false_pairs = zip(*counts, strict=True)
-    return {
-        "control_pairs": sum(sizes),
-        "control_highest_correlation": max(highest),
-        "control_false_pairs": sum(false_pairs),
-    }
+    pairs, highest, false_pairs = 0, -1.0, 0
+    for left, right, best, _ in _correlations(pixels[rows]):
+        is_pair = (patient[left, None] != patient[None, right]) & (best > _NO_PAIR)
+        values = np.minimum(best[is_pair], 1)
+        pairs += values.size
+        highest = float(values.max(initial=highest))
+        false_pairs += int((values >= DUPLICATE_THRESHOLD).sum())
+    return {"control_pairs": pairs, "control_highest_correlation": highest,
+            "control_false_pairs": false_pairs}  # fmt: skip
 
 
 def look_alikes_across_folds(
@@ -193,33 +185,32 @@ def look_alikes_across_folds(
     paths = used["path"].to_numpy()[ends[apart & unknown]]
     listed = pd.DataFrame(paths, columns=["first", "second"])
     listed["correlation"] = pairs["correlation"].to_numpy()[apart & unknown].round(4)
-    numbers: dict[str, float] = {
-        "look_alike_threshold": LOOK_ALIKE_THRESHOLD,
-        "look_alike_pairs": len(listed),
-        "look_alike_images": len(np.unique(paths)),
-    }
+    numbers = {"look_alike_threshold": LOOK_ALIKE_THRESHOLD, "look_alike_pairs": len(listed),
+               "look_alike_images": len(np.unique(paths))}  # fmt: skip
     if control := negative_control(used, heads):
         numbers["look_alike_control"] = control["control_highest_correlation"]
     return listed, numbers
 
 
-def _mirror_parts(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return thumbnails split into the parts that mirroring keeps and that it negates.
+def _correlations(
+    pixels: np.ndarray,
+) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+    """Yield two ranges of rows, the correlations between them, and which are of mirror images.
 
-    The correlation of two images is the sum of the products of both parts, and that of one image
-    with the other's mirror image their difference: both for the price of one.
+    Each pair is given once; what is no pair, or was given already, has `_NO_PAIR`. Thumbnails are
+    split into the parts that mirroring keeps and that it negates: the correlation of two images is
+    the sum of the products of both parts, and that of one image with the other's mirror image their
+    difference, both for the price of one.
     """
     half = THUMBNAIL_SIZE // 2
     square = thumbnails(pixels).reshape(-1, THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     left, right = square[:, :, :half], square[:, :, : half - 1 : -1]
     scale = np.float32(0.5**0.5)
-    even, odd = (left + right) * scale, (left - right) * scale
-    return even.reshape(len(pixels), -1), odd.reshape(len(pixels), -1)
-
-
-def _blocks(count: int) -> Iterator[tuple[slice, slice]]:
-    """Yield pairs of row ranges that cover every pair of images once."""
-    starts = range(0, max(count, 1), _BLOCK)
-    for first in starts:
-        for second in starts[first // _BLOCK :]:
-            yield slice(first, first + _BLOCK), slice(second, second + _BLOCK)
+    even, odd = (((left + sign * right) * scale).reshape(len(pixels), -1) for sign in (1, -1))
+    blocks = [slice(start, start + _BLOCK) for start in range(0, max(len(pixels), 1), _BLOCK)]
+    for rows, columns in combinations_with_replacement(blocks, 2):
+        odd_product = odd[rows] @ odd[columns].T
+        best = even[rows] @ even[columns].T + np.abs(odd_product)
+        if rows == columns:
+            best[np.tril_indices(len(best))] = _NO_PAIR
+        yield rows, columns, best, odd_product < -_ROUNDING

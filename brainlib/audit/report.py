@@ -50,18 +50,15 @@ class AuditReport:
     conflicts : DataFrame
         Those with two labels, with `first_path`, `first_label`, `second_path`, `second_label`: at
         least one of the labels is wrong.
-    ties : DataFrame or None
-        Test images known from training, None without the splits. One row per label and a last row
-        `all`; counts of test images: `images` (all of them), `twin` (a duplicate is in training),
-        `patient_known`, `patient` (of these, the patient is in training), `group` (the group is in
-        training), `free` (none of these in training).
     numbers : dict of str to number
-        All counts, as `metrics.json` holds them.
+        All counts, as `metrics.json` holds them. With the splits these are among them, of the test
+        images: `test_images` (all), `test_twin` (a duplicate is in training), `test_patient_known`,
+        `test_patient` (of these, the patient is in training), `test_group` (the group is in
+        training), `test_free` (none of these in training).
     """
 
     pairs: pd.DataFrame
     conflicts: pd.DataFrame
-    ties: pd.DataFrame | None
     numbers: dict[str, float]
 
 
@@ -102,10 +99,9 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     if repeated.any():
         numbers |= _compare_with_provenance(table, pairs, *ends)
     numbers |= negative_control(table[~repeated], pixels[~repeated])
-    ties = _count_ties(table, pairs) if has_splits(table) else None
-    if ties is not None:
-        numbers |= {f"test_{name}": int(count) for name, count in ties.loc["all"].items()}
-    return AuditReport(pairs, conflicts, ties, numbers)
+    if has_splits(table):
+        numbers |= _count_ties(table, pairs)
+    return AuditReport(pairs, conflicts, numbers)
 
 
 def describe(numbers: dict[str, float]) -> pd.DataFrame:
@@ -147,19 +143,16 @@ def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6
     return pd.concat([plain, picked[picked["mirrored"]].head(count - len(plain))])
 
 
-def _count_ties(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+def _count_ties(table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, int]:
     train = (table["split"] == TRAINING).to_numpy()
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
     twins = np.concatenate([first[train[second]], second[train[first]]])
-    ties = pd.DataFrame({"label": table["label"], "images": True})
-    ties["twin"] = np.isin(np.arange(len(table)), twins)
-    ties["patient_known"] = table["patient"] != ""
+    ties = pd.DataFrame({"images": True, "twin": np.isin(np.arange(len(table)), twins),
+                         "patient_known": table["patient"] != ""})  # fmt: skip
     for column in ("patient", "group"):
         ties[column] = table[column].isin(set(table.loc[train, column]) - {""})
     ties["free"] = ~ties[["twin", "patient", "group"]].any(axis=1)
-    counts = ties[table["split"] == TESTING].groupby("label").sum()
-    counts.loc["all"] = counts.sum()
-    return counts.astype(int)
+    return ties[table["split"] == TESTING].sum().add_prefix("test_").to_dict()
 
 
 def _compare_with_provenance(
