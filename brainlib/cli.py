@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brainlib.data.sources import describe_sources
-from brainlib.paths import BrainlibError, expand
+from brainlib.paths import BrainlibError, expand, needs_extra
 
 if TYPE_CHECKING:
     from brainlib import imaging
@@ -52,7 +52,8 @@ def main() -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="backslashreplace")  # names of files are any bytes
     try:
-        status = app(standalone_mode=False) or 0
+        with needs_extra("notebooks"):
+            status = app(standalone_mode=False) or 0
         if status == INTERRUPTED:
             hint = "enter the same command again to continue (classify: with --output)"
             print(f"stopped: {hint}", file=sys.stderr)
@@ -74,8 +75,6 @@ def _explained(error: Exception) -> str:
         from brainlib.imaging.errors import one_line
 
         return one_line(str(error))
-    if isinstance(error, ModuleNotFoundError):
-        return f"this command needs `{error.name}`: pip install 'brainlib[notebooks]'"
     if isinstance(error, OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be printed
         return f"{error}: look at the working directory, and at where the output goes"

@@ -35,6 +35,17 @@ class BrainlibError(Exception):
     """
 
 
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the lack of a package in the block into a `BrainlibError` that names its extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BrainlibError(
+            f"this needs the package {error.name}: pip install 'brainlib[{extra}]'"
+        ) from error
+
+
 RELEASED_MODEL = "lesion_net.keras"
 """The released model. Its other files (`.onnx`, gate, rules) lie beside it under the same stem."""
 

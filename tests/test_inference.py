@@ -1,6 +1,7 @@
 """Answers: a row for each slice, in order, whatever its size, and one call for any scan."""
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -248,3 +249,22 @@ def test_the_door_opens_quickly_and_without_tensorflow(heads, tmp_path):
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "head.png"], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("package", "call", "extra"),
+    [
+        ("keras", "brainlib.load(engine='keras')", "train"),
+        ("scipy", "import brainlib.data.phantom", "notebooks"),
+        ("nilearn", "from brainlib.data import sources; sources.open_collection('phantom')",
+         "notebooks"),
+        ("voila", "from brainlib.report.app import server; server.serve()", "app"),
+        ("papermill", "sys.argv[1:] = ['run']; from brainlib import cli; cli.main()", "notebooks"),
+    ],
+)  # fmt: skip
+def test_a_package_that_is_not_installed_is_named_with_its_extra(package, call, extra, tmp_path):
+    program = f"import sys; sys.modules[{package!r}] = None; import brainlib; {call}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          env={**os.environ, "BRAINLIB_CACHE": str(tmp_path)})  # fmt: skip
+    said = f"this needs the package {package}: pip install 'brainlib[{extra}]'"
+    assert said in done.stderr.splitlines()[-1]

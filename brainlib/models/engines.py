@@ -115,7 +115,8 @@ def open_keras(path: Path | str, threads: int = 0) -> Engine:
     """Load a Keras file; its backend spreads over the cores by itself."""
     from brainlib import models
 
-    return wrap_keras(models.load_model(path))
+    with paths.needs_extra("train"):
+        return wrap_keras(models.load_model(path))
 
 
 def wrap_keras(model: "keras.Model") -> Engine:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from brainlib.data.phantom.fields import Volume, Waves, column, edge, mix, sample
+from brainlib.paths import needs_extra
 
 _GRID = 2.5  # mm, resolution of everything around the template
 _CAVITIES = (  # centre and radii of air spaces: sinuses, nose, pharynx, mastoid cells
@@ -35,8 +36,8 @@ class Anatomy:
 @functools.lru_cache(maxsize=1)
 def grow_anatomy() -> Anatomy:
     """Grow a head around the template (Fonov et al. 2009)."""
-    from nilearn import datasets
-
+    with needs_extra("notebooks"):
+        from nilearn import datasets
     template = datasets.load_mni152_template(resolution=1)
     levels = np.array(template.dataobj, np.float32)  # nilearn gives the same image to all
     levels *= 255 / levels.max()

@@ -63,11 +63,9 @@ def serve(
     BrainlibError
         Where Voilà is not installed, there is no such port, or none is free.
     """
-    try:
+    with paths.needs_extra("app"):
         import nbformat
         import voila  # noqa: F401
-    except ImportError as error:
-        raise BrainlibError("the app needs Voilà: `pip install 'brainlib[app]'`") from error
     token = token or secrets.token_urlsafe(24)
     source = f"from brainlib.report import app\napp.open_page({str(model)!r})"
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
