@@ -209,7 +209,7 @@ class Run:
 
         One that says that there is nothing to draw is not written, and an older one removed.
         """
-        from brainlib.plots.style import NOTHING
+        from brainlib.plots import NOTHING
 
         file = self.output / "figures" / f"{name}.png"
         if figure.get_label() == NOTHING:
