@@ -701,6 +701,23 @@ def test_dcm2niix_ends_at_its_limit_of_time_however_many_files_take_for_ever(tmp
     assert time.monotonic() - start < 5
 
 
+def test_an_image_that_takes_for_ever_ends_at_its_limit_of_time(tmp_path, monkeypatch):
+    large = np.random.default_rng(0).integers(0, 256, (2100, 2000), np.uint8)
+    Image.fromarray(large).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(only(tmp_path / "a.png"), large)  # in a process of its own
+    Image.new("RGB", (2100, 2000), "red").save(tmp_path / "b.png")
+    assert opened(tmp_path / "b.png")[0].error.count("b.png: ") == 1
+    monkeypatch.setattr(imaging.images, "SECONDS", 1)
+    # a bitmap whose rows of one pixel each are filled up byte by byte, in Python
+    body, width, start = b"\1\7\0\0" * 1500 + b"\0\1", 65_000, 54 + 1024
+    header = struct.pack("<IHHIIiiHHIIiiII", start + len(body), 0, 0, start, 40, width, 1500, 1, 8,
+                         1, len(body), 0, 0, 256, 0)  # fmt: skip
+    (tmp_path / "c.bmp").write_bytes(b"BM" + header + bytes(1024) + body)
+    began = time.monotonic()
+    assert "too much time" in opened(tmp_path / "c.bmp")[0].error
+    assert time.monotonic() - began < 5
+
+
 def test_slices_know_their_total_and_what_their_series_is(tmp_path):
     write_head(
         tmp_path / "a", SeriesDescription="Ax T1 SE post Gd, Jane Doe", ContrastBolusAgent="Gado 7",
