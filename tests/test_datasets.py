@@ -77,26 +77,15 @@ def test_kaggle_version_1_is_requested_and_described(downloaded, monkeypatch, tm
         np.testing.assert_allclose(json.loads(row.outline), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("lost", "added", "message"),
-    [
-        ("Training/glioma/Tr-gl_0010.jpg", "pituitary/mine.jpg",
-         "1 instead of 0 in pituitary, 1320 instead of 1321 in Training/glioma"),
-        ("Testing/glioma/Te-gl_0010.jpg", "Testing/glioma/mine.jpg", "Testing/glioma/mine.jpg"),
-    ],
-)  # fmt: skip
-def test_lost_and_added_kaggle_files_are_named(downloaded, kaggle_folder, lost, added, message):
-    (kaggle_folder / lost).unlink()
-    (kaggle_folder / added).parent.mkdir(exist_ok=True)
-    (kaggle_folder / added).touch()
-    try:
-        with pytest.raises(
-            paths.BrainlibError, match=f"not version 1 .*{message}.* Delete that folder"
-        ):
-            open_collection("kaggle")
-    finally:
-        (kaggle_folder / lost).touch()
-        (kaggle_folder / added).unlink()
+@pytest.mark.parametrize(("name", "lacking"), [("Te-gl_0010.jpg", ""), ("a.jpg", "version 1")])
+def test_lost_and_added_kaggle_files_are_named(downloaded, kaggle_folder, name, lacking):
+    file = kaggle_folder / "Testing" / "glioma" / name
+    undo = file.unlink if lacking else file.touch
+    file.touch() if lacking else file.unlink()
+    message = rf"{lacking or kaggle_folder} .*lacks 1 images .Testing/glioma/{name}.: delete that"
+    with pytest.raises(paths.BrainlibError, match=message):
+        open_collection("kaggle")
+    undo()
 
 
 @pytest.mark.parametrize("has_marker", [True, False])
@@ -152,8 +141,11 @@ def test_images_csv_names_patients_and_groups_but_not_labels(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda names: {"path": names[1:]}, "no row for 1 images .Training/glioma/1.png"),
-        (lambda names: {"path": [*names, "absent.png"]}, "no files.* 1 images .absent.png"),
+        (lambda names: {"path": names[1:]}, "images.csv lacks 1 images .Training/glioma/1.png"),
+        (
+            lambda names: {"path": [*names, "absent.png"]},
+            "folders of .*mine lacks 1 .* .absent.png",
+        ),
         (lambda names: {"path": [*names, names[0]]}, "names each image once"),
         (lambda names: {"file": names}, "must have a column `path`"),
         (lambda names: {"path": names, "Patient": "p"}, "unknown columns Patient"),

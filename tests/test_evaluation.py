@@ -83,7 +83,7 @@ SPOILED = {
     "logits": (spoil("glioma", -3.0), "outside 0 to 1.*not logits"),
     "no sum of 1": (spoil("glioma", 1.0), "do not sum to 1 for 1 images.*softmax"),
     "no csv": (lambda t: pd.DataFrame(), "cannot be read"),
-    "no file": (lambda t: None, "does not exist"),
+    "no file": (lambda t: None, "cannot be read"),
 }
 
 
@@ -354,7 +354,7 @@ def test_a_better_model_is_told_from_a_worse_one():
 
 
 def test_tables_of_other_images_are_not_compared(table):
-    with pytest.raises(BrainlibError, match=r"second table lacks 3 images.*image_00000\.jpg, im"):
+    with pytest.raises(BrainlibError, match=r"the second lacks 3 images.*image_00000\.jpg, im"):
         evaluation.compare(table, table.iloc[3:])
     with pytest.raises(BrainlibError, match="disagree on the label of"):
         evaluation.compare(table, table.assign(label="glioma"))

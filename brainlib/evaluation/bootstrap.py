@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from brainlib.evaluation.metrics import denominator, metric_names, point_metrics, weighted_metrics
-from brainlib.evaluation.tables import Tables, group_codes, is_correct, require_same_images
+from brainlib.evaluation.tables import Tables, group_codes, is_correct, require_same_labels
 from brainlib.paths import BrainlibError
 
 TAIL = 0.025
@@ -177,7 +177,7 @@ def compare(
     0.5
     """
     [metric] = metric_names([metric])
-    require_same_images(first, second)
+    require_same_labels(first, second)
     second = second.set_index("path").loc[first["path"]].reset_index()
     groups = group_codes(first)
     own, other = (point_metrics(table, [metric])[metric] for table in (first, second))

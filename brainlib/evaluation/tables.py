@@ -14,7 +14,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import splits
-from brainlib.data.datasets import refuse_images
+from brainlib.data.datasets import read_csv, refuse_images, require_same_images
 from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
@@ -125,7 +125,7 @@ def _read_single(file: Path, models: Sequence[str]) -> Tables:
     has_labels = {"path", "label", "group", "fold"} <= set(table)
     if not has_labels or table["path"].isin(benchmark["path"]).any():
         check_predictions(table, str(file), ["path", *CLASSES])
-        require_same_images(table, benchmark, (str(file), "the published reference"))
+        require_same_labels(table, benchmark, (str(file), "the published reference"))
         own = table.drop(columns=benchmark.columns.drop("path"), errors="ignore")
         table = own.merge(benchmark, "left", "path")
     check_predictions(table, str(file))
@@ -169,28 +169,16 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
 
 def _read_csv(path: Path | str) -> pd.DataFrame:
     missing = {name: ["", "nan", "NaN"] for name in CLASSES}  # a patient may be called "NA"
-    types = dict.fromkeys(TEXT_COLUMNS, str)
-    try:
-        return pd.read_csv(
-            path, dtype=types, na_values=missing, keep_default_na=False, encoding="utf-8"
-        )
-    except FileNotFoundError as error:
-        raise BrainlibError(f"{path} does not exist: give a CSV of predictions") from error
-    except ValueError as error:  # pandas: not CSV; Python: not UTF-8
-        raise BrainlibError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
+    return read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), na_values=missing)
 
 
-def require_same_images(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    names: tuple[str, str] = ("the first table", "the second table"),
+def require_same_labels(
+    first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str] = ("the first", "the second")
 ) -> None:
     """Refuse two tables that are not about the same images with the same labels."""
     for table, name in zip((first, second), names, strict=True):
         check_predictions(table, name, ["path"])
-    for table, other, name, of in ((first, second, *names), (second, first, *reversed(names))):
-        absent = other.loc[~other["path"].isin(table["path"]), "path"]
-        refuse_images(absent, f"{name} lacks", f"it must have all images of {of}, and no others")
+    require_same_images(first, second, names, "both must have the same images")
     if "label" in first and "label" in second:
         pairs = first.merge(second[["path", "label"]], on="path", suffixes=("", "_other"))
         differing = pairs.loc[pairs["label"] != pairs["label_other"], "path"]
