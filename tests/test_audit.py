@@ -112,7 +112,7 @@ def test_false_alarms_are_counted_by_kind(monkeypatch):
     table["group"] = ["p", "p", "q", "q", "q", "r", "w", "w"]
     pairs = pd.DataFrame({"first": [0, 3, 4, 6, 5], "second": [1, 4, 5, 7, 6],
                           "mirrored": [True] + [False] * 4, "identical": False})  # fmt: skip
-    monkeypatch.setattr("brainlib.audit.report.find_duplicates", lambda *_: pairs)
+    monkeypatch.setattr("brainlib.audit.duplicates.find_duplicates", lambda *_: pairs)
     numbers = audit.audit_collection(table, make_heads(8)).numbers
     expected = {"known_pairs": 2, "found_pairs": 1, "recall": 0.5, "mirrored_right": 1.0,
                 "same_patient_other_slice": 1, "different_patients": 1,

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import brainlib
-from brainlib import paths
+from brainlib import models, paths
 from brainlib.notebook import runs
 
 
@@ -57,7 +57,7 @@ def test_an_unknown_parameter_from_papermill_names_the_known_ones(name):
         ("epochs", -1, "it can be 0 to 1000"),
         ("learning_rate", float("nan"), "it can be 0.0 to 1.0"),
         ("protocol", "random", "choose one of patient, official, deduplicated"),
-        ("model", "resnet", f"choose one of {', '.join(runs.network_names())}"),
+        ("model", "resnet", f"choose one of {', '.join(models.MODELS)}"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(parameter, value, message):
@@ -164,7 +164,7 @@ def test_results_are_listed_and_written_whole_or_not_at_all(run, monkeypatch):
 
 
 def test_paths_start_at_the_project_and_the_home(run, monkeypatch, tmp_path):
-    assert run.model_file == run.output / "model" / f"{runs.network_names()[0]}_patient0.keras"
+    assert run.model_file == run.output / "model" / f"{next(iter(models.MODELS))}_patient0.keras"
     monkeypatch.chdir(tmp_path)
     assert paths.resolve("runs/lab") == paths.project_root() / "runs" / "lab"
     assert paths.resolve(tmp_path) == tmp_path.resolve()

@@ -213,16 +213,12 @@ def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> 
     target = executed / f"{step.name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"source": source, "output": step.output(output), "seed": seed}
+    root = paths.project_root()
     papermill.execute_notebook(
-        paths.project_root() / "notebooks" / f"{step.notebook}.ipynb",
-        target,
-        parameters | step.parameters,
-        cwd=paths.project_root(),
-        kernel_name="python3",
-        log_output=True,
-        progress_bar=False,
+        root / "notebooks" / f"{step.notebook}.ipynb", target, parameters | step.parameters,
+        cwd=root, kernel_name="python3", log_output=True, progress_bar=False,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # each kernel would warn of its ports
-    )
+    )  # fmt: skip
     return target
 
 
