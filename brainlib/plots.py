@@ -244,12 +244,10 @@ def risk_coverage(curves: Mapping[str, pd.DataFrame], title: str) -> Figure:
     title : str
     """
     figure, axes = plt.subplots(figsize=(8, 4.2))
+    axes.set_prop_cycle(plt.cycler(linestyle=["-", "--"]) * plt.cycler(color=LINE_COLORS))
     for index, (name, curve) in enumerate(curves.items()):
-        cycle, color = divmod(index, len(LINE_COLORS))
-        axes.plot(
-            curve["coverage"], curve["risk"], ("-", "--")[cycle % 2], color=LINE_COLORS[color],
-            label=readable(name), linewidth=1.4 if index else 3, zorder=3 - index / 99,
-        )  # fmt: skip
+        axes.plot(curve["coverage"], curve["risk"], label=readable(name),
+                  linewidth=1.4 if index else 3, zorder=3 - index / 99)  # fmt: skip
     axes.set(xlabel="coverage: share of images answered", ylabel="risk: share of answers wrong")
     axes.set(xlim=(0, 1), ylim=(0, None))
     axes.xaxis.set_major_formatter(percent)
@@ -422,11 +420,9 @@ def classified_images(
 
 @drawn
 def outlines(
-    images: Sequence[np.ndarray],
-    scored_rows: pd.DataFrame,
-    truth_outlines: Sequence[np.ndarray],
-    title: str,
-) -> Figure:
+    images: Sequence[np.ndarray], scored_rows: pd.DataFrame,
+    truth_outlines: Sequence[np.ndarray], title: str,
+) -> Figure:  # fmt: skip
     """Draw the model's and the radiologist's outline of each tumour.
 
     Parameters

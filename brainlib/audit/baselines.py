@@ -170,12 +170,9 @@ def write_predictions(
 
 
 def _predict(
-    baseline: Baseline,
-    table: pd.DataFrame,
-    values: np.ndarray,
-    folds: list[splits.Split],
+    baseline: Baseline, table: pd.DataFrame, values: np.ndarray, folds: list[splits.Split],
     seed: int,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     labels, groups = table["label"].to_numpy(str), table["group"].to_numpy(str)
     predictions = []
     for split in folds:

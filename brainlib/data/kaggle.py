@@ -34,7 +34,7 @@ def open_kaggle() -> Collection:
     table["mislabelled"] = (published != "") & (published != table["label"])
     outlines = table["figshare_slice"].map(read_outlines()).fillna("")
     is_flipped = (outlines != "") & (table["mirrored"] == "1")
-    table["outline"] = outlines.mask(is_flipped, outlines[is_flipped].map(mirror_outline))
+    table["outline"] = outlines.mask(is_flipped, outlines[is_flipped].map(_mirror))
     table["outline_frame"] = OUTLINE_FRAME
     return Collection("kaggle", "1", root, complete_table(table), "provenance")
 
@@ -64,7 +64,7 @@ def _read_table(name: str) -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name(name), dtype=str, keep_default_na=False)
 
 
-def mirror_outline(outline: str) -> str:
+def _mirror(outline: str) -> str:
     """Return the outline of the mirror image of a 512 by 512 slice."""
     return json.dumps([[round(OUTLINE_FRAME - x, 1), y] for x, y in json.loads(outline)])
 

@@ -69,12 +69,9 @@ class Split:
 
 
 def make_split(
-    table: pd.DataFrame,
-    protocol: str = "patient",
-    fold: int = 0,
-    seed: int = 0,
+    table: pd.DataFrame, protocol: str = "patient", fold: int = 0, seed: int = 0,
     hold_out: float = VALIDATION_FRACTION,
-) -> Split:
+) -> Split:  # fmt: skip
     """Split an image table by one of the three protocols.
 
     Under `patient` the test rows are one of five folds and the validation rows whole groups of the

@@ -100,11 +100,9 @@ def reliability(
 
 
 def reliability_by_answer(
-    table: pd.DataFrame,
-    resamples: int = 1000,
-    edges: Sequence[float] = ANSWER_BINS,
+    table: pd.DataFrame, resamples: int = 1000, edges: Sequence[float] = ANSWER_BINS,
     least: tuple[int, int] = LEAST_IN_BIN,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """Measure how often answers of each class are right, in fixed bins of their probability.
 
     Unlike `reliability`, whose bins hold equal numbers of images whatever the answer, these stay

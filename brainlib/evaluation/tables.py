@@ -49,11 +49,9 @@ def parse_run(name: str) -> tuple[str, str] | None:
 
 
 def read_tables(
-    source: Path | str,
-    subset: str = "test",
-    images: pd.Series | None = None,
+    source: Path | str, subset: str = "test", images: pd.Series | None = None,
     models: Sequence[str] = (),
-) -> Tables:
+) -> Tables:  # fmt: skip
     """Read prediction tables, the folds of a model joined.
 
     Files are named `<run>.<subset>.csv`, see `run_name`, or `<model>_patient.<subset>.csv` for all
