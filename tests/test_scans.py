@@ -222,8 +222,8 @@ def test_a_slice_stored_upside_down_is_turned(tmp_path):
 
 
 @pytest.mark.parametrize(("spoil", "reason"), [
-    ({"heights": [0, 1, 2, 5, 6]}, "slices are missing or unevenly"),
-    ({"heights": [0, 1, 1, 2]}, "same place"),
+    ({"heights": [0, 1, 2.5, 3, 7.2, 7.9]}, "slices are missing or unevenly"),
+    ({"heights": [0, 1, 1, 2, 2, 3]}, "same place"),
     ({"heights": [3]}, "one slice only"),
     ({"heights": [0, 1, 2], "normal": (0, 0.4, 1)}, "tilted gantry"),
 ])  # fmt: skip
@@ -232,7 +232,8 @@ def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, s
     (refused,) = opened(tmp_path, "coronal")
     assert reason in refused.error and "plane='acquired'" in refused.error
     acquired = opened(tmp_path)
-    assert all(image.pixels is not None for image in acquired[: len(spoil["heights"])])
+    assert [image.number for image in acquired] == list(range(len(spoil["heights"])))
+    assert not any(image.error for image in acquired)
 
 
 def test_the_window_of_the_file_is_used(tmp_path):
@@ -702,11 +703,11 @@ def test_dcm2niix_ends_at_its_limit_of_time_however_many_files_take_for_ever(tmp
 
 
 def test_an_image_that_takes_for_ever_ends_at_its_limit_of_time(tmp_path, monkeypatch):
-    large = np.random.default_rng(0).integers(0, 256, (2100, 2000), np.uint8)
+    large = np.arange(4_200_000).reshape(2100, 2000).astype(np.uint8)  # decoded in a process
     Image.fromarray(large).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(only(tmp_path / "a.png"), large)  # in a process of its own
+    np.testing.assert_array_equal(only(tmp_path / "a.png"), large)
     Image.new("RGB", (2100, 2000), "red").save(tmp_path / "b.png")
-    assert opened(tmp_path / "b.png")[0].error.count("b.png: ") == 1
+    assert opened(tmp_path / "b.png")[0].error.count("cannot be read as an image: skipped: it") == 1
     monkeypatch.setattr(imaging.images, "SECONDS", 1)
     # a bitmap whose rows of one pixel each are filled up byte by byte, in Python
     body, width, start = b"\1\7\0\0" * 1500 + b"\0\1", 65_000, 54 + 1024
@@ -764,5 +765,3 @@ def test_echoes_and_directions_in_one_series_are_each_a_volume(tmp_path, truth):
     np.testing.assert_allclose(
         np.stack([image.pixels for image in slices[:12]]).astype(int), truth, atol=8
     )
-    (refused,) = opened(tmp_path, "coronal")
-    assert "several of its slices lie at the same place" in refused.error
