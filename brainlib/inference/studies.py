@@ -25,7 +25,7 @@ LEAST_SLICES = 3
 
 BASE_ONLY = (
     "its lowest slices are classified as a pituitary tumour, as those of the base of the skull and "
-    "the neck often are; add the slices above and below"
+    "the neck often are"
 )
 """Why a study called a pituitary tumour is incomplete."""
 
