@@ -19,33 +19,16 @@ def document():
     return copy.deepcopy(evaluation.read_metrics(ROOT))
 
 
-def cells(text):
-    """Return the cells of all tables of a page, by row."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_a_page_is_what_its_template_makes_of_metrics_json(page):
     assert (ROOT / page).read_text(encoding="utf-8") == pages.expected_text(page)
 
 
-def test_the_card_shows_every_score_of_new_patients(document):
-    released, starting = list(document["results"])[:2]
-    shown = cells((ROOT / "docs/model_card.md").read_text(encoding="utf-8"))
-    for name, title in (("macro_f1", "macro F1"), ("log_loss", "log loss")):
-        expected = [pages.interval(document["results"][model]["patient"][name])
-                    for model in (released, starting)]  # fmt: skip
-        assert [title, *expected] in shown
-    scores = document["results"][released]["patient"]
-    for label in CLASS_NAMES:
-        expected = [label, pages.interval(scores[f"sensitivity_{label}"])]
-        assert expected in [row[:2] for row in shown]
-
-
 @pytest.mark.parametrize(
     "place",
     ["results/{}/patient/accuracy", "results/{}/official/accuracy", "maps/dice", "scanner",
+     *(f"results/{{}}/patient/{name}" for name in ("macro_f1", "log_loss")),
+     *(f"results/{{}}/patient/sensitivity_{name}" for name in CLASS_NAMES),
      "conformal/all", "gate/false_refusals", "robustness/{}/noise", "studies/shares/50%/accuracy",
      "margins/{}/black sides, 40 %", "sizes/same_class"],
 )  # fmt: skip

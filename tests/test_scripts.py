@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import nibabel
 import numpy as np
@@ -31,21 +32,15 @@ def root(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ablation.VARIANTS)
 def test_each_variant_is_trained_with_one_part_changed(name, monkeypatch, tmp_path):
-    seen, options = [], {}
     monkeypatch.setitem(ablation.MODELS, ablation.RELEASED, lambda parts: parts)
-
-    def fit(parts, train, validation, schedule, checkpoint, finds_head):
-        seen.append(train)
-        options.update(parts=parts, frozen=schedule.frozen_blocks, finds_head=finds_head)
-
-    monkeypatch.setattr(ablation, "fit", fit)
+    monkeypatch.setattr(ablation, "fit", fit := Mock())
     train = Examples(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4), outlined=np.ones(4, bool))
-    ablation.train_variant(
-        ablation.VARIANTS[name], ablation.RECIPES[ablation.RELEASED], train, tmp_path
-    )
-    assert seen[0].outlined.any() == (name != "no_outlines")
-    assert options["parts"].pretrained == (options["frozen"] > 0) == (name != "no_pretraining")
-    assert options["parts"].find_head == options["finds_head"] == (name != "no_head")
+    recipe = ablation.RECIPES[ablation.RELEASED]
+    ablation.train_variant(ablation.VARIANTS[name], recipe, train, tmp_path)
+    parts, seen, _, schedule, _ = fit.call_args.args
+    assert seen.outlined.any() == (name != "no_outlines")
+    assert parts.pretrained == (schedule.frozen_blocks > 0) == (name != "no_pretraining")
+    assert parts.find_head == fit.call_args.kwargs["finds_head"] == (name != "no_head")
 
 
 def test_several_views_are_the_image_and_its_mirror_image(root, small_network):
