@@ -66,9 +66,14 @@ def project_root() -> Path:
     return _PACKAGE_PARENT if (_PACKAGE_PARENT / "pyproject.toml").is_file() else Path.cwd()
 
 
-def resolve(path: Path | str) -> Path:
+def absolute(path: Path | str) -> Path:
     """Return `path` as an absolute path, a relative one taken from the project's root."""
-    return (project_root() / expand(path)).resolve()
+    return project_root() / expand(path)
+
+
+def resolve(path: Path | str) -> Path:
+    """Return the same as `absolute`, with all links followed."""
+    return absolute(path).resolve()
 
 
 def expand(path: Path | str) -> Path:

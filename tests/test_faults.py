@@ -28,6 +28,7 @@ from stand_ins import contents, draw
 from test_folder import classify
 from test_training import small_fit, small_model
 
+import brainlib
 from brainlib import CLASS_NAMES, imaging, inference, models, paths, training
 from brainlib.data import datasets, phantom
 from brainlib.models import engines, manifest
@@ -427,6 +428,31 @@ def test_a_released_file_that_is_changed_or_missing_ends_every_command(tmp_path,
     done = subprocess.run([*command, "--engine", engine], capture_output=True, text=True)
     assert done.returncode == 2 and not done.stdout
     assert f"lesion_net{suffix} is missing" in done.stderr.splitlines()[-1]
+
+
+def test_files_of_another_model_are_refused(task, heads, tmp_path):
+    (tmp_path / "own").mkdir()
+    for file in paths.released_model().parent.glob("lesion_net.*"):
+        shutil.copy(file, tmp_path)
+        if ".release" not in file.suffixes:
+            shutil.copy(file, tmp_path / "own" / file.name.replace("lesion_net", "own"))
+    released, own = tmp_path / "lesion_net.onnx", tmp_path / "own" / "own.onnx"
+    load = brainlib.load
+    assert "unjudged" not in str(load(own)(heads[0].pixels))
+    for name, message in (("own.v2", "own.v2 is no model"), ("own", "own is no model")):
+        with pytest.raises(paths.BrainlibError, match=message):
+            load(own.with_name(name))
+    own.with_suffix(".keras").write_bytes(b"trained anew")
+    with pytest.raises(paths.BrainlibError, match=r"own\.rules\.json belongs to another model"):
+        load(own)
+    own.with_suffix(".rules.json").unlink()
+    for file in (own, released):
+        file.unlink()
+        file.symlink_to(task.model.with_suffix(".onnx"))
+    with pytest.raises(paths.BrainlibError, match="the gate beside the model belongs to another"):
+        load(own.with_suffix(".keras"))(heads[0].pixels)
+    with pytest.raises(paths.BrainlibError, match=r"lesion_net\.onnx is not the released file"):
+        load(released.with_suffix(".keras"))
 
 
 def test_unlisted_files_and_a_damaged_manifest_are_refused_and_ones_own_files_pass(tmp_path):

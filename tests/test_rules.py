@@ -24,7 +24,18 @@ METRICS = {
         "source sartaj": {"accuracy": 0.7, "low": 0.6, "high": 0.8},
         "fold 1": {"accuracy": 0.1, "low": 0.0, "high": 0.2},
     },
-    "studies": {"reliability": [{"class": "glioma"}]},
+    "studies": {
+        "reliability": [
+            {
+                "class": "glioma",
+                "low": 0.0,
+                "high": 1.0,
+                "observed": 0.9,
+                "lower": 0.8,
+                "upper": 0.95,
+            }
+        ]
+    },
 }
 
 
@@ -87,6 +98,9 @@ def test_a_damaged_file_says_how_to_make_it_again(tmp_path, text):
         (lambda found: found["study"].update(temperature=0.0), "not positive"),
         (lambda found: found["conformal"]["thresholds"].update(glioma=1.7), "between 0 and 1"),
         (lambda found: found["reliability"][0].update(observed=-0.2), "between 0 and 1"),
+        (lambda found: found["study_reliability"][0].update(upper=7), "between 0 and 1"),
+        (lambda found: found["limits"]["glioma"]["dice"].update(value=2), "between 0 and 1"),
+        (lambda found: found["study"]["thresholds"].pop("glioma"), "no .glioma"),
         (lambda found: found["conformal"]["thresholds"].pop("glioma"), "no .glioma"),
         (lambda found: found["reliability"][0].pop("lower"), "no .lower"),
         (lambda found: found["limits"].pop("pituitary"), "no .pituitary"),

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from brainlib import CLASS_NAMES, evaluation, imaging, paths
 from brainlib.inference import gate, rules, studies
 from brainlib.models import engines, manifest
+from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
@@ -89,17 +90,25 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     ------
     BrainlibError
         Where the engine, its package or its file is missing, or the file is damaged;
-        where the gate or the rules are damaged;
+        where the gate or the rules are damaged, or the rules those of another model;
         where a file of a released model is absent or not the released one.
     """
-    path = paths.resolve(model) if model else paths.released_model()
+    path = paths.resolve(model or paths.released_model())
     if not model:
         manifest.require_manifest(path)
-    return Classifier(
+    classifier = Classifier(
         engines.open_engine(path, engine, threads), path, engine,
         gate.read_gate(path.with_suffix(".gate.npz")),
         rules.read_rules(path.with_suffix(".rules.json")),
     )  # fmt: skip
+    keras = path.with_suffix(".keras")
+    is_own = classifier.rules is not None and keras.is_file() and not manifest.beside(path)
+    if is_own and classifier.rules.get("model_sha256") != paths.file_hash(keras):
+        raise BrainlibError(
+            f"{path.with_suffix('.rules.json')} belongs to another model than {keras}: make gate "
+            "and rules anew with `python -m scripts.release`, or take them away"
+        )
+    return classifier
 
 
 def model_sha256(classifier: Classifier) -> str:
@@ -251,7 +260,7 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
             sizes = np.array([image.shape for image in images])
             values[rows, 4:] = _strongest_places(outputs, sizes)
         if classifier.gate is not None:
-            refused = gate.refuse(classifier.gate, outputs["features"])
+            refused = gate.refuse(classifier.gate, outputs.get("features"))
             for row, reason in zip(rows, refused, strict=True):
                 reasons[row] = reason
     values[[bool(reason) for reason in reasons]] = np.nan

@@ -108,12 +108,16 @@ def find_reliability(
 def _problem(rules: Any) -> str:
     """Return what is wrong with rules, empty where nothing is."""
     try:
-        shares = [*itemgetter(*CLASS_NAMES)(rules["conformal"]["thresholds"])]
-        shares += rules["study"].get("thresholds", {}).values()
-        for row in rules["reliability"]:
+        thresholds = rules["conformal"]["thresholds"], rules["study"].get("thresholds")
+        shares = [share for limits in filter(None, thresholds)
+                  for share in itemgetter(*CLASS_NAMES)(limits)]  # fmt: skip
+        for row in (*rules["reliability"], *rules.get("study_reliability", ())):
             shares += itemgetter("low", "high", "observed", "lower", "upper")(row)
-            itemgetter("class", "images")(row)
-        itemgetter(*CLASS_NAMES)(rules["limits"])
+            row["class"]
+        for limits in itemgetter(*CLASS_NAMES)(rules["limits"]):
+            for measured in filter(lambda part: isinstance(part, dict), limits.values()):
+                shares += [measured[key] for key in ("value", "low", "high", "share")
+                           if key in measured]  # fmt: skip
         offset, temperature = itemgetter("offset", "temperature")(rules["study"])
         if not all(0 <= share <= 1 for share in shares):
             return "has a threshold or a share that is not between 0 and 1"
