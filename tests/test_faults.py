@@ -313,7 +313,7 @@ def test_a_file_made_to_last_or_to_fill_the_memory_is_refused_in_seconds(tmp_pat
 NAMES = (
     "=cmd|x.png", "+1.png", "-1.png", "@a.png", "'=a.png", "a$\\frac{_$.png", "\x1b[31mred.png",
     "<img src=x onerror=alert(1)>.png", "[a](b) *c* `d`.png", 'quo"te,.png', "new\nline.png",
-    "re\rturn.png", "grün 脳.png", os.fsdecode(b"latin-\xfc.png"),
+    "re\rturn.png", "grün 脳.png", "\uff1d1.png", "\n=1.png", os.fsdecode(b"latin-\xfc.png"),
 )  # fmt: skip
 
 
@@ -329,7 +329,7 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(task, tmp_path)
     assert len(lines) == len(NAMES)
     assert all(line.isprintable() and "unjudged" in line for line in lines)
     cells = pd.read_csv(output / "studies.csv", encoding_errors="surrogateescape")["series"]
-    assert not cells.str.startswith(("=", "+", "-", "@")).any()
+    assert not cells.str.startswith(("=", "+", "-", "@", "\uff1d", "\n")).any()
     assert set(inference.read_study_table(output / "studies.csv")["series"]) > set(NAMES[:-1])
     slices = inference.read_slice_table(output / "predictions.csv")["path"]
     assert set(slices) == {str(scans / name) for name in NAMES}

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import socket
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -33,7 +34,7 @@ PREDICTIONS, STUDIES = "predictions.csv", "studies.csv"
 Rows = tuple[bytes, bytes]
 """Lines of `predictions.csv` and of `studies.csv`, without their headers."""
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _TEXT_COLUMNS = ("path", "series", "decision", "error")
 
 logger = logging.getLogger(__name__)
@@ -296,7 +297,8 @@ def to_csv(table: pd.DataFrame, header: bool = False) -> bytes:
 
 
 def _without_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    narrow = unicodedata.normalize("NFKC", text[:1])  # some spreadsheets run full-width ones, too
+    return f"'{text}" if narrow.startswith(_FORMULA_STARTS) else text
 
 
 def read_slice_table(path: Path) -> pd.DataFrame:
