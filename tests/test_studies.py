@@ -144,13 +144,10 @@ def test_a_study_that_starts_in_a_pituitary_tumour_may_show_no_cerebrum(called, 
     assert (study["class"] == "") == np.isnan(study["pituitary"]) == (decision != "accepted")
 
 
-def test_many_files_are_named_by_their_folder():
+def test_many_files_are_named_by_their_folder_and_no_files_are_no_studies():
     table = slices_of("a", GLIOMA, GLIOMA).assign(path=["scans/x/1.dcm", "scans/x/2.dcm"])
     assert summarise(table).loc[0, "path"] == "scans/x"
-
-
-def test_an_empty_table_gives_no_studies():
-    result = summarise(slices_of("a", GLIOMA)[:0])
+    result = summarise(table[:0])
     assert result.empty and list(result.columns) == list(studies.COLUMNS)
 
 
