@@ -36,7 +36,7 @@ CACHE_VERSION = "1"  # to be raised when the same file would decode to other pix
 UNREADABLE_LIMIT = 0.01  # share of unreadable images above which a collection is refused
 MAX_DECODED = 1e9  # pixels times scans of a progressive JPEG: each scan decodes all of it again
 MAX_INSIDE = 4_000_000  # bytes and pixels of an image that is decoded in this process
-SECONDS = 20  # that another image may take
+SECONDS = 10  # of computing that another image may take
 
 _PROGRAM = """
 import sys, numpy

@@ -15,7 +15,7 @@ def run(command: list[str], seconds: int, disk_bytes: int, **options: Any) -> No
     ----------
     command : list of str
     seconds : int
-        Of computing; twice as many may pass on a clock.
+        Of computing; four times as many may pass on a busy machine.
     disk_bytes : int
         The longest file that it may write.
     **options
@@ -32,4 +32,4 @@ def run(command: list[str], seconds: int, disk_bytes: int, **options: Any) -> No
         )
         command = ["/bin/sh", "-c", limits, "sh", *command]
     silent = dict.fromkeys(("stdout", "stderr", "stdin"), subprocess.DEVNULL)
-    subprocess.run(command, timeout=2 * seconds, **silent, **options)
+    subprocess.run(command, timeout=4 * seconds, **silent, **options)
