@@ -520,6 +520,8 @@ EMPTY = {"Rows": None, "PixelData": None}
 
 @pytest.mark.parametrize(("tags", "reason"), [
     ({"ImageType": [*ORIGINAL, "LOCALIZER"]}, "it is a localizer"),
+    ({"ImageType": [*ORIGINAL, "MOSAIC"]}, "it is a mosaic of slices"),
+    ({"PhotometricInterpretation": "PALETTE COLOR"}, "its colours are those of a palette"),
     ({**EMPTY, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.11"}, "it holds no image (Basic Text SR"),
     ({**EMPTY, "SOPClassUID": "1.2.840.10008.1.3.10"}, "it holds no image (Media Storage Dir"),
     ({"ImageType": [*ORIGINAL, "P", "ND"]}, "it is a phase or imaginary"),
