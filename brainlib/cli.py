@@ -106,6 +106,13 @@ def classify(
     if (scheduler or reports) and not output:
         raise BrainlibError("tables and reports need a folder: name it with --output")
     listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
+    if output:  # a folder of scans may be its own output
+        reported = Path(output).absolute() / "reports"
+        listed = [
+            scan
+            for scan in listed
+            if scan.file.parent != reported or ".outline" not in scan.file.suffixes
+        ]
     loaded = report.load(_absolute(model), engine, plane)
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)

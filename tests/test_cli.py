@@ -84,6 +84,11 @@ def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path, monkey
     assert (reports / names[0]).exists()  # and the other is not: the run was stopped in between
     call("classify", "scans/blank.png", "--output", "out")
     assert [file.name for file in reports.iterdir()] == ["mine.html"]
+    change = lambda path, *rest: write(path, *rest) and (scans / "blank.png").write_bytes(b"other")  # noqa: E731
+    monkeypatch.setattr(html, "write_report", change)
+    status, _, err = call("classify", "scans", "--output", "out", "--reports")
+    assert status == 2 and "changed while" in err
+    assert [file.name for file in reports.iterdir()] == ["mine.html"]
 
 
 @pytest.mark.parametrize("output", [(), ("--output", "out")])

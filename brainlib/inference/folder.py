@@ -233,8 +233,13 @@ def _on_cluster(
 
 def _identity(scans: list[imaging.Scan], task: Task) -> str:
     """Return a hash over what decides the tables: files with size and time, model, task."""
-    how = (__version__, task.engine, task.plane, STUDY_COLUMNS, engines.CHUNK)
-    identity = hashlib.sha256(repr((*how, model_digest(task))).encode())
+    how = (__version__, task.engine, task.plane, STUDY_COLUMNS, engines.CHUNK, model_digest(task))
+    return hashlib.sha256(repr((how, stamp_scans(scans))).encode()).hexdigest()
+
+
+def stamp_scans(scans: Iterable[imaging.Scan]) -> str:
+    """Return a hash over names, sizes and times of the files of scans, which tells of a change."""
+    identity = hashlib.sha256()
     for scan in scans:
         named = (str(scan.file), scan.series, scan.kind, scan.error, len(scan.frames))
         identity.update(repr(named).encode())

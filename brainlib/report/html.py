@@ -19,6 +19,7 @@ import pandas as pd
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.inference import rules
 from brainlib.inference.classifier import COPY, MISSING
+from brainlib.paths import BrainlibError
 from brainlib.report import drawing, words
 from brainlib.report.study import ClassifiedStudy
 from brainlib.report.volumes import write_outline
@@ -96,7 +97,7 @@ def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str,
 
 def write_reports(
     classifier: inference.Classifier,
-    scans: Iterable[imaging.Scan],
+    scans: Sequence[imaging.Scan],
     predictions: pd.DataFrame,
     studies: pd.DataFrame,
     folder: Path,
@@ -112,7 +113,7 @@ def write_reports(
     ----------
     classifier : Classifier
         What classified them.
-    scans : iterable of Scan
+    scans : sequence of Scan
         What was classified; they are read again.
     predictions, studies : DataFrame
         As `inference.read_slice_table` and `inference.read_study_table` give them.
@@ -126,8 +127,14 @@ def write_reports(
     -------
     list of Path
         The reports, in order; the summary is `index.html` beside them.
+
+    Raises
+    ------
+    BrainlibError
+        Where the folder cannot be written to, or the scans change meanwhile.
     """
     remove_reports(folder)
+    stamp = inference.stamp_scans(scans)
     stems: list[str] = []
     lines = []
     for row, answer in enumerate(ClassifiedStudy.of_tables(classifier, predictions, studies)):
@@ -144,6 +151,9 @@ def write_reports(
     for stem, answer, (scan, slices) in zip(stems, answers, read, strict=False):
         answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
         _write_study(folder / f"{stem}.html", answer, scan)
+    if inference.stamp_scans(scans) != stamp:
+        remove_reports(folder)
+        raise BrainlibError("scans changed while their reports were written: run it again")
     return [folder / f"{stem}.html" for stem in stems]
 
 
