@@ -13,11 +13,15 @@ from brainlib.paths import BrainlibError
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a model for prediction, without loss and optimizer (a third of the size)."""
+    """Save a model for prediction, without loss and optimizer (a third of the size).
+
+    The ONNX file of an older model of this name is removed: it would answer in its place.
+    """
     # Keras has an argument for this, which the .keras format disregards
     bare = keras.Model(model.inputs, model.output, name=model.name)
     with paths.atomic_write(path) as temporary:
         bare.save(temporary)
+        path.with_suffix(".onnx").unlink(missing_ok=True)
 
 
 def load_model(path: Path | str) -> keras.Model:
