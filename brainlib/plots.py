@@ -21,6 +21,8 @@ from matplotlib.ticker import MaxNLocator
 
 from brainlib import CLASS_COLORS, CLASS_NAMES
 
+Images = Sequence[np.ndarray]
+
 PROTOCOL_COLORS = {"patient": "#0072B2", "official": "#E69F00", "deduplicated": "#56B4E9"}
 
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
@@ -128,9 +130,7 @@ def grey_histograms(shares: pd.DataFrame, title: str) -> Figure:
 
 
 @drawn
-def history(
-    histories: Mapping[str, Mapping[str, pd.DataFrame]], quantity: str, title: str
-) -> Figure:
+def history(histories: Mapping[str, Mapping], quantity: str, title: str) -> Figure:
     """Draw accuracy or loss over the epochs, training solid and validation dashed.
 
     Parameters
@@ -348,7 +348,7 @@ def image_rows(rows: Mapping[str, Sequence[np.ndarray]], title: str) -> Figure:
 
 @drawn
 def labelled_images(
-    images: Sequence[np.ndarray], captions: Sequence[str], title: str, columns: int = 4
+    images: Images, captions: Sequence[str], title: str, columns: int = 4
 ) -> Figure:
     """Draw images in a grid, each below its caption."""
     if not len(images):
@@ -384,9 +384,7 @@ def twin_images(pairs: pd.DataFrame, table: pd.DataFrame, pixels: np.ndarray, ti
 
 
 @drawn
-def classified_images(
-    images: Sequence[np.ndarray], predictions: pd.DataFrame, title: str
-) -> Figure:
+def classified_images(images: Images, predictions: pd.DataFrame, title: str) -> Figure:
     """Draw each image above the model's probabilities.
 
     Parameters
@@ -420,9 +418,8 @@ def classified_images(
 
 @drawn
 def outlines(
-    images: Sequence[np.ndarray], scored_rows: pd.DataFrame,
-    truth_outlines: Sequence[np.ndarray], title: str,
-) -> Figure:  # fmt: skip
+    images: Images, scored_rows: pd.DataFrame, truth_outlines: Images, title: str
+) -> Figure:
     """Draw the model's and the radiologist's outline of each tumour.
 
     Parameters
@@ -453,9 +450,7 @@ def outlines(
 
 
 @drawn
-def heat_maps(
-    images: Sequence[np.ndarray], maps: Any, captions: Sequence[str], title: str
-) -> Figure:
+def heat_maps(images: Images, maps: Any, captions: Sequence[str], title: str) -> Figure:
     """Draw images with the outline of the tumour and, where one is the answer, its heat map.
 
     Parameters

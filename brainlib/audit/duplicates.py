@@ -157,9 +157,7 @@ def find_duplicates(
     return pairs.assign(identical=identical)
 
 
-def group_from_audit(
-    table: pd.DataFrame, pixels: np.ndarray, threshold: float = GROUP_THRESHOLD
-) -> pd.Series:
+def group_from_audit(table: pd.DataFrame, pixels: np.ndarray) -> pd.Series:
     """Derive groups from the pixels alone, for a table without patients.
 
     Such groups keep copies, mirror images and the nearest slices together. They do not know
@@ -171,7 +169,7 @@ def group_from_audit(
     Series of str, name "group", index of the table
         `audit_<n>`.
     """
-    pairs = find_duplicates(table, pixels, threshold)
+    pairs = find_duplicates(table, pixels, GROUP_THRESHOLD)
     edges = (np.ones(len(pairs)), (pairs["first"], pairs["second"]))
     graph = coo_array(edges, (len(table), len(table)))
     numbers = pd.factorize(connected_components(graph, directed=False)[1])[0]
@@ -374,9 +372,7 @@ def _compare_with_provenance(
     }
 
 
-def _correlations(
-    pixels: np.ndarray,
-) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+def _correlations(pixels: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
     """Yield two ranges of rows, the correlations between them, and which are of mirror images.
 
     Each pair is given once; what is no pair, or was given already, has `_NO_PAIR`. Thumbnails are

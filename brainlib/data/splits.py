@@ -241,16 +241,14 @@ def _check_patients(table: pd.DataFrame) -> None:
     )
     used = table[~table["mislabelled"]]
     tumors = used[(used["label"] != "notumor") & (used["patient"] != "")]
+    advice = (
+        "correct the folder of the wrong images, or put 1 into the column mislabelled of their "
+        "rows in images.csv, which leaves them out"
+    )
     for rows, column in ((used, "source_image"), (tumors, "patient")):
-        labels = rows.groupby(column)["label"].unique()
-        labels = labels[labels.map(len) > 1]
-        if len(labels):
-            raise BrainlibError(
-                f"{column.replace('_', ' ')} {labels.index[0]!r} has the labels "
-                f"{' and '.join(sorted(labels.iloc[0]))} ({len(labels)} such in all): correct the "
-                "folder of the wrong images, or put 1 into the column mislabelled of their rows "
-                "in images.csv, which leaves them out"
-            )
+        torn = rows[rows.groupby(column)["label"].transform("nunique") > 1].sort_values(column)
+        problem = f"there are several labels for one {column.replace('_', ' ')} among"
+        refuse_images(torn["path"], problem, advice)
 
 
 def _draw_folds(table: pd.DataFrame) -> np.ndarray:
@@ -275,9 +273,7 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
     return folds
 
 
-def _group_folds(
-    labels: pd.Series, groups: pd.Series, count: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _group_folds(labels: pd.Series, groups: pd.Series, count: int, seed: int) -> Iterator[tuple]:
     """Yield the rest and the rows of each fold; folds cut no group and balance the classes.
 
     Groups are shuffled here: `shuffle=True` does not balance the classes before scikit-learn 1.8,

@@ -46,13 +46,9 @@ class Waves:
     """A smooth random field of one or more channels: a sum of plane waves."""
 
     def __init__(
-        self,
-        random: np.random.Generator,
-        wavelengths: tuple[float, float],
-        spread: float,
-        channels: int = 1,
-        count: int = 8,
-    ) -> None:
+        self, random: np.random.Generator, wavelengths: tuple[float, float], spread: float,
+        channels: int = 1, count: int = 8,
+    ) -> None:  # fmt: skip
         direction = random.normal(size=(count, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         self.frequency = 2 * np.pi * direction / random.uniform(*wavelengths, size=(count, 1))
@@ -179,9 +175,8 @@ def _soft(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
     disc = np.abs((z + 70) % 18 - 9) < 2.5
     soft = mix(soft, np.where(disc, 0.35, 0.95), vertebra)
     for side in (-32, 32):
-        soft = mix(
-            soft, 1.9, edge(1 - _ellipsoid(points, (side * 0.85, 50, -36), (19, 26, 17)), 0.2)
-        )
+        orbit = _ellipsoid(points, (side * 0.85, 50, -36), (19, 26, 17))
+        soft = mix(soft, 1.9, edge(1 - orbit, 0.2))
         soft = mix(soft, 0.7, edge(1 - _ellipsoid(points, (side * 0.75, 36, -34), (3, 22, 3)), 0.5))
         globe = _ellipsoid(points, (side, 61, -36), (12.5, 12.5, 12.5))
         soft = mix(mix(soft, 0.8, edge(1 - globe, 0.2)), 0.3, edge(0.85 - globe, 0.15))
@@ -190,9 +185,7 @@ def _soft(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
     return soft.astype(np.float32)
 
 
-def _seats(
-    depth: np.ndarray, white: Volume, points: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _seats(depth: np.ndarray, white: Volume, points: np.ndarray) -> dict[str, tuple]:
     """Return the sites and inward normals of each kind of lesion."""
     x, y, z = points
     whiteness = sample(white, points.reshape(3, -1)).reshape(x.shape)
