@@ -102,8 +102,9 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
         rules.read_rules(path.with_suffix(".rules.json")),
     )  # fmt: skip
     keras = path.with_suffix(".keras")
-    is_own = classifier.rules is not None and keras.is_file() and not manifest.beside(path)
-    if is_own and classifier.rules.get("model_sha256") != paths.file_hash(keras):
+    fitted_for = (classifier.rules or {}).get("model_sha256")  # empty for a model of one's own
+    is_known = fitted_for and keras.is_file() and not manifest.beside(path)
+    if is_known and fitted_for != paths.file_hash(keras):
         raise BrainlibError(
             f"{path.with_suffix('.rules.json')} belongs to another model than {keras}: make gate "
             "and rules anew with `python -m scripts.release`, or take them away"
