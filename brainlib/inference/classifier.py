@@ -107,7 +107,7 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     if is_known and fitted_for != paths.file_hash(keras):
         raise BrainlibError(
             f"{path.with_suffix('.rules.json')} belongs to another model than {keras}: make gate "
-            "and rules anew with `python -m scripts.release`, or take them away"
+            "and rules anew, as docs/own_models.md shows, or take them away"
         )
     return classifier
 

@@ -68,7 +68,7 @@ def refuse(gate: Gate, features: np.ndarray | None) -> list[str]:
     if np.shape(features)[1:] != gate.mean.shape:
         raise BrainlibError(
             f"the gate beside the model belongs to another one: it needs {len(gate.mean)} features "
-            "of each image; take it away, or make it anew with `python -m scripts.release`"
+            "of each image; make it anew, as docs/own_models.md shows, or take it away"
         )
     logits = _logits(gate, features)
     refused = ~(_log_odds(logits) <= gate.limit)  # also where they are no number
