@@ -103,7 +103,7 @@ def count(**columns):
     return lambda groups: groups.agg(**{name: (name, how) for name, how in columns.items()})
 
 
-def test_classes_slices_patients_and_groups_by_split_source_and_fold(text, table):
+def test_tables_of_the_datasheet_and_what_is_said_of_folds_and_mirror_images_are_true(text, table):
     by_split = pd.crosstab(table["split"], table["label"], margins=True, margins_name="all")
     assert shown(text, "splits") == written(by_split.loc[[*SPLITS, "all"]])
     by_source = table.groupby(["source", "label", "split"]).size().unstack(fill_value=0)[SPLITS]
@@ -120,15 +120,11 @@ def test_classes_slices_patients_and_groups_by_split_source_and_fold(text, table
     by_class = counts(table.groupby("figshare_label")).loc[["glioma", "meningioma", "pituitary"]]
     assert shown(text, "patients") == written(by_class)
     assert table.loc[table["label"] == "notumor", "patient"].isna().all()
-
-
-def test_what_is_said_of_mislabelled_files_folds_mirror_images_and_patients_is_true(text, table):
     columns = ["path", "label", "figshare_label", "figshare_slice"]
     wrong = table.loc[table["wrong"], columns]
     expected = wrong.assign(path="`" + wrong["path"] + "`").set_index("path")
     assert shown(text, "mislabelled") == written(expected)
     assert wrong["figshare_slice"].isin(table.loc[~table["wrong"], "figshare_slice"]).all()
-    used = table[table["fold"] >= 0]
     assert used["source_image"].is_unique and not used["wrong"].any()
     assert set(used["source_image"]) == set(table["source_image"])
     assert (used.groupby("group")["fold"].nunique() == 1).all()

@@ -83,7 +83,6 @@ SPOILED = {
     "a cut patient": (spoil("group", "other"), "patients in more than one group"),
     "half a fold": (spoil("fold", 0.5), "no fold for 1 images"),
     "no probability": (spoil("glioma", ""), "missing or infinite.*image_00002"),
-    "infinite": (spoil("glioma", np.inf), "missing or infinite"),
     "logits": (spoil("glioma", -3.0), "outside 0 to 1.*not logits"),
     "no sum of 1": (spoil("glioma", 1.0), "do not sum to 1 for 1 images.*softmax"),
     "no csv": (lambda t: pd.DataFrame(), "cannot be read"),

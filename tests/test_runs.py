@@ -19,7 +19,6 @@ from brainlib import audit, data, evaluation, models, paths
 from brainlib.data import phantom
 from brainlib.imaging import load_images
 from brainlib.notebook import pipeline, runs
-from brainlib.paths import BrainlibError
 
 
 @pytest.fixture
@@ -35,13 +34,16 @@ def injected(cell):
     return variables
 
 
-def test_parameters_of_the_notebook_are_taken_and_other_variables_left():
+def test_parameters_are_taken_other_variables_left_and_absent_plugins_named(monkeypatch):
     assert runs.start("02_train", {}).settings == runs.TrainSettings()
     variables = {"source": "scans", "fold": 4, "learning_rate": 1, "epochs": 7, "sauce": 1}
     settings = runs.start("02_train", variables).settings
     assert (settings.source, settings.fold, settings.epochs) == ("scans", 4, 7)
     assert isinstance(settings.learning_rate, float) and not hasattr(settings, "sauce")
     assert runs.start("01_explore", injected("seed = 1")).settings.seed == 1
+    monkeypatch.setenv(runs.PLUGINS_VARIABLE, "no_such_module")
+    with pytest.raises(paths.BrainlibError, match="BRAINLIB_PLUGINS names 'no_such_module'"):
+        runs.start("01_explore", {})
 
 
 @pytest.mark.parametrize("name", runs.SETTINGS)
@@ -242,9 +244,3 @@ def test_everything_from_outside_is_trained_and_evaluated(plugin, tmp_path, monk
     assert "share_confident" not in metrics["results"]["mean_grey"]["patient"]
     assert metrics["results"]["mean_grey"]["patient"]["accuracy"]["value"] > 0.25
     assert list(metrics["comparisons"]) == ["mean_grey"]
-
-
-def test_a_plugin_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setenv(runs.PLUGINS_VARIABLE, "no_such_module")
-    with pytest.raises(BrainlibError, match="BRAINLIB_PLUGINS names 'no_such_module'"):
-        runs.start("01_explore", {})
