@@ -106,10 +106,10 @@ def read_image(path: Path | str) -> np.ndarray:
     (2, 3)
     """
     try:
-        with reading():
-            is_large = Path(path).stat().st_size > MAX_INSIDE
+        with reading(), Path(path).open("rb") as file:
+            is_large = file.seek(0, os.SEEK_END) > MAX_INSIDE
             if not is_large:
-                with Image.open(path, formats=_FORMATS) as image:
+                with Image.open(file, formats=_FORMATS) as image:
                     _require_one_slice(image)
                     is_large = image.width * image.height > MAX_INSIDE
                     if not is_large:
