@@ -95,6 +95,15 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def stamp(file: Path) -> bytes:
+    """Return name, size and times of a file, which tell of a change; of an absent one the name."""
+    try:
+        status = file.stat()
+    except OSError:
+        return repr(str(file)).encode()
+    return repr((str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns)).encode()
+
+
 class LockedError(BrainlibError):
     """A folder that another process is writing to."""
 

@@ -438,8 +438,9 @@ def test_files_of_another_model_are_refused(task, heads, tmp_path):
         if ".release" not in file.suffixes:
             shutil.copy(file, tmp_path / "own" / file.name.replace("lesion_net", "own"))
     released, own = tmp_path / "lesion_net.onnx", tmp_path / "own" / "own.onnx"
-    load = brainlib.load
+    load, opened = brainlib.load, brainlib.load(own).classifier
     assert "unjudged" not in str(load(own)(heads[0].pixels))
+    assert inference.model_sha256(opened) == paths.file_hash(own)
     for name, message in (("own.v2", "own.v2 is no model"), ("own", "own is no model")):
         with pytest.raises(paths.BrainlibError, match=message):
             load(own.with_name(name))
@@ -453,6 +454,7 @@ def test_files_of_another_model_are_refused(task, heads, tmp_path):
     for file in (own, released):
         file.unlink()
         file.symlink_to(task.model.with_suffix(".onnx"))
+    assert inference.model_sha256(opened) == ""  # another file lies where it was
     with pytest.raises(paths.BrainlibError, match="the gate beside the model belongs to another"):
         load(own.with_suffix(".keras"))(heads[0].pixels)
     with pytest.raises(paths.BrainlibError, match=r"lesion_net\.onnx is not the released file"):

@@ -63,6 +63,8 @@ class Classifier:
         Out-of-distribution detection; None for a model without one.
     rules : dict or None
         As `rules.read_rules` gives them; None for a model without.
+    stamp : bytes
+        The `paths.stamp` of the engine's file when it was opened.
     """
 
     predict: engines.Engine
@@ -70,6 +72,7 @@ class Classifier:
     engine: str
     gate: "gate.Gate | None" = None
     rules: "Mapping[str, Any] | None" = None
+    stamp: bytes = b""
 
 
 def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int = 0) -> Classifier:
@@ -96,10 +99,11 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     path = paths.resolve(model or paths.released_model())
     if not model:
         manifest.require_manifest(path)
+    stamp = paths.stamp(path.with_suffix(f".{engine}"))
     classifier = Classifier(
         engines.open_engine(path, engine, threads), path, engine,
         gate.read_gate(path.with_suffix(".gate.npz")),
-        rules.read_rules(path.with_suffix(".rules.json")),
+        rules.read_rules(path.with_suffix(".rules.json")), stamp,
     )  # fmt: skip
     keras = path.with_suffix(".keras")
     fitted_for = (classifier.rules or {}).get("model_sha256")  # empty for a model of one's own
@@ -113,9 +117,10 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
 
 
 def model_sha256(classifier: Classifier) -> str:
-    """Return the hash of the file that computed the answers, empty where it is gone."""
+    """Return the hash of the file that computed the answers, empty where it is gone or changed."""
     file = classifier.model.with_suffix(f".{classifier.engine}")
-    return paths.file_hash(file) if file.is_file() else ""
+    is_same = file.is_file() and paths.stamp(file) == classifier.stamp
+    return paths.file_hash(file) if is_same else ""
 
 
 def predict_images(

@@ -178,7 +178,7 @@ def model_digest(task: Task) -> str:
     """Return a hash over the files beside a model that its answers depend on."""
     suffixes = (f".{task.engine}", ".gate.npz", ".rules.json")
     files = [task.model.with_suffix(suffix) for suffix in suffixes]
-    return " ".join(_hash(file, _stamp(file)) for file in files)
+    return " ".join(_hash(file, paths.stamp(file)) for file in files)
 
 
 @lru_cache(maxsize=64)
@@ -245,16 +245,8 @@ def stamp_scans(scans: Iterable[imaging.Scan]) -> str:
         identity.update(repr(named).encode())
         on_disk = scan.root / scan.file.relative_to(scan.given)
         for file in dict.fromkeys((on_disk, *(frame.file for frame in scan.frames))):
-            identity.update(_stamp(file))
+            identity.update(paths.stamp(file))
     return identity.hexdigest()
-
-
-def _stamp(file: Path) -> bytes:
-    try:
-        status = file.stat()
-    except OSError:  # what cannot be read has a row that says so
-        return repr(str(file)).encode()
-    return repr((str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns)).encode()
 
 
 def _files(parts: Path, number: int) -> tuple[Path, Path]:
