@@ -169,12 +169,9 @@ def list_images(folder: Path) -> pd.DataFrame:
             f"{', '.join(wrong)} holds images but is not a class: rename it to one of "
             f"{', '.join(CLASS_NAMES)}, or move it out of {folder}"
         )
-    rows = [
-        (path.relative_to(folder).as_posix(), label, split)
-        for label in CLASS_NAMES
-        for split in ("", *SPLIT_NAMES)
-        for path in _images(folder / split / label)
-    ]
+    rows = [(path.relative_to(folder).as_posix(), label, split)
+            for label in CLASS_NAMES for split in ("", *SPLIT_NAMES)
+            for path in _images(folder / split / label)]  # fmt: skip
     if not rows:
         raise BrainlibError(
             f"{folder} is absent or holds no images in folders named {', '.join(CLASS_NAMES)}, "

@@ -60,11 +60,9 @@ class Split:
     def counts(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return images, groups and the images of each class, one row per subset."""
         parts = {name: table.iloc[rows] for name, rows in self.subsets.items()}
-        counts = {
-            name: {"images": len(part), "groups": part["group"].nunique(),
-                   **part["label"].value_counts().sort_index()}
-            for name, part in parts.items()
-        }  # fmt: skip
+        counts = {name: {"images": len(part), "groups": part["group"].nunique(),
+                         **part["label"].value_counts().sort_index()}
+                  for name, part in parts.items()}  # fmt: skip
         return pd.DataFrame(counts).T.fillna(0).astype(int)
 
 
@@ -170,11 +168,9 @@ def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     """
     values = {name: [{*table[key].iloc[rows]} - {""} for key in _KEYS]
               for name, rows in split.subsets.items()}  # fmt: skip
-    shared = pd.DataFrame(
-        {f"{a} and {b}": map(len, map(set.intersection, values[a], values[b]))
-         for a, b in combinations(values, 2)},
-        [f"shared {key}s".replace("_", " ") for key in _KEYS],
-    ).T  # fmt: skip
+    shared = {f"{a} and {b}": map(len, map(set.intersection, values[a], values[b]))
+              for a, b in combinations(values, 2)}  # fmt: skip
+    shared = pd.DataFrame(shared, [f"shared {key}s".replace("_", " ") for key in _KEYS]).T
     if split.protocol == "patient" and shared.to_numpy().any():
         raise BrainlibError(
             f"the split leaks; shared by each pair of subsets:\n{shared}\nGive all images of a "
@@ -234,11 +230,9 @@ def _check_patients(table: pd.DataFrame) -> None:
     A group may hold several labels, since it joins images for many reasons, and a patient may have
     slices with tumour and without: both stay whole, which is all that a split needs.
     """
-    refuse_images(
-        table.loc[table["group"].fillna("") == "", "path"],
-        "there is no group for",
-        "name patient or group in images.csv, or take the groups of audit.group_from_audit",
-    )
+    advice = "name patient or group in images.csv, or take the groups of audit.group_from_audit"
+    lacking = table.loc[table["group"].fillna("") == "", "path"]
+    refuse_images(lacking, "there is no group for", advice)
     used = table[~table["mislabelled"]]
     tumors = used[(used["label"] != "notumor") & (used["patient"] != "")]
     advice = (

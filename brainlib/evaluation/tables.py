@@ -89,12 +89,9 @@ def read_tables(
         )
     for model, by_protocol in tables.items() if images is not None else ():
         predicted = pd.concat(by_protocol)["path"].drop_duplicates()
-        refuse_images(
-            predicted[~predicted.isin(images)],
-            f"the source of {model} in {source} does not hold",
-            "name the source that they were made on, or give each source an output folder of its "
-            "own",
-        )
+        problem = f"the source of {model} in {source} does not hold"
+        advice = "name the source that they were made on, or another output folder for each source"
+        refuse_images(predicted[~predicted.isin(images)], problem, advice)
     return tables
 
 

@@ -100,10 +100,8 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]]) -> list[Step]:
     known = {parameter.name for parameter in fields(runs.TrainSettings)}
     known -= {"source", "output", "model"}
     if unknown := sorted({*values} - known):
-        raise BrainlibError(
-            f"02_train has no parameter {unknown[0]!r} to sweep: choose from "
-            f"{', '.join(sorted(known))}"
-        )
+        listed = ", ".join(sorted(known))
+        raise BrainlibError(f"02_train has no parameter {unknown[0]!r}: choose from {listed}")
     if not values or not all(map(len, values.values())):
         raise BrainlibError("a sweep needs at least one parameter, and a value for each")
     if 0 in values.get("hold_out", ()):
@@ -144,9 +142,8 @@ def _progress_shown() -> Iterator[None]:
     """Print what brainlib and papermill report, and leave their loggers as they were."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(  # of what notebooks print, finished progress bars alone
-        lambda record: record.name.startswith("brainlib") or "100%|" in record.getMessage()
-    )
+    handler.addFilter(lambda record: record.name.startswith("brainlib")
+                      or "100%|" in record.getMessage())  # finished progress bars  # fmt: skip
     loggers = [logging.getLogger(name) for name in ("brainlib", "papermill")]
     before = [(shown.handlers, shown.propagate, shown.level) for shown in loggers]
     for shown in loggers:
@@ -268,8 +265,7 @@ def _in_processes(steps: list[Step], target: Target, jobs: int) -> Iterator[tupl
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin_worker, (threads,)) as pool:
         futures = {pool.submit(_attempt, step, target): i for i, step in enumerate(steps)}
-        for future in as_completed(futures):
-            yield futures[future], future.exception()
+        yield from ((futures[done], done.exception()) for done in as_completed(futures))
 
 
 def _attempt(step: Step, target: Target) -> Path:
