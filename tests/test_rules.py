@@ -138,7 +138,8 @@ def test_reliability_counts_every_answer_once(table, fitted):
     for name in CLASSES:
         rows = [row for row in fitted["reliability"] if row["class"] == name]
         edges = [(row["low"], row["high"]) for row in rows]
-        assert edges[0][0] == 0 and edges[-1][1] == 1
+        assert edges[0][0] == 0 and edges[-1][1] == 1 and len(edges) > 1
+        assert all(row["images"] >= 30 and row["groups"] >= 10 for row in rows)
         assert all(one[1] == other[0] for one, other in itertools.pairwise(edges))
         assert all(row["lower"] <= row["observed"] <= row["upper"] for row in rows)
 
