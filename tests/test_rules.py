@@ -100,6 +100,7 @@ def test_a_damaged_file_says_how_to_make_it_again(tmp_path, text):
         (lambda found: found["reliability"][0].update(observed=-0.2), "between 0 and 1"),
         (lambda found: found["study_reliability"][0].update(upper=7), "between 0 and 1"),
         (lambda found: found["limits"]["glioma"]["dice"].update(value=2), "between 0 and 1"),
+        (lambda found: found["conformal"].update(coverage=95), "between 0 and 1"),
         (lambda found: found["study"]["thresholds"].pop("glioma"), "no .glioma"),
         (lambda found: found["conformal"]["thresholds"].pop("glioma"), "no .glioma"),
         (lambda found: found["reliability"][0].pop("lower"), "no .lower"),

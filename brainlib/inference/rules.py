@@ -8,7 +8,7 @@ what is measured rests on all held-out patients, each answered by a network that
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from brainlib import CLASS_NAMES, paths
 from brainlib.evaluation.conformal import is_in_set
 from brainlib.models import manifest
 from brainlib.paths import BrainlibError
+
+_SHARES = {"thresholds", "coverage", "sensitivity", "low", "high", "observed", "lower", "upper",
+           "value", "share", "accuracy"}  # fmt: skip
+"""Names of what lies between 0 and 1, wherever it is in the rules."""
 
 _ADVICE = "write it again with `python -m scripts.release`, from the predictions of the folds"
 
@@ -105,21 +109,28 @@ def find_reliability(
     return next((row for row in of_class if probability < row["high"] or row["high"] >= 1), None)
 
 
+def _shares(part: Any, name: str = "") -> Iterator[float]:
+    """Give all that has to lie between 0 and 1, however deep."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _shares(value, name if name == "thresholds" else key)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _shares(value, name)
+    elif name in _SHARES:
+        yield part
+
+
 def _problem(rules: Any) -> str:
     """Return what is wrong with rules, empty where nothing is."""
     try:
-        thresholds = rules["conformal"]["thresholds"], rules["study"].get("thresholds")
-        shares = [share for limits in filter(None, thresholds)
-                  for share in itemgetter(*CLASS_NAMES)(limits)]  # fmt: skip
+        thresholds = rules["conformal"]["thresholds"]
+        for part in (thresholds, rules["study"].get("thresholds", thresholds), rules["limits"]):
+            itemgetter(*CLASS_NAMES)(part)
         for row in (*rules["reliability"], *rules.get("study_reliability", ())):
-            shares += itemgetter("low", "high", "observed", "lower", "upper")(row)
-            row["class"]
-        for limits in itemgetter(*CLASS_NAMES)(rules["limits"]):
-            for measured in filter(lambda part: isinstance(part, dict), limits.values()):
-                shares += [measured[key] for key in ("value", "low", "high", "share")
-                           if key in measured]  # fmt: skip
+            itemgetter("class", "low", "high", "observed", "lower", "upper")(row)
         offset, temperature = itemgetter("offset", "temperature")(rules["study"])
-        if not all(0 <= share <= 1 for share in shares):
+        if not all(0 <= share <= 1 for share in _shares(rules)):
             return "has a threshold or a share that is not between 0 and 1"
         is_rule = np.isfinite(offset) and 0 < temperature < np.inf
     except KeyError as error:
