@@ -101,9 +101,8 @@ def test_offline_alternatives_and_a_missing_marker_are_named(monkeypatch, tmp_pa
     (dataset / "versions" / "1").mkdir(parents=True)
     if has_marker:
         (dataset / "1.complete").touch()
-    with pytest.raises(
-        paths.BrainlibError, match=r"no route.*HUB_CACHE.*'phantom'.*path/to"
-    ) as error:
+    message = r"no route.*HUB_CACHE.*'phantom'.*path/to"
+    with pytest.raises(BrainlibError, match=message) as error:
         open_collection("kaggle")
     assert (f"marker {dataset / '1.complete'} is missing" in str(error.value)) != has_marker
 
@@ -485,9 +484,8 @@ def test_groups_of_several_classes_stay_whole_and_sides_without_a_class_are_refu
     hospital = table["group"].str[-1]  # of six, four have never seen one class
     known = hospital.astype(int) != table["label"].map(CLASS_NAMES.index)
     hospitals = table.assign(group="hospital " + hospital)[known].reset_index(drop=True)
-    with pytest.raises(
-        BrainlibError, match=r"5 groups.* glioma has 5 .* fold.* name their patients"
-    ):
+    message = r"5 groups.* glioma has 5 .* fold.* name their patients"
+    with pytest.raises(BrainlibError, match=message):
         splits.make_split(hospitals)
     for seed in range(10):
         train, validation = splits._hold_out_groups(hospitals, seed, 0.2)

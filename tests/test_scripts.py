@@ -49,10 +49,8 @@ def test_several_views_are_the_image_and_its_mirror_image(root, small_network):
     views = scored[scored["variant"] == ablation.SEVERAL_VIEWS].reset_index(drop=True)
     assert len(views) == len(table) == len(scored) / 2
     mirrored = [imaging.read_image(root / path)[:, ::-1] for path in table.path]
-    both = (
-        inference.predict_table(small_network, table, root, 0)[CLASSES].to_numpy()
-        + inference.predict_images(small_network, mirrored)
-    ) / 2
+    plain = inference.predict_table(small_network, table, root, 0)[CLASSES].to_numpy()
+    both = (plain + inference.predict_images(small_network, mirrored)) / 2
     expected = ablation.recalibrate(views.assign(**dict(zip(CLASSES, both.T, strict=True))))
     np.testing.assert_allclose(views[CLASSES], expected[CLASSES], atol=1e-3)
     drawn = scored["dice"].notna()
@@ -102,10 +100,8 @@ def test_finished_runs_are_reused_those_of_another_recipe_are_not(root, monkeypa
     first = study(seeds=1)
     assert made == list(ablation.VARIANTS)
     assert study(seeds=1) == first and len(made) == 4
-    study(seeds=2)
-    assert len(made) == 8
-    study(seeds=1, epochs=3)
-    assert len(made) == 12
+    assert study(seeds=2) and len(made) == 8
+    assert study(seeds=1, epochs=3) and len(made) == 12
 
 
 BRIGHT = slice(8, 23)  # 15 by 15 pixels: 225
@@ -151,9 +147,8 @@ def test_slices_are_compared_with_their_own_masks(network, scans):
     counts = {"slices": 2, "called_tumor": 2, "accepted": 2, "called_glioma": 2,
               "called_in_study": 2}  # fmt: skip
     assert found["with_tumor"] == counts
-    assert found["without_tumor"] == {
-        "slices": 7, "called_tumor": 0, "accepted": 7, "called_in_study": 0,
-    }  # fmt: skip
+    counts = {"slices": 7, "called_tumor": 0, "accepted": 7, "called_in_study": 0}
+    assert found["without_tumor"] == counts
     assert (found["patients"], found["volumes"], found["auroc"]) == (1, 1, 1.0)
     assert found["study"] == {"glioma": 1, "meningioma": 0, "notumor": 0, "pituitary": 0}
     # mask pixels are those of the file, in the order of the reader
@@ -205,10 +200,8 @@ def test_a_release_drops_what_other_files_answered(tmp_path, model, gate):
     file = release.files.list_files(tmp_path)["onnx"]
     file.write_bytes(b"network")
     model = paths.file_hash(file) if model == "same" else model
-    document = {
-        "gate": {"sha256": "same"},
-        "external": {"model_sha256": model, "gate_sha256": gate},
-    }
+    measured = {"model_sha256": model, "gate_sha256": gate}
+    document = {"gate": {"sha256": "same"}, "external": measured}
     is_kept = (model, gate) == (paths.file_hash(file), "same")
     assert release.is_measured_with(document, tmp_path) == is_kept
 
