@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brainlib.data.sources import describe_sources
-from brainlib.paths import BrainlibError, expand
+from brainlib.paths import BrainlibError, expand, needs_extra
 
 if TYPE_CHECKING:
     from brainlib import imaging
@@ -52,7 +52,8 @@ def main() -> int:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors="backslashreplace")  # names of files are any bytes
     try:
-        status = app(standalone_mode=False) or 0
+        with needs_extra("notebooks"):
+            status = app(standalone_mode=False) or 0
         if status == INTERRUPTED:
             hint = "enter the same command again to continue (classify: with --output)"
             print(f"stopped: {hint}", file=sys.stderr)
@@ -74,8 +75,6 @@ def _explained(error: Exception) -> str:
         from brainlib.imaging.errors import one_line
 
         return one_line(str(error))
-    if isinstance(error, ModuleNotFoundError):
-        return f"this command needs `{error.name}`: pip install 'brainlib[notebooks]'"
     if isinstance(error, OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still to be printed
         return f"{error}: look at the working directory, and at where the output goes"
@@ -107,6 +106,13 @@ def classify(
     if (scheduler or reports) and not output:
         raise BrainlibError("tables and reports need a folder: name it with --output")
     listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
+    if output:  # a folder of scans may be its own output
+        reported = Path(output).absolute() / "reports"
+        listed = [
+            scan
+            for scan in listed
+            if scan.file.parent != reported or ".outline" not in scan.file.suffixes
+        ]
     loaded = report.load(_absolute(model), engine, plane)
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
@@ -131,7 +137,7 @@ def classify(
 @app.command("app")
 def serve(
     model: ModelOption = "",
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=0, max=65535)] = 8866,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8866,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> int:
     """Open the app: drop a scan, see the answer."""
@@ -194,19 +200,16 @@ def _write_tables(
 
     classifier = model.classifier
     task = inference.Task(classifier.model, classifier.engine, model.plane)
-    earlier, folder = output / inference.folder.STUDIES, output / "reports"
+    folder = output / "reports"
     with paths.locked(output):  # no other run replaces the tables before they are read
-        earlier = earlier.read_bytes() if earlier.is_file() else b""
         slices, series = inference.classify_scans(scans, output, task, scheduler)
         predictions = inference.read_slice_table(slices)
         studies = inference.read_study_table(series)
         if reports:
             report.write_reports(classifier, scans, predictions, studies, folder, model.plane)
-        elif series.read_bytes() != earlier:
-            report.remove_reports(folder)
-    tables = inference.rows_of_studies(predictions, studies)
-    for study, rows in zip(studies.to_dict("records"), tables, strict=True):
-        yield report.Answer(study, rows, {}, classifier)
+        else:
+            report.remove_reports(folder, but_of=studies)
+    return report.Answer.of_tables(classifier, predictions, studies)
 
 
 def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> str:

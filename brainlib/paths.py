@@ -35,6 +35,17 @@ class BrainlibError(Exception):
     """
 
 
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the lack of a package in the block into a `BrainlibError` that names its extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise BrainlibError(
+            f"this needs the package {error.name}: pip install 'brainlib[{extra}]'"
+        ) from error
+
+
 RELEASED_MODEL = "lesion_net.keras"
 """The released model. Its other files (`.onnx`, gate, rules) lie beside it under the same stem."""
 
@@ -55,9 +66,14 @@ def project_root() -> Path:
     return _PACKAGE_PARENT if (_PACKAGE_PARENT / "pyproject.toml").is_file() else Path.cwd()
 
 
-def resolve(path: Path | str) -> Path:
+def absolute(path: Path | str) -> Path:
     """Return `path` as an absolute path, a relative one taken from the project's root."""
-    return (project_root() / expand(path)).resolve()
+    return project_root() / expand(path)
+
+
+def resolve(path: Path | str) -> Path:
+    """Return the same as `absolute`, with all links followed."""
+    return absolute(path).resolve()
 
 
 def expand(path: Path | str) -> Path:
@@ -77,6 +93,15 @@ def cache_folder() -> Path:
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stamp(file: Path) -> bytes:
+    """Return name, size and times of a file, which tell of a change; of an absent one the name."""
+    try:
+        status = file.stat()
+    except OSError:
+        return repr(str(file)).encode()
+    return repr((str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns)).encode()
 
 
 class LockedError(BrainlibError):

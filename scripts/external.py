@@ -119,7 +119,7 @@ def classify(
     table : DataFrame
         As `inference.classify` gives it without the gate, with `accepted` by the gate.
     study : str
-        The answer to the study: a class, `notumor (incomplete)` or `refused`.
+        The answer to the study: a class, `incomplete` or `refused`.
     """
     read = list(slices)
     gated_table = inference.classify(classifier, read)
@@ -128,8 +128,6 @@ def classify(
         raise BrainlibError("; ".join({*table["error"]} - {""}) or "there is nothing to classify")
     study = inference.summarise(classifier, gated_table).iloc[0]
     answer = study["class"] or study["decision"].partition(":")[0]
-    if study["decision"].startswith(inference.INCOMPLETE):  # only a study without tumour can be
-        answer = "notumor (incomplete)"
     return table.assign(accepted=gated_table["class"] != ""), answer
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from brainlib import CLASS_NAMES, evaluation, paths
+from brainlib.evaluation.tables import parse_run
 from brainlib.notebook import runs
 from scripts import command
 
@@ -74,7 +75,8 @@ def page_context(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return what the templates read: metrics, names and titles of models, training records."""
     released, starting, *_ = document["results"]
     titles = {released: "**released network**", starting: "starting network", **BASELINES}
-    files = sorted(folder.glob(f"{released}_*.run.json"))
+    names = [file.name.removesuffix(".run.json") for file in sorted(folder.glob("*.run.json"))]
+    names = [name for name in names if (parse_run(name) or [""])[0] == released]
     return {
         "metrics": document,
         "released": released,
@@ -82,7 +84,7 @@ def page_context(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         "titles": {name: title for name, title in titles.items() if name in document["results"]},
         "classes": CLASS_NAMES,
         "coverage": evaluation.COVERAGE,
-        "records": {file.name.removesuffix(".run.json"): runs.read_record(file) for file in files},
+        "records": {name: runs.read_record(folder / f"{name}.run.json") for name in names},
     }
 
 

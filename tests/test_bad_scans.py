@@ -335,11 +335,6 @@ def test_slices_that_are_missing_or_of_a_doubtful_order_are_said_and_all_are_rea
     assert said.file == tmp_path / "gap" / "00_0" and len(slices) == 8 + 7 + 2
     assert said.series == slices[0].series and (said.number, last.number) == (4, 5)
     assert [image.number for image in slices[:7]] == [0, 1, 2, 3, 6, 7, 8]
-    for number, heights in enumerate(([0, 1, 2.5, 3, 7.2, 7.9], [0, 1, 1, 2, 2, 3], [5], [0, 9])):
-        write_series(tmp_path / str(number), heights)  # only irregular
-        slices = opened(tmp_path / str(number))
-        assert all(sound(image) for image in slices)
-        assert [image.number for image in slices] == list(range(len(heights)))
     write_series(tmp_path / "placed", [0, 1, 2], InstanceNumber=4, SeriesInstanceUID="1.3")
     write_series(tmp_path / "not", [0, 1, 2], InstanceNumber=4, ImagePositionPatient=None)
     slices = opened(tmp_path / "placed") + opened(tmp_path / "not")

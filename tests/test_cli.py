@@ -1,6 +1,7 @@
 """The commands: a line a person reads, tables that programs read, and an honest exit status."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from brainlib import cli, imaging, inference
 from brainlib.notebook import pipeline
+from brainlib.report import html
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans
 def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scans, monkeypatch):
     _, out, _ = call("classify", "--json", "scans/blank.png")
     answer = json.loads(out)
-    assert answer["label"] is None and answer["decision"] == "refused: it is blank"
+    assert answer["class"] is None and answer["decision"] == "refused: it is blank"
     _, out, _ = call("classify", "--csv", "scans")
     header, *rows = out.splitlines()
     assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2
@@ -61,7 +63,7 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
     assert r"'=a\x1b[31m.png," in call("classify", "--csv", "scans")[1]
 
 
-def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
+def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path, monkeypatch):
     status, out, _ = call("classify", "scans", "--output", "out", "--reports")
     assert status == 0 and len(out.splitlines()) == 3
     assert out.endswith("out/predictions.csv, out/studies.csv; reports and outlines: out/reports\n")
@@ -74,16 +76,34 @@ def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path):
     assert (reports / "index.html").exists()
     call("classify", "scans/blank.png", "--output", "out", "--reports")
     assert sorted(file.name for file in reports.iterdir()) == [*names[1:], "mine.html"]
-    call("classify", "scans", "--output", "out")
+    write = html.write_report
+    stop_late = lambda path, *rest: write(path, *rest) if path.stem == names[0][:-5] else 1 / 0  # noqa: E731
+    monkeypatch.setattr(html, "write_report", stop_late)
+    with pytest.raises(ZeroDivisionError):
+        call("classify", "scans", "--output", "out", "--reports")
+    assert (reports / names[0]).exists()  # and the other is not: the run was stopped in between
+    call("classify", "scans/blank.png", "--output", "out")
+    assert [file.name for file in reports.iterdir()] == ["mine.html"]
+    change = lambda path, *rest: write(path, *rest) and (scans / "blank.png").write_bytes(b"other")  # noqa: E731
+    monkeypatch.setattr(html, "write_report", change)
+    status, _, err = call("classify", "scans", "--output", "out", "--reports")
+    assert status == 2 and "changed while" in err
     assert [file.name for file in reports.iterdir()] == ["mine.html"]
 
 
 @pytest.mark.parametrize("output", [(), ("--output", "out")])
 def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans, output):
     (scans / "cut.png").write_bytes(b"\x89PNG cut short")
-    status, out, _ = call("classify", "scans", *output)
-    assert status == 3 and len(out.splitlines()) == 3 + bool(output)
+    (scans.parent / "empty").mkdir()
+    shutil.make_archive(scans.parent / "packed", "zip", scans.parent / "empty")
+    (scans.parent / "notes.txt").touch()
+    names = ("scans", "empty", "packed.zip", "notes.txt")
+    status, out, _ = call("classify", *names, *output)
+    assert status == 3 and len(out.splitlines()) == 6 + bool(output)
     assert "cut.png: unreadable: " in out and "blank.png: refused" in out
+    for name in names[1:]:  # nothing in it is a scan
+        status, out, _ = call("classify", name, *output)
+        assert status == 3 and out.startswith(f"{name}: unreadable: it ")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +116,7 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
         (["classify", "scans", "--reports"], "--output"),
         (["classify", "scans", "--model", "scans/blank.png"], "blank.png is no model"),
         (["classify", "scans", "--json", "--csv"], "--json and --csv"),
+        (["app", "--port", "99999"], "from 0 to 65535"),
     ],
 )
 def test_a_mistake_is_one_line_and_ends_with_2(call, scans, arguments, said):
@@ -117,8 +138,6 @@ def test_ctrl_c_is_one_line_and_ends_with_130(call, scans, monkeypatch, output):
 def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call):
     status, _, err = call("clasify")
     assert status == 2 and "No such command" in err and "classify" in err
-    status, _, err = call("app", "--port", 99999)
-    assert status == 2 and "65535" in err
     for command in ([], ["classify"], ["app"], ["run"], ["sweep"]):
         status, out, _ = call(*command, "--help")
         assert status == 0 and 0 < len(out.splitlines()) <= 40

@@ -84,15 +84,13 @@ def test_the_service_answers_each_study_and_says_what_it_cannot_read(folder):
 
     for name in ("my_slice.jpg", "..", "../../x.jpg", "a\0b", "ä" * 300):
         status, [answer] = post(name, image)
-        assert status == 200 and answer["label"] == "meningioma"
+        assert status == 200 and answer["class"] == "meningioma"
     status, answers = post("studies.zip", archive.getvalue())
-    assert status == 200 and [each["label"] for each in answers] == ["meningioma"] * 2 + [None]
+    assert status == 200 and [each["class"] for each in answers] == ["meningioma"] * 2 + [None]
     assert answers[2]["decision"].startswith("unreadable: ")
-    for name, content in [
-        ("empty.png", b""),
-        ("cut.dcm", b"DICM"),
-        ("notes", b"\0 text"),
-        ("x.zip", b"PK"),
-    ]:
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["Answer"]
+    assert list(schema["properties"]) == list(answer)
+    bad = {"empty.png": b"", "cut.dcm": b"DICM", "notes": b"\0 text", "x.zip": b"PK"}
+    for name, content in bad.items():
         status, reply = post(name, content)
         assert status == 422 and reply["detail"].startswith("unreadable: "), name

@@ -1,17 +1,22 @@
-"""Evaluation: right numbers, honest intervals, errors that help."""
+"""Evaluation: right numbers, honest intervals, errors that help, ten ways to degrade an image."""
 
 import doctest
 import importlib
 import pkgutil
+import re
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
+from scipy import ndimage
 
-from brainlib import CLASS_NAMES, evaluation
-from brainlib.evaluation import METRICS, metrics
+from brainlib import CLASS_NAMES, evaluation, paths
+from brainlib.data import datasets, phantom, splits
+from brainlib.evaluation import METRICS, corruptions, metrics
+from brainlib.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
@@ -78,12 +83,10 @@ SPOILED = {
     "a cut patient": (spoil("group", "other"), "patients in more than one group"),
     "half a fold": (spoil("fold", 0.5), "no fold for 1 images"),
     "no probability": (spoil("glioma", ""), "missing or infinite.*image_00002"),
-    "infinite": (spoil("glioma", np.inf), "missing or infinite"),
-    "text": (spoil("glioma", "high"), "missing or infinite"),
     "logits": (spoil("glioma", -3.0), "outside 0 to 1.*not logits"),
     "no sum of 1": (spoil("glioma", 1.0), "do not sum to 1 for 1 images.*softmax"),
     "no csv": (lambda t: pd.DataFrame(), "cannot be read"),
-    "no file": (lambda t: None, "does not exist"),
+    "no file": (lambda t: None, "cannot be read"),
 }
 
 
@@ -117,8 +120,8 @@ def test_tumor_type_is_asked_among_tumors_of_one_source_only():
     table["source"] = ["figshare", "figshare", "figshare", "sartaj"]
     tumors = evaluation.restrict_to_tumors(table)
     np.testing.assert_allclose(tumors[CLASSES], [[0.5, 0.25, 0, 0.25], [1 / 3, 1 / 3, 0, 1 / 3]])
-    with pytest.raises(BrainlibError, match="choose one of figshare, sartaj"):
-        evaluation.restrict_to_tumors(table, "br35h")
+    with pytest.raises(BrainlibError, match="no column source"):
+        evaluation.restrict_to_tumors(table.drop(columns="source"))
 
 
 def sklearn_metrics(table, weights):
@@ -243,9 +246,6 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
             covered[name] += row["low"] <= 0.75 <= row["high"]
     assert 88 <= covered["by group"] <= 99
     assert covered["by image"] < 80
-
-
-def test_no_error_in_few_groups_is_not_taken_for_certainty():
     groups = np.arange(40) % 20
     perfect = make_table(groups % 4, np.eye(4)[groups % 4], groups)
     few = evaluation.metrics_with_intervals(perfect, resamples=50)
@@ -351,13 +351,10 @@ def test_a_better_model_is_told_from_a_worse_one():
     exact = evaluation.compare(first, second, resamples=10)
     assert (exact["only_first_right"], exact["only_second_right"]) == (6, 1)
     assert exact["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)
-
-
-def test_tables_of_other_images_are_not_compared(table):
-    with pytest.raises(BrainlibError, match=r"second table lacks 3 images.*image_00000\.jpg, im"):
-        evaluation.compare(table, table.iloc[3:])
+    with pytest.raises(BrainlibError, match=r"the second lacks 3 images.*image_00000\.jpg, im"):
+        evaluation.compare(good, good.iloc[3:])
     with pytest.raises(BrainlibError, match="disagree on the label of"):
-        evaluation.compare(table, table.assign(label="glioma"))
+        evaluation.compare(good, good.assign(label="glioma"))
 
 
 def test_the_order_of_rows_changes_nothing():
@@ -377,3 +374,318 @@ def test_examples_in_the_docstrings_are_true():
         module = importlib.import_module(found.name)
         result = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
         assert result.failed == 0 and result.attempted > 0
+
+
+def fold_table(fold=0, images=80, seed=0, skill=2.0, prefix="", twins=False):
+    """Make a prediction table of groups of two images, right more often than not."""
+    rows = np.arange(images)
+    logits = np.random.default_rng([seed, fold]).normal(size=(images, 4))
+    logits += skill * np.eye(4)[rows // 2 % 4]
+    names = np.array([f"{prefix}{fold}-{row // 2}" for row in rows])
+    table = make_table(rows // 2 % 4, softmax(logits)).assign(patient=names, group=names, fold=fold)
+    table["path"] = [f"{name}-{row % 2}.jpg" for row, name in enumerate(names)]
+    return table.assign(twin_in_training=rows % 4 == 0) if twins else table
+
+
+def write(table, folder, name, **options):
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / name, index=False, **options)
+    return folder / name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write the tables of two models: one with its folds apart, one with all folds in one."""
+    folder = tmp_path / "predictions"
+    for fold in range(5):
+        write(fold_table(fold), folder, f"seed_cnn_patient{fold}.test.csv")
+        write(fold_table(fold, prefix="v"), folder, f"seed_cnn_patient{fold}.validation.csv")
+    write(fold_table(twins=True), folder, "seed_cnn_official.test.csv")
+    together = pd.concat([fold_table(fold, skill=1.0) for fold in range(5)])
+    write(together, folder, "a_shortcut_patient.test.csv")
+    write(fold_table(twins=True, skill=1.0), folder, "a_shortcut_official.test.csv")
+    return folder
+
+
+def test_the_folds_of_a_model_become_one_table_beside_the_other_protocols(folder):
+    tables = evaluation.read_tables(folder, models=("lesion_net", "seed_cnn"))
+    assert list(tables) == ["seed_cnn", "a_shortcut"]
+    for by_protocol in tables.values():
+        assert tuple(by_protocol) == splits.PROTOCOLS
+        assert (by_protocol["patient"]["fold"].value_counts().sort_index() == [80] * 5).all()
+        official, unseen = by_protocol["official"], by_protocol["deduplicated"]
+        assert set(unseen["path"]) == set(official.loc[~official["twin_in_training"], "path"])
+    validation = evaluation.read_tables(folder, "validation")
+    assert list(validation) == ["seed_cnn"]
+    assert validation["seed_cnn"]["patient"]["path"].str.startswith("v").all()
+    del by_protocol["patient"]
+    assert evaluation.preferred_protocol(by_protocol) == "official"
+
+
+def test_a_folder_that_does_not_fit_is_refused_by_name(folder, tmp_path):
+    with pytest.raises(BrainlibError, match="02_train") as refused:
+        evaluation.read_tables(tmp_path)
+    assert str(tmp_path) in str(refused.value)
+    images = evaluation.read_tables(folder)["seed_cnn"]["patient"]["path"]
+    with pytest.raises(BrainlibError, match="does not hold 1 images"):
+        evaluation.read_tables(folder, images=images.iloc[1:])
+    write(fold_table(0), folder, "seed_cnn_patient.test.csv")  # the fold is there already
+    with pytest.raises(BrainlibError, match="more than one row"):
+        evaluation.read_tables(folder)
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """Make what another framework would give for the published folds: path and probabilities."""
+    known = splits.benchmark()
+    random = np.random.default_rng(0)
+    values = random.dirichlet(np.ones(4), len(known))
+    values[np.arange(len(known)), known["label"].map(CLASSES.index)] += 0.3
+    table = pd.DataFrame(values / values.sum(axis=1, keepdims=True), columns=CLASSES)
+    return table.assign(path=known["path"]).sample(frac=1, random_state=0)
+
+
+def test_a_table_of_another_framework_is_compared_with_the_published_networks(foreign, tmp_path):
+    file = write(foreign, tmp_path, "theirs.test.csv", float_format="%.5f")
+    networks = ("lesion_net", "seed_cnn")
+    tables = evaluation.read_tables(file, models=networks)
+    assert list(tables) == ["theirs", *networks]
+    table = tables["theirs"]["patient"]
+    assert table["path"].tolist() == foreign["path"].tolist()
+    assert (table["label"] == table["path"].str.split("/").str[1]).all()
+    correct = evaluation.is_correct(table)
+    scores = evaluation.score_tables(tables, 100, detailed=["theirs"])
+    accuracy = scores["theirs"]["patient"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(correct.mean(), abs=1e-6)
+    assert accuracy["low"] < correct.mean() < accuracy["high"]
+    compared = evaluation.compare_with_others(tables, "theirs")
+    assert compared.index.tolist() == list(networks)
+    assert (compared["low"] < compared["difference"]).all()
+    assert (compared["difference"] < compared["high"]).all()
+    published = scores["lesion_net"]["patient"]["accuracy"]["value"]
+    difference = correct.mean() - published
+    assert compared.loc["lesion_net", "difference"] == pytest.approx(difference, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda table: table.iloc[2:], "with the published reference, .* lacks 2 images"),
+        (lambda table: pd.concat([table, table.head(1).assign(path="mine/1.jpg")]),
+         "lacks 1 images"),
+        (lambda table: pd.concat([table, table.head(1)]), "more than one row for 1 images"),
+        (lambda table: splits.benchmark().merge(table).assign(label="glioma"),
+         "disagree on the label"),
+        (lambda table: table.drop(columns="notumor"), "has no column notumor"),
+    ],
+)  # fmt: skip
+def test_a_table_of_another_framework_that_does_not_fit_is_refused(
+    foreign, tmp_path, spoil, message
+):
+    file = write(spoil(foreign.reset_index(drop=True)), tmp_path, "theirs.csv")
+    with pytest.raises(BrainlibError, match=message) as refused:
+        evaluation.read_tables(file)
+    assert "theirs.csv" in str(refused.value)
+
+
+def test_a_single_table_with_its_own_labels_needs_no_reference(tmp_path):
+    file = write(fold_table(), tmp_path, "mine.test.csv")
+    tables = evaluation.read_tables(file, models=("lesion_net",))
+    assert list(tables) == ["mine"]
+    pd.testing.assert_series_equal(tables["mine"]["patient"]["label"], fold_table()["label"])
+
+
+def test_networks_are_scored_in_full_and_others_by_their_headline(folder):
+    tables = evaluation.read_tables(folder, models=["seed_cnn"])
+    scores = evaluation.score_tables(tables, 100, detailed=["seed_cnn"])
+    assert set(scores["seed_cnn"]["patient"]) == {"images", "groups", *evaluation.METRICS}
+    headline = {"images", "groups", *evaluation.scores.HEADLINE}
+    assert set(scores["a_shortcut"]["patient"]) == headline
+    shown = evaluation.headline(scores)
+    cell = shown.loc[("seed_cnn", "patient"), "accuracy"]
+    accuracy = scores["seed_cnn"]["patient"]["accuracy"]
+    numbers = [float(number) for number in re.findall(r"\d\.\d+", cell)]
+    assert numbers == [round(accuracy[name], 3) for name in ("value", "low", "high")]
+    assert shown.loc[("seed_cnn", "deduplicated"), "n"] == 60
+    by_patient = evaluation.patient_tables(tables)["seed_cnn"]
+    assert len(by_patient["patient"]) == 5 * 40
+    assert evaluation.tumor_type_tables(tables) == {}  # they do not know their sources
+
+
+def test_look_alikes_and_robustness_are_read_from_beside_the_predictions(folder, tmp_path):
+    table = evaluation.read_tables(folder)["seed_cnn"]["patient"]
+    assert evaluation.without_look_alikes(table, folder).empty, "nobody listed them"
+    assert evaluation.read_robustness(folder) == {}
+    first, second, *others = table["path"]
+    write(pd.DataFrame({"first": [first], "second": [second]}), folder.parent, "look_alikes.csv")
+    assert evaluation.without_look_alikes(table, folder)["path"].tolist() == others
+    published = pd.read_csv(paths.project_root() / "model/look_alikes.csv")
+    listed, images = {*published["first"], *published["second"]}, splits.benchmark()
+    kept = evaluation.without_look_alikes(images, tmp_path / "elsewhere" / "theirs.csv")["path"]
+    assert len(kept) == len(images) - len(listed) and not listed & set(kept)
+    rows = {"corruption": ["clean", "blur"], "strength 1": [np.nan, 0.8], "mean": [0.9, 0.8]}
+    robustness = pd.DataFrame(rows).assign(model="lesion_net", images=5, seed=0)
+    write(robustness, folder.parent, "robustness.csv")
+    assert evaluation.read_robustness(folder)["lesion_net"].loc["blur", "strength 1"] == 0.8
+
+
+def test_sections_of_metrics_are_replaced_and_those_of_another_source_go(tmp_path):
+    run = runs.start("03_evaluate", {"output": str(tmp_path)})
+    run.update_metrics(results={"a": 1}, audit={"pairs": 3}, conformal={"all": 1})
+    document = run.update_metrics(results={"b": 2}, conformal={})
+    assert document == {"results": {"b": 2}, "audit": {"pairs": 3}}
+    assert evaluation.read_metrics(tmp_path) == document
+    table = pd.DataFrame({"source": ["theirs"]})
+    run.collection = datasets.Collection("theirs", "", tmp_path, table, "nothing")
+    document = run.update_metrics(theirs={"a": 1})
+    assert document == {"source": "theirs", "synthetic": False, "theirs": {"a": 1}}
+    run.collection = None
+    assert run.update_metrics(timed={"b": 2}) == document | {"timed": {"b": 2}}
+
+
+def test_what_is_missing_is_left_out_of_metrics_and_no_run_taken_for_another(tmp_path):
+    table = pd.DataFrame({"value": [0.123456789, np.nan], "low": [0.1, 0.2]}, index=["a", "b"])
+    assert evaluation.rounded(table) == {"a": {"value": 0.123457, "low": 0.1}, "b": {"low": 0.2}}
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "validation_loss": [np.nan] * 2})
+    for model in ("my_patient_net", "mine_wide", "mine2", "mine"):
+        names = {name: [runs.run_name(model, name, fold=0)] for name in splits.PROTOCOLS}
+        for images, [name] in enumerate(names.values(), 8):
+            write(history, tmp_path, f"{name}.history.csv")
+            write(fold_table(images=images, twins=True), tmp_path, f"{name}.test.csv")
+        histories = evaluation.read_histories(tmp_path, model)
+        assert {protocol: list(read) for protocol, read in histories.items()} == names
+        last = {name: {"epoch": 2.0, "loss": 0.4} for [name] in names.values()}
+        assert evaluation.last_epochs(histories) == last
+        tables = evaluation.read_tables(tmp_path)[model]
+        assert [len(table) for table in tables.values()] == [8, 9, 10]
+
+
+SIZE = 128
+RANDOM = ("motion", "ghosting", "bias_field", "noise", "contrast", "rotation")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return phantom.simulate_patient("glioma", 0, 1, SIZE)[0].pixels
+
+
+def distance(pixels, others):
+    return np.abs(pixels.astype(float) - others).mean()
+
+
+def spot(row, column):
+    """Draw a white disc on black."""
+    rows, columns = np.ogrid[:SIZE, :SIZE]
+    return np.where(np.hypot(rows - row, columns - column) < 5, 255, 0).astype(np.uint8)
+
+
+def centre(pixels):
+    """Return where the disc lies from the middle of the image."""
+    return np.array(ndimage.center_of_mass(pixels.astype(float))) - (SIZE - 1) / 2
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_shape_and_type_are_kept_and_the_image_is_not_touched(image, name):
+    for pixels in (image, image[:, 20:-30], image[40:56, 30:50], np.zeros((16, 40), np.uint8)):
+        before = pixels.copy()
+        for strength in STRENGTHS:
+            corrupted = corrupt(pixels, name, strength, seed=0)
+            assert corrupted.shape == pixels.shape and corrupted.dtype == np.uint8
+            assert np.array_equal(pixels, before)
+            assert pixels.any() or corrupted.max() <= 2  # JPEG rounds the mean of a block
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_same_seed_corrupts_in_the_same_way_and_stronger_is_worse(image, name):
+    first, second, *others = (corrupt(image, name, 3, seed) for seed in (0, 0, *range(1, 9)))
+    assert np.array_equal(first, second)
+    differs = any(not np.array_equal(first, other) for other in others)
+    assert differs == (name in RANDOM)
+    for seed in range(4) if name not in ("rotation", "crop") else ():
+        corrupted = [corrupt(image, name, strength, seed) for strength in STRENGTHS]
+        distances = [distance(image, pixels) for pixels in corrupted]
+        assert (np.diff([0, *distances]) > 0).all()
+        weak, *_, strong = (np.corrcoef(image.ravel(), c.ravel())[0, 1] for c in corrupted)
+        assert weak > 0.95 and 0.7 < strong < 0.99
+
+
+def test_rotation_turns_further_to_the_same_side_and_crop_spreads_from_the_middle():
+    sides = set()
+    for seed in range(9):
+        turned = [centre(corrupt(spot(64, 100), "rotation", s, seed)) for s in STRENGTHS]
+        angles = np.array([np.degrees(np.arctan2(row, column)) for row, column in turned])
+        assert np.abs(angles) == pytest.approx([3, 6, 10, 15, 20], abs=1)
+        sides |= set(np.sign(angles).tolist())
+        assert len(set(np.sign(angles))) == 1
+    assert sides == {-1, 1}
+    reach = [centre(corrupt(spot(44, 84), "crop", strength, 0)) for strength in STRENGTHS]
+    factors = np.array(reach) / centre(spot(44, 84))
+    assert factors[:, 0] == pytest.approx(factors[:, 1], rel=0.02)
+    assert (np.diff([1, *factors[:, 0]]) > 0).all() and factors.max() < 1 / (1 - 2 / 8)
+
+
+def test_artefacts_look_like_their_physics(image):
+    moved = corrupt(image, "motion", 5, 0)
+    assert centre(moved) == pytest.approx(centre(image), abs=1.5)
+    ghosts = corrupt(spot(64, 64), "ghosting", 5, seed=0) > 20
+    assert ndimage.label(ghosts)[1] == 3
+    field = corrupt(np.full((SIZE, SIZE), 100, np.uint8), "bias_field", 5, seed=0).astype(int)
+    assert np.ptp(field) > 50 and np.abs(np.diff(field, axis=0)).max() < 20
+    half = np.zeros((SIZE, SIZE), np.uint8)
+    half[:, 64:] = 200
+    air, spread = corrupt(half, "noise", 5, seed=0)[:, :64], 0.14 * 200
+    assert air.mean() == pytest.approx(spread * np.sqrt(np.pi / 2), rel=0.03)  # Rayleigh
+    edge = np.zeros((SIZE, SIZE), np.uint8)
+    edge[:, 32:96] = 150
+    assert corrupt(edge, "low_resolution", 5, 0).max() > 155  # it rings
+    assert corrupt(edge, "blur", 5, 0).max() <= 150
+
+
+def test_what_is_not_known_is_refused_with_what_is(image):
+    with pytest.raises(BrainlibError, match=r"no corruption 'smudge': choose from motion, ghost"):
+        corrupt(image, "smudge", 1, seed=0)
+    with pytest.raises(BrainlibError, match=r"no strength 6: choose from 1, 2, 3, 4, 5"):
+        corrupt(image, "blur", 6, seed=0)
+    for pixels in (image[:15], image / 255, image[..., None]):
+        with pytest.raises(BrainlibError, match="give a grey image, uint8 of shape"):
+            corrupt(pixels, "blur", 1, seed=0)
+    with pytest.raises(BrainlibError, match="2 labels for 1 images"):
+        corruptions.robustness(lambda images: np.eye(4), [image], [0, 1])
+    with pytest.raises(BrainlibError, match=r"shape \(1, 4\) for 2 images"):
+        corruptions.robustness(lambda images: np.eye(4)[:1], [image] * 2, [0, 0])
+
+
+def knows(clean, limit=0):
+    """Give a predictor that is right about images at most so far from the clean ones."""
+    return lambda images: np.eye(4)[
+        [0 if distance(*pair) <= limit else 3 for pair in zip(images, clean, strict=True)]
+    ]
+
+
+def test_robustness_of_a_predictor_with_a_known_answer(image):
+    images = [np.zeros((16, 30), np.uint8), np.full((60, 60), 255, np.uint8), image]
+    names = ("blur", "contrast", "rotation")  # only the last can touch a white image
+    table = corruptions.robustness(knows(images), images, [0, 0, 0], names=names)
+    assert table.index.tolist() == ["clean", *names] and table.index.name == "corruption"
+    assert table.columns.tolist() == [*(f"strength {number}" for number in STRENGTHS), "mean"]
+    assert table["mean"].tolist() == pytest.approx([1, 2 / 3, 2 / 3, 1 / 3])
+    assert table.loc["clean"].isna().tolist() == [True] * 5 + [False]
+    assert corruptions.accuracy_kept(table) == pytest.approx(5 / 9)
+    limit = distance(image, corrupt(image, "blur", 2, seed=0))
+    table = corruptions.robustness(knows([image], limit), [image], [0], names=["blur"])
+    assert table.loc["blur"].tolist() == pytest.approx([1, 1, 0, 0, 0, 0.4])
+
+
+def test_every_predictor_sees_the_same_images_and_each_is_corrupted_in_its_own_way(image):
+    corrupted = []
+
+    def predict(images):
+        if not np.array_equal(images[0], image):
+            corrupted.append(np.stack(images))
+        return np.eye(4)[[0] * len(images)]
+
+    for count, seed in ((2, 0), (3, 0), (2, 1)):
+        corruptions.robustness(predict, [image] * count, [0] * count, seed, ["noise"], [2])
+    assert np.array_equal(corrupted[0], corrupted[1][:2])
+    assert not np.array_equal(corrupted[0], corrupted[2])
+    assert not np.array_equal(corrupted[0][0], corrupted[0][1])

@@ -175,8 +175,10 @@ def test_every_outlined_tumour_has_a_row_of_scores(small_network, collection, sc
 def test_scores_survive_their_file(scored, tmp_path):
     scored.loc[0, ["peak_x", "peak_y"]] = np.nan
     scored.loc[0, "outline"] = ""
-    scored.to_csv(tmp_path / "maps.csv", index=False)
-    again = explain.read_scores(tmp_path / "maps.csv")
+    (tmp_path / "maps").mkdir()
+    for rows, name in ((scored, "mine_patient3"), (scored[:1], "mine_patient_net_patient3")):
+        rows.to_csv(tmp_path / "maps" / f"{name}.csv", index=False)
+    again = explain.read_maps(tmp_path / "predictions", "mine")
     pd.testing.assert_frame_equal(again, scored, check_dtype=False)
     assert again["heat_peak_inside"].dtype == bool and again["outline"].iloc[0] == ""
     (tmp_path / "other.csv").write_text("path,dice\na,1\n", encoding="utf-8")

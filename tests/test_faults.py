@@ -4,6 +4,7 @@ What takes long has the marker `faults`: `make faults` runs it, and CI once a da
 """
 
 import io
+import json
 import os
 import random
 import re
@@ -28,6 +29,7 @@ from stand_ins import contents, draw
 from test_folder import classify
 from test_training import small_fit, small_model
 
+import brainlib
 from brainlib import CLASS_NAMES, imaging, inference, models, paths, training
 from brainlib.data import datasets, phantom
 from brainlib.models import engines, manifest
@@ -312,7 +314,7 @@ def test_a_file_made_to_last_or_to_fill_the_memory_is_refused_in_seconds(tmp_pat
 NAMES = (
     "=cmd|x.png", "+1.png", "-1.png", "@a.png", "'=a.png", "a$\\frac{_$.png", "\x1b[31mred.png",
     "<img src=x onerror=alert(1)>.png", "[a](b) *c* `d`.png", 'quo"te,.png', "new\nline.png",
-    "re\rturn.png", "grün 脳.png", os.fsdecode(b"latin-\xfc.png"),
+    "re\rturn.png", "grün 脳.png", "\uff1d1.png", "\n=1.png", os.fsdecode(b"latin-\xfc.png"),
 )  # fmt: skip
 
 
@@ -328,7 +330,7 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(task, tmp_path)
     assert len(lines) == len(NAMES)
     assert all(line.isprintable() and "unjudged" in line for line in lines)
     cells = pd.read_csv(output / "studies.csv", encoding_errors="surrogateescape")["series"]
-    assert not cells.str.startswith(("=", "+", "-", "@")).any()
+    assert not cells.str.startswith(("=", "+", "-", "@", "\uff1d", "\n")).any()
     assert set(inference.read_study_table(output / "studies.csv")["series"]) > set(NAMES[:-1])
     slices = inference.read_slice_table(output / "predictions.csv")["path"]
     assert set(slices) == {str(scans / name) for name in NAMES}
@@ -427,6 +429,36 @@ def test_a_released_file_that_is_changed_or_missing_ends_every_command(tmp_path,
     done = subprocess.run([*command, "--engine", engine], capture_output=True, text=True)
     assert done.returncode == 2 and not done.stdout
     assert f"lesion_net{suffix} is missing" in done.stderr.splitlines()[-1]
+
+
+def test_files_of_another_model_are_refused(task, heads, tmp_path):
+    (tmp_path / "own").mkdir()
+    for file in paths.released_model().parent.glob("lesion_net.*"):
+        shutil.copy(file, tmp_path)
+        if ".release" not in file.suffixes:
+            shutil.copy(file, tmp_path / "own" / file.name.replace("lesion_net", "own"))
+    released, own = tmp_path / "lesion_net.onnx", tmp_path / "own" / "own.onnx"
+    load, opened = brainlib.load, brainlib.load(own).classifier
+    assert "unjudged" not in str(load(own)(heads[0].pixels))
+    assert inference.model_sha256(opened) == paths.file_hash(own)
+    for name, message in (("own.v2", "own.v2 is no model"), ("own", "own is no model")):
+        with pytest.raises(paths.BrainlibError, match=message):
+            load(own.with_name(name))
+    own.with_suffix(".keras").write_bytes(b"trained anew")
+    with pytest.raises(paths.BrainlibError, match=r"own\.rules\.json belongs to another model"):
+        load(own)
+    rules = json.loads(own.with_suffix(".rules.json").read_text("utf-8"))
+    own.with_suffix(".rules.json").write_text(json.dumps(rules | {"model_sha256": ""}), "utf-8")
+    load(own)  # rules of a model that was never released
+    own.with_suffix(".rules.json").unlink()
+    for file in (own, released):
+        file.unlink()
+        file.symlink_to(task.model.with_suffix(".onnx"))
+    assert inference.model_sha256(opened) == ""  # another file lies where it was
+    with pytest.raises(paths.BrainlibError, match="the gate beside the model belongs to another"):
+        load(own.with_suffix(".keras"))(heads[0].pixels)
+    with pytest.raises(paths.BrainlibError, match=r"lesion_net\.onnx is not the released file"):
+        load(released.with_suffix(".keras"))
 
 
 def test_unlisted_files_and_a_damaged_manifest_are_refused_and_ones_own_files_pass(tmp_path):

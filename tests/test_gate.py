@@ -69,27 +69,29 @@ def test_a_gate_is_read_as_it_was_written_and_the_same_images_give_the_same_file
     assert gate.read_gate(tmp_path / "none.gate.npz") is None
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", "cut", "other", "not finite"])
+@pytest.mark.parametrize("content", [b"", b"no archive", "cut", "other", "limit", "spread"])
 def test_what_is_no_gate_is_named(fitted, tmp_path, content):
     file = tmp_path / "lesion_net.gate.npz"
     gate.write_gate(fitted, file)
     if content == "other":
         np.savez(file, mean=np.zeros(3))
-    elif content == "not finite":
-        arrays = {name: getattr(fitted, name) for name in fitted.__dataclass_fields__}
-        np.savez(file, **arrays | {"limit": np.float32(np.nan)})
+    elif isinstance(content, str) and content != "cut":
+        np.savez(file, **vars(fitted) | {content: vars(fitted)[content] * np.float32(np.nan)})
     else:
         file.write_bytes(file.read_bytes()[:-300] if content == "cut" else content)
     with pytest.raises(paths.BrainlibError, match=r"lesion_net\.gate\.npz"):
         gate.read_gate(file)
 
 
-def test_what_cannot_be_fitted_or_judged_is_said():
+def test_what_cannot_be_fitted_or_judged_is_said(fitted):
     for heads, wrong in ((HEADS[:9], {"x": PAGES}), (HEADS, {})):
         with pytest.raises(paths.BrainlibError, match="too few"):
             gate.fit_gate(heads, range(len(heads)), wrong)
     with pytest.raises(paths.BrainlibError, match="8 bits"):
         gate.refuse_plainly(np.zeros((64, 64, 3), np.uint8))
+    for features in (None, HEADS[:, :5]):
+        with pytest.raises(paths.BrainlibError, match="belongs to another"):
+            gate.refuse(fitted, features)
 
 
 def test_reading_and_asking_a_gate_loads_nothing_heavy(fitted, tmp_path):

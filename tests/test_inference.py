@@ -1,6 +1,7 @@
 """Answers: a row for each slice, in order, whatever its size, and one call for any scan."""
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -195,13 +196,13 @@ def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads,
     ]  # fmt: skip
     for form in forms:
         found = model(form).to_dict()
-        assert found["decision"] == expected["decision"] and found["label"] == expected["label"]
+        assert found["decision"] == expected["decision"] and found["class"] == expected["class"]
         assert found["probabilities"] == expected["probabilities"]
     both = model([file, head])
     assert len(both) == 2 and len(repr(both).splitlines()) == 2
     assert both.to_frame()["decision"].tolist() == [expected["decision"]] * 2
     assert both.to_dict()[0] == expected and both[0].to_frame().equals(both.to_frame()[:1])
-    assert [one["name"] for one in model([head, head]).to_dict()] == ["array 1", "array 2"]
+    assert [one["series"] for one in model([head, head]).to_dict()] == ["array 1", "array 2"]
     assert [one.name for one in model([file.read_bytes()] * 2)] == ["scan 1", "scan 2"]
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         for inside in ("one/a.png", "two/a.png"):
@@ -248,3 +249,22 @@ def test_the_door_opens_quickly_and_without_tensorflow(heads, tmp_path):
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program, tmp_path / "head.png"], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("package", "call", "extra"),
+    [
+        ("keras", "brainlib.load(engine='keras')", "train"),
+        ("scipy", "import brainlib.data.phantom", "notebooks"),
+        ("nilearn", "from brainlib.data import sources; sources.open_collection('phantom')",
+         "notebooks"),
+        ("voila", "from brainlib.report.app import server; server.serve()", "app"),
+        ("papermill", "sys.argv[1:] = ['run']; from brainlib import cli; cli.main()", "notebooks"),
+    ],
+)  # fmt: skip
+def test_a_package_that_is_not_installed_is_named_with_its_extra(package, call, extra, tmp_path):
+    program = f"import sys; sys.modules[{package!r}] = None; import brainlib; {call}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          env={**os.environ, "BRAINLIB_CACHE": str(tmp_path)})  # fmt: skip
+    said = f"this needs the package {package}: pip install 'brainlib[{extra}]'"
+    assert said in done.stderr.splitlines()[-1]

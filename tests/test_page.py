@@ -97,6 +97,13 @@ def give(page, *files):
     return all_text(page.box)
 
 
+def write_files(folder, files):
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
 def uploaded_series(greys, size=(30, 30)):
     slices = (np.full(size, grey, np.uint8) for grey in greys)
     return [upload(*file) for file in dicom_series(slices).items()]
@@ -120,12 +127,13 @@ def temporary(tmp_path, monkeypatch):
 def test_the_name_of_an_upload_is_never_a_path(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
-    names = {"../../evil.png": "evil.png", "/etc/evil.png": "2 evil.png", "a\nb.png": "a b.png",
-             "C:\\x.png": "x.png", "": "unnamed", "..": "2 unnamed",
-             "\x1b[31m.png": "[31m.png"}  # fmt: skip
+    names = {"../../evil.png": "unnamed/evil.png", "/etc/evil.png": "etc/evil.png",
+             "a\nb.png": "a b.png", "C:\\x.png": "C/x.png", "..": "2 unnamed", "a": "a",
+             "a/x.png": "x.png", "\x1b[31m.png": "[31m.png"}  # fmt: skip
     saved = uploads.save_uploads([upload(name, png(9)) for name in names], inside)
     assert saved == list(names.values()) and list(tmp_path.iterdir()) == [inside]
-    assert {file.name for file in inside.rglob("*")} == set(saved)
+    files = {file.relative_to(inside).as_posix() for file in inside.rglob("*") if file.is_file()}
+    assert files == set(saved)
 
 
 def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(temporary):
@@ -186,12 +194,17 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
     assert "absent.onnx" in all_text(page) and not hasattr(page.children[0], "upload")
 
 
-def test_what_identifies_a_patient_is_nowhere_on_the_page(temporary):
+def test_a_series_is_named_as_in_the_shell_and_without_a_patient(temporary):
     text = give(view.Page(stand_in()), *uploaded_series((9, 99, 199)))
     linked = [base64.b64decode(link).decode() for link in re.findall(r"base64,([^\"]+)", text)]
     text = " ".join([text, *linked])
     assert "7-T1-" in text and "IM0002.dcm" in text  # number, sequence and a hash name a series
     assert "Doe" not in text and "ID-4711" not in text
+    series = dicom_series(np.moveaxis(VOXELS, 2, 0))
+    in_shell = stand_in()(write_files(temporary / "t1_axial", series)).name
+    dropped = [upload(f"t1_axial\\{name}", content) for name, content in series.items()]
+    ((in_app,), _) = uploads.read_uploads(stand_in(), dropped)
+    assert in_app.name == in_shell and in_shell.startswith("t1_axial 7-T1-")
 
 
 def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
@@ -274,10 +287,8 @@ def test_the_outline_is_saved_in_the_grid_of_the_scan(reported, tmp_path, axes):
 
 def test_the_outline_of_a_series_is_a_dicom_segmentation_without_a_name(reported, tmp_path):
     highdicom = pytest.importorskip("highdicom")
-    scan = tmp_path / PATIENT / "axial"
-    scan.mkdir(parents=True)
-    for name, content in dicom_series(np.moveaxis(VOXELS, 2, 0)).items():
-        (scan / name).write_bytes(content)
+    series = dicom_series(np.moveaxis(VOXELS, 2, 0))
+    scan = write_files(tmp_path / PATIENT / "axial", series)
     files = {file.name.partition(".")[2]: file for file in reported(scan)}
     assert files["outline.dcm"].name.startswith("axial-7-T1-")
     volume = highdicom.seg.segread(files["outline.dcm"]).get_volume()
@@ -297,10 +308,7 @@ def test_a_series_with_a_gap_has_no_outline_file_and_no_other_planes(
     for number, pixels in enumerate(np.moveaxis(VOXELS, 2, 0)):
         place = {"ImagePositionPatient": [0, 0, 5 * heights[number]], "InstanceNumber": number + 1}
         series |= dicom_series([pixels], name=number, **place)
-    (tmp_path / "gap").mkdir()
-    for name, content in series.items():
-        (tmp_path / "gap" / name).write_bytes(content)
-    report, _ = reported(tmp_path / "gap")
+    report, _ = reported(write_files(tmp_path / "gap", series))
     reason = "because slices are missing or unevenly spaced"
     text = report.read_text(encoding="utf-8")
     assert f"No outline file is saved, {reason}" in text and reason in caplog.text
@@ -317,10 +325,9 @@ def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
         (tmp_path / folder).mkdir()
         image = nibabel.Nifti1Image(VOXELS[:, :, :count], np.diag([1, 1, 5, 1]))
         nibabel.save(image, tmp_path / folder / "x.nii")
-    (tmp_path / "s").mkdir()
-    for name, content in dicom_series(np.moveaxis(VOXELS, 2, 0)).items():
-        (tmp_path / "s" / name).write_bytes(content)
-    (tmp_path / "s" / "copy.dcm").write_bytes(content)  # which is no slice of its study
+    series = dicom_series(np.moveaxis(VOXELS, 2, 0))
+    series["copy.dcm"] = series["IM0007.dcm"]  # which is no slice of its study
+    write_files(tmp_path / "s", series)
     told = stand_in()(tmp_path / "s").to_dict()
     assert (told["slices"], told["refused"]) == (8, 0)
     assert told["remarks"] == ["it is a second copy of another file of its series: 9 (1)"]

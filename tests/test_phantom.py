@@ -13,7 +13,7 @@ from stand_ins import contents
 
 from brainlib import CLASS_NAMES, imaging
 from brainlib.data import phantom
-from brainlib.data.phantom import anatomy, collection, fields, patient
+from brainlib.data.phantom import anatomy, collection, patient
 
 SIZE = 112
 PATIENTS, SLICES = 12, 6
@@ -109,11 +109,11 @@ def test_each_kind_of_tumour_lies_where_it_grows_and_healthy_heads_are_sliced_th
 
     volumes = anatomy.grow_anatomy()
     centres = np.stack([lesion.centre for lesion in placed("glioma", 50)], 1)
-    assert (fields.sample(volumes.white, centres) > 0.5).mean() > 0.9  # in a hemisphere
-    assert (fields.sample(volumes.skull, centres) < -10).all() and (np.abs(centres[0]) > 14).all()
+    assert (anatomy.sample(volumes.white, centres) > 0.5).mean() > 0.9  # in a hemisphere
+    assert (anatomy.sample(volumes.skull, centres) < -10).all() and (np.abs(centres[0]) > 14).all()
 
     grid = np.stack(np.mgrid[-96:97:3, -130:98:3, -70:100:3]).reshape(3, -1).astype(np.float32)
-    skull = fields.sample(volumes.skull, grid)
+    skull = anatomy.sample(volumes.skull, grid)
     for lesion in placed("meningioma", 6):  # with a broad base on the inner table or the falx
         tumor = lesion.level(grid, skull) < 1
         wall = np.abs(grid[0]) if lesion.side else -skull

@@ -36,7 +36,7 @@ def test_a_history_has_dashed_lines_where_patients_were_held_out(validation, epo
     assert all((line.get_marker() in ("None", "", None)) == (epochs > 1) for line in lines)
 
 
-def test_no_figure_shows_an_identifier():
+def test_no_figure_shows_an_identifier_and_what_was_not_measured_is_said():
     scores = {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}
     matrix = pd.DataFrame(np.eye(4, dtype=int), CLASS_NAMES, CLASS_NAMES)
     figures = [
@@ -47,9 +47,6 @@ def test_no_figure_shows_an_identifier():
     ]
     for figure in figures:
         assert "notumor" not in texts(figure) and "_" not in texts(figure).replace("_{", "")
-
-
-def test_what_was_not_measured_is_said_in_a_sentence():
     assert "not been measured" in texts(plots.robustness({}, ""))
     assert "no maps" in texts(plots.heat_maps(IMAGES, None, [], ""))
 

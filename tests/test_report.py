@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -172,6 +173,8 @@ def test_a_study_with_gaps_has_no_headline_of_absence():
     assert "Incomplete 1 slice inside the brain was not classified." in text
     assert "97 %" not in text.split("slices in all")[0] and decision in words.line(study)
     assert "1 slice inside the brain was not classified." in words_of(answer(gaps=1))
+    base = words_of(no_answer(table, f"incomplete: {inference.studies.BASE_ONLY}", accepted=3))
+    assert "Incomplete Its lowest slices" in base and "None of the three" not in base
 
 
 def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():
@@ -198,6 +201,18 @@ def test_a_sequence_unlike_those_of_the_training_is_noted(description, said):
     assert said in text and ("was trained on tumours in" in text) == bool(said)
     study.rules = RULES | {"source": "mine"}
     assert "was trained on tumours in" not in words_of(study)
+
+
+def test_what_a_model_of_ones_own_was_trained_on_is_read_from_its_record(tmp_path):
+    study = answer(rules=None)
+    study.classifier = replace(study.classifier, model=tmp_path / "mine_patient0.keras")
+    for source, said in {
+        "": "unknown: the model has neither", '{"source": {}}': "unknown: the model has neither",
+        '{"source": {"name": "mine", "version": "", "synthetic": false}}': "mine Measured on",
+        '{"source": {"name": "mine", "version": "3", "synthetic": true}}': "mine version 3, synth",
+    }.items():  # fmt: skip
+        (tmp_path / "mine_patient0.run.json").write_text(source, encoding="utf-8")
+        assert f"Trained on {said}" in words_of(study)
 
 
 def test_limits_provenance_and_sides_are_stated():

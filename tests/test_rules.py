@@ -24,7 +24,18 @@ METRICS = {
         "source sartaj": {"accuracy": 0.7, "low": 0.6, "high": 0.8},
         "fold 1": {"accuracy": 0.1, "low": 0.0, "high": 0.2},
     },
-    "studies": {"reliability": [{"class": "glioma"}]},
+    "studies": {
+        "reliability": [
+            {
+                "class": "glioma",
+                "low": 0.0,
+                "high": 1.0,
+                "observed": 0.9,
+                "lower": 0.8,
+                "upper": 0.95,
+            }
+        ]
+    },
 }
 
 
@@ -87,6 +98,10 @@ def test_a_damaged_file_says_how_to_make_it_again(tmp_path, text):
         (lambda found: found["study"].update(temperature=0.0), "not positive"),
         (lambda found: found["conformal"]["thresholds"].update(glioma=1.7), "between 0 and 1"),
         (lambda found: found["reliability"][0].update(observed=-0.2), "between 0 and 1"),
+        (lambda found: found["study_reliability"][0].update(upper=7), "between 0 and 1"),
+        (lambda found: found["limits"]["glioma"]["dice"].update(value=2), "between 0 and 1"),
+        (lambda found: found["conformal"].update(coverage=95), "between 0 and 1"),
+        (lambda found: found["study"]["thresholds"].pop("glioma"), "no .glioma"),
         (lambda found: found["conformal"]["thresholds"].pop("glioma"), "no .glioma"),
         (lambda found: found["reliability"][0].pop("lower"), "no .lower"),
         (lambda found: found["limits"].pop("pituitary"), "no .pituitary"),
@@ -124,7 +139,8 @@ def test_reliability_counts_every_answer_once(table, fitted):
     for name in CLASSES:
         rows = [row for row in fitted["reliability"] if row["class"] == name]
         edges = [(row["low"], row["high"]) for row in rows]
-        assert edges[0][0] == 0 and edges[-1][1] == 1
+        assert edges[0][0] == 0 and edges[-1][1] == 1 and len(edges) > 1
+        assert all(row["images"] >= 30 and row["groups"] >= 10 for row in rows)
         assert all(one[1] == other[0] for one, other in itertools.pairwise(edges))
         assert all(row["lower"] <= row["observed"] <= row["upper"] for row in rows)
 
@@ -132,7 +148,7 @@ def test_reliability_counts_every_answer_once(table, fitted):
 def test_reliability_is_the_share_that_was_right(table):
     answers = table[CLASSES].idxmax(axis=1)
     right = (answers == table["label"])[answers == "glioma"]
-    rows = [row for row in rules.measure_reliability(table, 20) if row["class"] == "glioma"]
+    rows = [row for row in evaluation.reliability_by_answer(table, 20) if row["class"] == "glioma"]
     total = sum(row["observed"] * row["images"] for row in rows)
     assert total == pytest.approx(right.sum(), abs=1e-3)
 

@@ -1,5 +1,6 @@
-"""Run of a notebook: parameters checked, writes whole, a folder owned, every result recorded."""
+"""Run of a notebook: parameters checked, writes whole, a folder owned, all recorded; plugins."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -14,8 +15,10 @@ import pandas as pd
 import pytest
 
 import brainlib
-from brainlib import paths
-from brainlib.notebook import runs
+from brainlib import audit, data, evaluation, models, paths
+from brainlib.data import phantom
+from brainlib.imaging import load_images
+from brainlib.notebook import pipeline, runs
 
 
 @pytest.fixture
@@ -31,13 +34,16 @@ def injected(cell):
     return variables
 
 
-def test_parameters_of_the_notebook_are_taken_and_other_variables_left():
+def test_parameters_are_taken_other_variables_left_and_absent_plugins_named(monkeypatch):
     assert runs.start("02_train", {}).settings == runs.TrainSettings()
     variables = {"source": "scans", "fold": 4, "learning_rate": 1, "epochs": 7, "sauce": 1}
     settings = runs.start("02_train", variables).settings
     assert (settings.source, settings.fold, settings.epochs) == ("scans", 4, 7)
     assert isinstance(settings.learning_rate, float) and not hasattr(settings, "sauce")
     assert runs.start("01_explore", injected("seed = 1")).settings.seed == 1
+    monkeypatch.setenv(runs.PLUGINS_VARIABLE, "no_such_module")
+    with pytest.raises(paths.BrainlibError, match="BRAINLIB_PLUGINS names 'no_such_module'"):
+        runs.start("01_explore", {})
 
 
 @pytest.mark.parametrize("name", runs.SETTINGS)
@@ -57,7 +63,7 @@ def test_an_unknown_parameter_from_papermill_names_the_known_ones(name):
         ("epochs", -1, "it can be 0 to 1000"),
         ("learning_rate", float("nan"), "it can be 0.0 to 1.0"),
         ("protocol", "random", "choose one of patient, official, deduplicated"),
-        ("model", "resnet", f"choose one of {', '.join(runs.network_names())}"),
+        ("model", "resnet", f"choose one of {', '.join(models.MODELS)}"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(parameter, value, message):
@@ -88,11 +94,8 @@ def test_the_record_says_what_was_run_on_what_and_where(run, phantom_folder, mon
 
 
 def test_a_folder_has_one_run_at_a_time_until_its_process_is_gone(tmp_path):
-    program = (
-        "import sys\nfrom brainlib.notebook import runs\n"
-        "run = runs.start('04_infer', {'output': sys.argv[1]})\n"
-        "print('started', flush=True)\nsys.stdin.readline()\n"
-    )
+    program = ("import sys; from brainlib.notebook import runs; run = runs.start('04_infer', "
+               "{'output': sys.argv[1]}); print('started', flush=True); input()")  # fmt: skip
     command = [sys.executable, "-c", program, tmp_path]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"started\n"
@@ -164,7 +167,7 @@ def test_results_are_listed_and_written_whole_or_not_at_all(run, monkeypatch):
 
 
 def test_paths_start_at_the_project_and_the_home(run, monkeypatch, tmp_path):
-    assert run.model_file == run.output / "model" / f"{runs.network_names()[0]}_patient0.keras"
+    assert run.model_file == run.output / "model" / f"{next(iter(models.MODELS))}_patient0.keras"
     monkeypatch.chdir(tmp_path)
     assert paths.resolve("runs/lab") == paths.project_root() / "runs" / "lab"
     assert paths.resolve(tmp_path) == tmp_path.resolve()
@@ -172,3 +175,72 @@ def test_paths_start_at_the_project_and_the_home(run, monkeypatch, tmp_path):
     assert paths.resolve("~/scans") == (tmp_path / "scans").resolve()
     monkeypatch.setenv("BRAINLIB_CACHE", "cache")
     assert paths.cache_folder() == paths.project_root() / "cache"
+
+
+PLUGIN = """
+import os
+from pathlib import Path
+
+import keras
+
+from brainlib import audit, data, evaluation, models
+from brainlib.audit.baselines import boosted_trees
+
+
+def build_tiny():
+    images = keras.Input((None, None, None))  # grey or RGB, 0 to 255
+    grey = keras.ops.mean(keras.ops.cast(images, "float32") / 255, axis=-1, keepdims=True)
+    x = keras.layers.Flatten()(keras.layers.Resizing(16, 16)(grey))
+    return keras.Model(images, keras.layers.Dense(4, activation="softmax")(x))
+
+
+data.SOURCES["my_heads"] = lambda seed: data.open_folder(Path(os.environ["MY_HEADS"]))
+models.MODELS["tiny"] = build_tiny
+evaluation.METRICS["share_confident"] = lambda labels, p: float((p.max(axis=1) > 0.5).mean())
+audit.BASELINES["mean_grey"] = audit.Baseline(
+    lambda table, pixels, root: pixels.mean(axis=(1, 2)), boosted_trees
+)
+"""
+
+REGISTRIES = (data.SOURCES, models.MODELS, evaluation.METRICS, audit.BASELINES)
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Put a plugin where the kernels of notebooks find it, and its entries into the registries."""
+    (tmp_path / "my_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    heads = phantom.write_phantom(tmp_path / "heads", patients=60, slices=3, size=64)
+    monkeypatch.setenv("MY_HEADS", str(heads))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv(runs.PLUGINS_VARIABLE, "my_plugin")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = [dict(registry) for registry in REGISTRIES]
+    runs.load_plugins()
+    yield
+    sys.modules.pop("my_plugin")
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+def test_everything_from_outside_is_trained_and_evaluated(plugin, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    collection = data.open_collection("my_heads")
+    for name in [name for name in audit.BASELINES if name != "mean_grey"]:
+        monkeypatch.delitem(audit.BASELINES, name)
+    audit.write_predictions(
+        collection, load_images(collection, 64), output / "model" / "predictions"
+    )
+    steps = [
+        pipeline.Step("02_train", {"model": "tiny", "epochs": 1}),
+        pipeline.Step("03_evaluate", {"predictions": f"{output}/model/predictions"}),
+    ]
+    pipeline.run(steps, "my_heads", str(output), seed=0)
+    assert logging.getLogger("brainlib").propagate  # whoever runs it keeps their own logging
+    metrics = evaluation.read_metrics(output)
+    assert list(metrics["results"]) == ["tiny", "mean_grey"]  # networks come first
+    share = metrics["results"]["tiny"]["patient"]["share_confident"]
+    assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
+    assert "share_confident" not in metrics["results"]["mean_grey"]["patient"]
+    assert metrics["results"]["mean_grey"]["patient"]["accuracy"]["value"] > 0.25
+    assert list(metrics["comparisons"]) == ["mean_grey"]

@@ -1,12 +1,13 @@
 """Studies: one answer from many slices, read from what persists between neighbours."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from brainlib import CLASS_NAMES
+from brainlib import CLASS_NAMES, inference
 from brainlib.inference import studies
 from brainlib.paths import BrainlibError
 from scripts.release.studies import fit_study_rule, measure_studies
@@ -127,13 +128,26 @@ def test_the_slices_that_decided_come_strongest_first_and_are_four_at_most():
     assert len(study["deciding"].split()) == 4
 
 
-def test_many_files_are_named_by_their_folder():
+@pytest.mark.parametrize(("called", "plane", "decision"), [
+    ("PPPPPPPPPP", "axial", "incomplete: its lowest"), ("PPPPPPNHHH", "axial", "incomplete: its"),
+    ("HPPPPPPPPP", "axial", "accepted"), ("PPHPPPPPPP", "axial", "accepted"),
+    ("PPPPPPPPPP", "coronal", "accepted"), ("PPPPPPP", "axial", "accepted"),
+    ("GGGGGGGGGG", "axial", "accepted"),
+])  # fmt: skip
+def test_a_study_that_starts_in_a_pituitary_tumour_may_show_no_cerebrum(called, plane, decision):
+    kinds = {"P": (0.01, 0.02, 0.02, 0.95), "G": GLIOMA, "H": HEALTHY, "N": (0.1, 0.1, 0.7, 0.1)}
+    rows = slices_of("a", *[kinds[letter] for letter in called], set="", plane=plane)
+    rules = {"conformal": {"thresholds": dict.fromkeys(CLASSES, 0.5)}, "study": studies.UNFITTED}
+    judge = inference.Classifier(None, Path("a.keras"), "onnx", "a gate", rules)
+    study = inference.summarise(judge, rows.iloc[::-1]).loc[0]
+    assert study["decision"].startswith(decision)
+    assert (study["class"] == "") == np.isnan(study["pituitary"]) == (decision != "accepted")
+
+
+def test_many_files_are_named_by_their_folder_and_no_files_are_no_studies():
     table = slices_of("a", GLIOMA, GLIOMA).assign(path=["scans/x/1.dcm", "scans/x/2.dcm"])
     assert summarise(table).loc[0, "path"] == "scans/x"
-
-
-def test_an_empty_table_gives_no_studies():
-    result = summarise(slices_of("a", GLIOMA)[:0])
+    result = summarise(table[:0])
     assert result.empty and list(result.columns) == list(studies.COLUMNS)
 
 

@@ -50,9 +50,7 @@ class NearestImage:
     Probabilities are the softmax of 50 times the highest correlation with each class.
     """
 
-    def __init__(
-        self, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
-    ) -> None:
+    def __init__(self, features: np.ndarray, labels: np.ndarray, *_: object) -> None:
         self.classes_ = np.unique(labels)
         self._references = [features[labels == label].T for label in self.classes_]
 
@@ -110,9 +108,7 @@ def tuned_svm(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed
     return make_pipeline(pca, calibrated)
 
 
-def _on_pixels(
-    describe: Callable[[np.ndarray], np.ndarray], fit: Callable[..., Any] = boosted_trees
-) -> Baseline:
+def _on_pixels(describe: Callable, fit: Callable = boosted_trees) -> Baseline:
     return Baseline(lambda table, pixels, root: describe(pixels), fit)
 
 
@@ -170,12 +166,9 @@ def write_predictions(
 
 
 def _predict(
-    baseline: Baseline,
-    table: pd.DataFrame,
-    values: np.ndarray,
-    folds: list[splits.Split],
+    baseline: Baseline, table: pd.DataFrame, values: np.ndarray, folds: list[splits.Split],
     seed: int,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     labels, groups = table["label"].to_numpy(str), table["group"].to_numpy(str)
     predictions = []
     for split in folds:

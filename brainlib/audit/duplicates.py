@@ -1,10 +1,14 @@
-"""Duplicate images: identical, re-saved, re-contrasted, mirrored or cropped again.
+"""Duplicate images, and what they mean for labels and splits.
+
+They are identical, re-saved, re-contrasted, mirrored or cropped again.
 
 Two images are compared by the correlation of their 32 × 32 thumbnails, as they are and with one of
 them mirrored. Perceptual hashes do not work here: heads look too much alike.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
@@ -12,7 +16,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from brainlib.audit.features import THUMBNAIL_SIZE, crop_heads, thumbnails
+from brainlib.data.datasets import SPLIT_NAMES
+from brainlib.data.splits import has_splits
 from brainlib.paths import BrainlibError
+
+TRAINING, TESTING = SPLIT_NAMES
 
 DUPLICATE_THRESHOLD = 0.994
 """Correlation from which two images are the same image.
@@ -38,6 +46,57 @@ In the Kaggle collection the most similar heads of different patients correlate 
 MAX_PAIRS = 5_000_000
 _BLOCK = 2048
 _ROUNDING = 1e-6
+_NO_PAIR = -2
+
+MEANINGS = {
+    "pairs": "pairs of files that show the same image",
+    "mirrored_pairs": "… of these, mirrored",
+    "identical_pairs": "… of these, identical in every pixel",
+    "pairs_with_two_labels": "… of these, with two labels",
+    "known_pairs": "pairs of one source image, known from provenance",
+    "recall": "recall: share of the known pairs that was found",
+    "control_pairs": "negative control: pairs of different patients",
+    "control_false_pairs": "… of these, above the threshold",
+    "control_highest_correlation": "… their highest correlation",
+    "test_images": "test images",
+    "test_twin": "… that look like a file in Training",
+    "test_patient": "… whose patient is in Training, as far as patients are known",
+    "test_group": "… whose group is in Training",
+    "test_free": "… free of any tie to Training",
+    "look_alike_pairs": "pairs of look-alikes in different folds",
+    "look_alike_images": "images of unknown patients in these pairs",
+    "look_alike_threshold": "threshold of the correlation",
+    "look_alike_control": "highest correlation of different patients",
+    "largest_source": "accuracy of always naming the largest source",
+    "source_accuracy": "… of the source predicted from twelve intensity statistics",
+    "largest_answer": "… of always answering 'tumour', or always 'no tumour'",
+    "tumour_accuracy_by_source": "… of tumour or none from the true source alone",
+    "tumour_accuracy_by_predicted_source": "… of tumour or none from the predicted source alone",
+}
+"""Those numbers of an audit that matter most to readers."""
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Result of an audit.
+
+    Attributes
+    ----------
+    pairs : DataFrame
+        Duplicates, as `find_duplicates` returns them.
+    conflicts : DataFrame
+        Those with two labels, with `first_path`, `first_label`, `second_path`, `second_label`: at
+        least one of the labels is wrong.
+    numbers : dict of str to number
+        All counts, as `metrics.json` holds them. With the splits these are among them, of the test
+        images: `test_images` (all), `test_twin` (a duplicate is in training), `test_patient_known`,
+        `test_patient` (of these, the patient is in training), `test_group` (the group is in
+        training), `test_free` (none of these in training).
+    """
+
+    pairs: pd.DataFrame
+    conflicts: pd.DataFrame
+    numbers: dict[str, float]
 
 
 def find_duplicates(
@@ -79,18 +138,13 @@ def find_duplicates(
     """
     if len(pixels) != len(table):
         raise BrainlibError(f"the table has {len(table)} rows and there are {len(pixels)} images")
-    even, odd = _mirror_parts(pixels)
     blocks: list[pd.DataFrame] = []
-    for rows, columns in _blocks(len(table)):
-        odd_product = odd[rows] @ odd[columns].T
-        best = even[rows] @ even[columns].T + np.abs(odd_product)
-        if rows == columns:
-            best[np.tril_indices(len(best))] = -1
+    for rows, columns, best, is_mirrored in _correlations(pixels):
         hits = np.nonzero(best >= threshold - _ROUNDING)  # rounding must not lose an identical copy
-        block = {"first": hits[0] + rows.start, "second": hits[1] + columns.start,
-                 "correlation": np.minimum(best[hits], 1),
-                 "mirrored": odd_product[hits] < -_ROUNDING}  # fmt: skip
-        blocks.append(pd.DataFrame(block))
+        blocks.append(pd.DataFrame({
+            "first": hits[0] + rows.start, "second": hits[1] + columns.start,
+            "correlation": np.minimum(best[hits], 1), "mirrored": is_mirrored[hits],
+        }))  # fmt: skip
         if sum(map(len, blocks)) > MAX_PAIRS:
             raise BrainlibError(
                 f"more than {MAX_PAIRS} pairs correlate at {threshold} or above: raise the "
@@ -103,9 +157,7 @@ def find_duplicates(
     return pairs.assign(identical=identical)
 
 
-def group_from_audit(
-    table: pd.DataFrame, pixels: np.ndarray, threshold: float = GROUP_THRESHOLD
-) -> pd.Series:
+def group_from_audit(table: pd.DataFrame, pixels: np.ndarray) -> pd.Series:
     """Derive groups from the pixels alone, for a table without patients.
 
     Such groups keep copies, mirror images and the nearest slices together. They do not know
@@ -117,7 +169,7 @@ def group_from_audit(
     Series of str, name "group", index of the table
         `audit_<n>`.
     """
-    pairs = find_duplicates(table, pixels, threshold)
+    pairs = find_duplicates(table, pixels, GROUP_THRESHOLD)
     edges = (np.ones(len(pairs)), (pairs["first"], pairs["second"]))
     graph = coo_array(edges, (len(table), len(table)))
     numbers = pd.factorize(connected_components(graph, directed=False)[1])[0]
@@ -140,20 +192,15 @@ def negative_control(table: pd.DataFrame, pixels: np.ndarray) -> dict[str, float
     patient = pd.factorize(table["patient"].iloc[rows])[0]
     if len(np.unique(patient)) < 2:
         return {}
-    even, odd = _mirror_parts(pixels[rows])
-    counts = []
-    for left, right in _blocks(len(rows)):
-        best = even[left] @ even[right].T + np.abs(odd[left] @ odd[right].T)
-        different = patient[left, None] != patient[None, right]
-        values = np.minimum(best[np.triu(different) if left == right else different], 1)
-        is_false = values >= DUPLICATE_THRESHOLD
-        counts.append((values.size, float(values.max(initial=-1)), int(is_false.sum())))
-    sizes, highest, false_pairs = zip(*counts, strict=True)
-    return {
-        "control_pairs": sum(sizes),
-        "control_highest_correlation": max(highest),
-        "control_false_pairs": sum(false_pairs),
-    }
+    pairs, highest, false_pairs = 0, -1.0, 0
+    for left, right, best, _ in _correlations(pixels[rows]):
+        is_pair = (patient[left, None] != patient[None, right]) & (best > _NO_PAIR)
+        values = np.minimum(best[is_pair], 1)
+        pairs += values.size
+        highest = float(values.max(initial=highest))
+        false_pairs += int((values >= DUPLICATE_THRESHOLD).sum())
+    return {"control_pairs": pairs, "control_highest_correlation": highest,
+            "control_false_pairs": false_pairs}  # fmt: skip
 
 
 def look_alikes_across_folds(
@@ -193,33 +240,155 @@ def look_alikes_across_folds(
     paths = used["path"].to_numpy()[ends[apart & unknown]]
     listed = pd.DataFrame(paths, columns=["first", "second"])
     listed["correlation"] = pairs["correlation"].to_numpy()[apart & unknown].round(4)
-    numbers: dict[str, float] = {
-        "look_alike_threshold": LOOK_ALIKE_THRESHOLD,
-        "look_alike_pairs": len(listed),
-        "look_alike_images": len(np.unique(paths)),
-    }
+    numbers = {"look_alike_threshold": LOOK_ALIKE_THRESHOLD, "look_alike_pairs": len(listed),
+               "look_alike_images": len(np.unique(paths))}  # fmt: skip
     if control := negative_control(used, heads):
         numbers["look_alike_control"] = control["control_highest_correlation"]
     return listed, numbers
 
 
-def _mirror_parts(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return thumbnails split into the parts that mirroring keeps and that it negates.
+def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
+    """Find duplicates from pixels alone, then compare them with the provenance in the table.
 
-    The correlation of two images is the sum of the products of both parts, and that of one image
-    with the other's mirror image their difference: both for the price of one.
+    Parameters
+    ----------
+    table : DataFrame
+        Image table, n rows.
+    pixels : ndarray of uint8, shape (n, height, width, 1)
+
+    Returns
+    -------
+    AuditReport
+        Recall and false alarms require known source images, the negative control patients, and
+        the ties the splits Training and Testing; what cannot be measured is absent.
+    """
+    pairs = find_duplicates(table, pixels)
+    ends = tuple(table.iloc[pairs[end]].reset_index(drop=True) for end in ("first", "second"))
+    first, second = (end[["path", "label"]] for end in ends)
+    conflicts = pairs.join(first.add_prefix("first_")).join(second.add_prefix("second_"))
+    conflicts = conflicts[first["label"] != second["label"]].reset_index(drop=True)
+    by_group = table.groupby("group")
+    numbers = {
+        "threshold": DUPLICATE_THRESHOLD,
+        "pairs": len(pairs),
+        "mirrored_pairs": int(pairs["mirrored"].sum()),
+        "identical_pairs": int(pairs["identical"].sum()),
+        "pairs_with_two_labels": len(conflicts),
+        "groups_with_two_labels": int((by_group["label"].nunique() > 1).sum()),
+        "groups_across_splits": int((by_group["split"].nunique() > 1).sum()),
+    }
+    if wrong := set(table.loc[table["mislabelled"], "path"]):
+        revealed = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
+        numbers |= {"mislabelled_files": len(wrong), "mislabelled_files_found": len(revealed)}
+    repeated = table["source_image"].duplicated().to_numpy()
+    if repeated.any():
+        numbers |= _compare_with_provenance(table, pairs, *ends)
+    numbers |= negative_control(table[~repeated], pixels[~repeated])
+    if has_splits(table):
+        numbers |= _count_ties(table, pairs)
+    return AuditReport(pairs, conflicts, numbers)
+
+
+def describe(numbers: dict[str, float]) -> pd.DataFrame:
+    """Return numbers of the audit with their meaning, as far as they have one in `MEANINGS`.
+
+    Examples
+    --------
+    >>> describe({"pairs": 8613, "recall": 1.0})["value"].tolist()
+    ['8,613', '1.000']
+    """
+    values = pd.Series(numbers, dtype=object).reindex(MEANINGS).dropna().rename(MEANINGS)
+    return values.map(lambda x: f"{x:,}" if isinstance(x, int) else f"{x:.3f}").to_frame("value")
+
+
+def twins_across_splits(table: pd.DataFrame, pairs: pd.DataFrame, count: int = 6) -> pd.DataFrame:
+    """Pick pairs with one file in Training and the other in Testing, for display.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Image table.
+    pairs : DataFrame
+        As `find_duplicates` returns them.
+    count : int
+        Maximum number of rows, each of another file, half of them mirrored if there are as many.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `pairs` with `train` and `test`, the row positions of the two files.
+    """
+    rows = pairs[["first", "second"]].to_numpy()
+    sides = table["split"].to_numpy()[rows]
+    across = (np.sort(sides) == sorted(SPLIT_NAMES)).all(axis=1)
+    ordered = np.where(sides[:, :1] == TRAINING, rows, rows[:, ::-1])
+    picked = pairs.assign(train=ordered[:, 0], test=ordered[:, 1])[across]
+    picked = picked[~picked["train"].duplicated() & ~picked["test"].duplicated()]
+    plain = picked[~picked["mirrored"]].head(count - count // 2)
+    return pd.concat([plain, picked[picked["mirrored"]].head(count - len(plain))])
+
+
+def _count_ties(table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, int]:
+    train = (table["split"] == TRAINING).to_numpy()
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    twins = np.concatenate([first[train[second]], second[train[first]]])
+    ties = pd.DataFrame({"images": True, "twin": np.isin(np.arange(len(table)), twins),
+                         "patient_known": table["patient"] != ""})  # fmt: skip
+    for column in ("patient", "group"):
+        ties[column] = table[column].isin(set(table.loc[train, column]) - {""})
+    ties["free"] = ~ties[["twin", "patient", "group"]].any(axis=1)
+    return ties[table["split"] == TESTING].sum().add_prefix("test_").to_dict()
+
+
+def _compare_with_provenance(
+    table: pd.DataFrame, pairs: pd.DataFrame, first: pd.DataFrame, second: pd.DataFrame
+) -> dict[str, float]:
+    """Compare the pairs with the known ones, two files with the same source image.
+
+    Returns
+    -------
+    dict of str to number
+        `known_pairs`, `found_pairs`, `recall` (found / known); `mirrored_right`, the share of the
+        found pairs whose mirrored flag is right; and the other pairs by kind:
+        `same_patient_other_slice`, `different_patients`, `same_group_other_file` (patient unknown;
+        near-identical images that the provenance table keeps together), `unexplained`.
+    """
+    sizes = table["source_image"].value_counts()
+    known_pairs = int((sizes * (sizes - 1) // 2).sum())
+    equal = first == second
+    same = equal["source_image"]
+    right = pairs["mirrored"] != equal["mirrored"]
+    patients = (first["patient"] != "") & (second["patient"] != "") & ~same
+    group = equal["group"] & ~same & ~patients
+    return {
+        "known_pairs": known_pairs,
+        "found_pairs": int(same.sum()),
+        "recall": float(same.sum() / known_pairs),
+        "mirrored_right": float(right[same].mean()),
+        "same_patient_other_slice": int((patients & equal["patient"]).sum()),
+        "different_patients": int((patients & ~equal["patient"]).sum()),
+        "same_group_other_file": int(group.sum()),
+        "unexplained": int((~same & ~patients & ~group).sum()),
+    }
+
+
+def _correlations(pixels: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+    """Yield two ranges of rows, the correlations between them, and which are of mirror images.
+
+    Each pair is given once; what is no pair, or was given already, has `_NO_PAIR`. Thumbnails are
+    split into the parts that mirroring keeps and that it negates: the correlation of two images is
+    the sum of the products of both parts, and that of one image with the other's mirror image their
+    difference, both for the price of one.
     """
     half = THUMBNAIL_SIZE // 2
     square = thumbnails(pixels).reshape(-1, THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     left, right = square[:, :, :half], square[:, :, : half - 1 : -1]
     scale = np.float32(0.5**0.5)
-    even, odd = (left + right) * scale, (left - right) * scale
-    return even.reshape(len(pixels), -1), odd.reshape(len(pixels), -1)
-
-
-def _blocks(count: int) -> Iterator[tuple[slice, slice]]:
-    """Yield pairs of row ranges that cover every pair of images once."""
-    starts = range(0, max(count, 1), _BLOCK)
-    for first in starts:
-        for second in starts[first // _BLOCK :]:
-            yield slice(first, first + _BLOCK), slice(second, second + _BLOCK)
+    even, odd = (((left + sign * right) * scale).reshape(len(pixels), -1) for sign in (1, -1))
+    blocks = [slice(start, start + _BLOCK) for start in range(0, max(len(pixels), 1), _BLOCK)]
+    for rows, columns in combinations_with_replacement(blocks, 2):
+        odd_product = odd[rows] @ odd[columns].T
+        best = even[rows] @ even[columns].T + np.abs(odd_product)
+        if rows == columns:
+            best[np.tril_indices(len(best))] = _NO_PAIR
+        yield rows, columns, best, odd_product < -_ROUNDING

@@ -159,9 +159,10 @@ def file_features(table: pd.DataFrame, root: Path) -> np.ndarray:
     for path in table["path"]:
         try:
             with Image.open(root / path) as image:
-                rows.append((*image.size, (root / path).stat().st_size, image.mode))
+                aspect = image.width / image.height
+                rows.append((*image.size, (root / path).stat().st_size, aspect, image.mode))
         except OSError as error:
             raise BrainlibError(f"cannot read {root / path}: {error}") from error
-    files = pd.DataFrame(rows, columns=["width", "height", "bytes", "mode"])
-    files.insert(3, "aspect", files["width"] / files["height"])
-    return files.assign(mode=pd.factorize(files["mode"], sort=True)[0]).to_numpy(np.float64)
+    files = pd.DataFrame(rows)
+    files[4] = pd.factorize(files[4], sort=True)[0]  # the mode
+    return files.to_numpy(np.float64)

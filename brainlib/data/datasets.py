@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,16 +94,26 @@ def open_folder(folder: Path) -> Collection:
     table, file = list_images(folder), folder / "images.csv"
     details = table[["path"]]
     if file.is_file():
-        try:
-            details = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
-        except ValueError as error:  # pandas: not CSV; Python: not UTF-8
-            raise BrainlibError(f"{file} cannot be read as UTF-8 CSV: {error}") from error
-        details = details.apply(lambda column: column.str.strip())
+        details = read_csv(file, dtype=str).apply(lambda column: column.str.strip())
         _check_details(details, table, file)
     is_grouped = (details.filter(["patient", "group"]) != "").any(axis=None)
     groups_from = "images.csv" if is_grouped else "nothing"
     table = table.merge(details.drop(columns=["label", "split"], errors="ignore"), "left", "path")
     return Collection(folder.name, "", folder, complete_table(table), groups_from)
+
+
+def read_csv(file: Path | str, **options: Any) -> pd.DataFrame:
+    """Read a UTF-8 CSV of a user's with pandas; empty cells are empty text.
+
+    Raises
+    ------
+    BrainlibError
+        If the file is absent or no such CSV.
+    """
+    try:
+        return pd.read_csv(file, keep_default_na=False, encoding="utf-8", **options)
+    except (OSError, ValueError) as error:  # pandas: not CSV; Python: not UTF-8
+        raise BrainlibError(f"{file} cannot be read as UTF-8 CSV: {error}") from error
 
 
 def open_cached(root: Path, write: Callable[[Path], object]) -> Collection:
@@ -158,12 +169,9 @@ def list_images(folder: Path) -> pd.DataFrame:
             f"{', '.join(wrong)} holds images but is not a class: rename it to one of "
             f"{', '.join(CLASS_NAMES)}, or move it out of {folder}"
         )
-    rows = [
-        (path.relative_to(folder).as_posix(), label, split)
-        for label in CLASS_NAMES
-        for split in ("", *SPLIT_NAMES)
-        for path in _images(folder / split / label)
-    ]
+    rows = [(path.relative_to(folder).as_posix(), label, split)
+            for label in CLASS_NAMES for split in ("", *SPLIT_NAMES)
+            for path in _images(folder / split / label)]  # fmt: skip
     if not rows:
         raise BrainlibError(
             f"{folder} is absent or holds no images in folders named {', '.join(CLASS_NAMES)}, "
@@ -238,6 +246,29 @@ def _images(folder: Path) -> list[Path]:
     return sorted(filter(Path.is_file, files))
 
 
+def refuse_images(images: pd.Series, problem: str, advice: str) -> None:
+    """Raise a `BrainlibError` that counts images and names three, unless there are none.
+
+    Examples
+    --------
+    >>> refuse_images(pd.Series(["a.jpg"]), "mine.csv has no group for", "name one")
+    Traceback (most recent call last):
+    brainlib.paths.BrainlibError: mine.csv has no group for 1 images (a.jpg): name one
+    """
+    if len(images):
+        examples = ", ".join(map(str, images[:3])) + (", …" if len(images) > 3 else "")
+        raise BrainlibError(f"{problem} {len(images)} images ({examples}): {advice}")
+
+
+def require_same_images(
+    first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str], advice: str
+) -> None:
+    """Refuse two tables, called by `names`, whose column `path` does not name the same images."""
+    for table, others, (name, of) in ((first, second, names), (second, first, names[::-1])):
+        absent = others.loc[~others["path"].isin(table["path"]), "path"]
+        refuse_images(absent, f"in comparison with {of}, {name} lacks", advice)
+
+
 def _check_details(details: pd.DataFrame, table: pd.DataFrame, file: Path) -> None:
     if "path" not in details or details["path"].duplicated().any():
         raise BrainlibError(f"{file} must have a column `path` that names each image once")
@@ -246,19 +277,9 @@ def _check_details(details: pd.DataFrame, table: pd.DataFrame, file: Path) -> No
         raise BrainlibError(
             f"{file} has the unknown columns {', '.join(unknown)}: allowed are {', '.join(allowed)}"
         )
-    for paths, others, problem in (
-        (table["path"], details["path"], "has no row for"),
-        (details["path"], table["path"], "names files that are not in the class folders:"),
-    ):
-        missing = paths[~paths.isin(others)]
-        if len(missing):
-            raise BrainlibError(
-                f"{file} {problem} {len(missing)} images, for instance {missing.iloc[0]}"
-            )
+    names = (str(file), f"the class folders of {file.parent}")
+    require_same_images(details, table, names, "give each image in the class folders a row")
     for column in details.columns.intersection(["mirrored", "mislabelled"]):
-        wrong = details[~details[column].str.lower().isin(("1", "0", "true", "false", ""))]
-        if len(wrong):
-            raise BrainlibError(
-                f"column {column} of {file} holds {wrong[column].iloc[0]!r} for "
-                f"{wrong['path'].iloc[0]}: write 1 or 0"
-            )
+        is_wrong = ~details[column].str.lower().isin(("1", "0", "true", "false", ""))
+        problem = f"column {column} of {file} is neither 1 nor 0 for"
+        refuse_images(details["path"][is_wrong], problem, "write 1 or 0")

@@ -71,13 +71,9 @@ def _download(folder: Path, archives: Mapping[str, tuple[str, str]]) -> list[Pat
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    store = pooch.create(
-        path=folder,
-        base_url="",
-        registry={name: f"md5:{md5}" for name, (_, md5) in archives.items()},
-        urls={name: url for name, (url, _) in archives.items()},
-        retry_if_failed=RETRIES,
-    )
+    hashes = {name: f"md5:{md5}" for name, (_, md5) in archives.items()}
+    urls = {name: url for name, (url, _) in archives.items()}
+    store = pooch.create(folder, "", registry=hashes, urls=urls, retry_if_failed=RETRIES)
     try:
         return [Path(store.fetch(name, progressbar=True)) for name in archives]
     except Exception as error:  # whatever the network, the server or the disk raised

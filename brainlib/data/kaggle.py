@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from brainlib import CLASS_NAMES, paths
-from brainlib.data.datasets import SPLIT_NAMES, Collection, complete_table, list_images
+from brainlib import paths
+from brainlib.data.datasets import Collection, complete_table, list_images, require_same_images
 from brainlib.paths import BrainlibError
 
 KAGGLE_HANDLE = "masoudnickparvar/brain-tumor-mri-dataset/versions/1"
-KAGGLE_COUNTS = pd.DataFrame(
-    [[1321, 1339, 1595, 1457], [300, 306, 405, 300]], list(SPLIT_NAMES), list(CLASS_NAMES)
-)
 KAGGLE_ORIGINS = ("figshare", "sartaj", "br35h_no")
 OUTLINE_FRAME = 512
 """Width and height, in pixels, of the slices that the outlines refer to."""
@@ -28,13 +25,16 @@ def open_kaggle() -> Collection:
         If Kaggle Hub cannot provide it, or its files are not those of version 1.
     """
     root = _download()
-    table = list_images(root).merge(read_provenance(), "left", "path")
-    _check_files(table, root)
+    listed, provenance = list_images(root), read_provenance()
+    names = (str(root), "version 1 of the collection")
+    advice = "delete that folder so that Kaggle Hub downloads it again"
+    require_same_images(listed, provenance, names, advice)
+    table = listed.merge(provenance, "left", "path")
     published = table["figshare_label"]
     table["mislabelled"] = (published != "") & (published != table["label"])
     outlines = table["figshare_slice"].map(read_outlines()).fillna("")
     is_flipped = (outlines != "") & (table["mirrored"] == "1")
-    table["outline"] = outlines.mask(is_flipped, outlines[is_flipped].map(mirror_outline))
+    table["outline"] = outlines.mask(is_flipped, outlines[is_flipped].map(_mirror))
     table["outline_frame"] = OUTLINE_FRAME
     return Collection("kaggle", "1", root, complete_table(table), "provenance")
 
@@ -64,7 +64,7 @@ def _read_table(name: str) -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name(name), dtype=str, keep_default_na=False)
 
 
-def mirror_outline(outline: str) -> str:
+def _mirror(outline: str) -> str:
     """Return the outline of the mirror image of a 512 by 512 slice."""
     return json.dumps([[round(OUTLINE_FRAME - x, 1), y] for x, y in json.loads(outline)])
 
@@ -100,17 +100,3 @@ def _missing_marker() -> str:
         f"The files are in {folder / 'versions' / version}, but the marker {marker} is missing: "
         "create it as an empty file if the copy is complete. Otherwise: "
     )
-
-
-def _check_files(table: pd.DataFrame, root: Path) -> None:
-    counts = {"found": table.groupby(["split", "label"]).size(), "expected": KAGGLE_COUNTS.stack()}
-    counts = pd.DataFrame(counts).fillna(0).astype(int).query("found != expected")
-    wrong = [
-        f"{row.found} instead of {row.expected} in {'/'.join(filter(None, row.Index))}"
-        for row in counts.itertuples()
-    ]
-    if wrong := wrong or table.loc[table["group"].isna(), "path"].head(1).tolist():
-        raise BrainlibError(
-            f"{root} is not version 1 of the collection: it holds {', '.join(wrong)}. "
-            "Delete that folder so that Kaggle Hub downloads it again."
-        )

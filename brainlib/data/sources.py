@@ -28,7 +28,8 @@ def open_collection(source: str = "kaggle", seed: int = 0) -> Collection:
     >>> open_collection("phantom").counts()  # doctest: +SKIP
     """
     if source in SOURCES:
-        return SOURCES[source](seed)
+        with paths.needs_extra("notebooks"):
+            return SOURCES[source](seed)
     folder = paths.resolve(source)
     if not folder.is_dir():
         raise paths.BrainlibError(f"{folder} is not a folder. A source is {describe_sources()}")

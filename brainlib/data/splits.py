@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainlib.data.datasets import SPLIT_NAMES
+from brainlib.data.datasets import SPLIT_NAMES, refuse_images
 from brainlib.data.kaggle import KAGGLE_ORIGINS, read_provenance
 from brainlib.paths import BrainlibError
 
@@ -60,21 +60,16 @@ class Split:
     def counts(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return images, groups and the images of each class, one row per subset."""
         parts = {name: table.iloc[rows] for name, rows in self.subsets.items()}
-        counts = {
-            name: {"images": len(part), "groups": part["group"].nunique(),
-                   **part["label"].value_counts().sort_index()}
-            for name, part in parts.items()
-        }  # fmt: skip
+        counts = {name: {"images": len(part), "groups": part["group"].nunique(),
+                         **part["label"].value_counts().sort_index()}
+                  for name, part in parts.items()}  # fmt: skip
         return pd.DataFrame(counts).T.fillna(0).astype(int)
 
 
 def make_split(
-    table: pd.DataFrame,
-    protocol: str = "patient",
-    fold: int = 0,
-    seed: int = 0,
+    table: pd.DataFrame, protocol: str = "patient", fold: int = 0, seed: int = 0,
     hold_out: float = VALIDATION_FRACTION,
-) -> Split:
+) -> Split:  # fmt: skip
     """Split an image table by one of the three protocols.
 
     Under `patient` the test rows are one of five folds and the validation rows whole groups of the
@@ -173,11 +168,9 @@ def prove_disjoint(table: pd.DataFrame, split: Split) -> pd.DataFrame:
     """
     values = {name: [{*table[key].iloc[rows]} - {""} for key in _KEYS]
               for name, rows in split.subsets.items()}  # fmt: skip
-    shared = pd.DataFrame(
-        {f"{a} and {b}": map(len, map(set.intersection, values[a], values[b]))
-         for a, b in combinations(values, 2)},
-        [f"shared {key}s".replace("_", " ") for key in _KEYS],
-    ).T  # fmt: skip
+    shared = {f"{a} and {b}": map(len, map(set.intersection, values[a], values[b]))
+              for a, b in combinations(values, 2)}  # fmt: skip
+    shared = pd.DataFrame(shared, [f"shared {key}s".replace("_", " ") for key in _KEYS]).T
     if split.protocol == "patient" and shared.to_numpy().any():
         raise BrainlibError(
             f"the split leaks; shared by each pair of subsets:\n{shared}\nGive all images of a "
@@ -237,24 +230,19 @@ def _check_patients(table: pd.DataFrame) -> None:
     A group may hold several labels, since it joins images for many reasons, and a patient may have
     slices with tumour and without: both stay whole, which is all that a split needs.
     """
+    advice = "name patient or group in images.csv, or take the groups of audit.group_from_audit"
     lacking = table.loc[table["group"].fillna("") == "", "path"]
-    if len(lacking):
-        raise BrainlibError(
-            f"{len(lacking)} images have no group, for instance {lacking.iloc[0]}: name their "
-            "patient or group in images.csv, or take the groups of audit.group_from_audit"
-        )
+    refuse_images(lacking, "there is no group for", advice)
     used = table[~table["mislabelled"]]
     tumors = used[(used["label"] != "notumor") & (used["patient"] != "")]
+    advice = (
+        "correct the folder of the wrong images, or put 1 into the column mislabelled of their "
+        "rows in images.csv, which leaves them out"
+    )
     for rows, column in ((used, "source_image"), (tumors, "patient")):
-        labels = rows.groupby(column)["label"].unique()
-        labels = labels[labels.map(len) > 1]
-        if len(labels):
-            raise BrainlibError(
-                f"{column.replace('_', ' ')} {labels.index[0]!r} has the labels "
-                f"{' and '.join(sorted(labels.iloc[0]))} ({len(labels)} such in all): correct the "
-                "folder of the wrong images, or put 1 into the column mislabelled of their rows "
-                "in images.csv, which leaves them out"
-            )
+        torn = rows[rows.groupby(column)["label"].transform("nunique") > 1].sort_values(column)
+        problem = f"there are several labels for one {column.replace('_', ' ')} among"
+        refuse_images(torn["path"], problem, advice)
 
 
 def _draw_folds(table: pd.DataFrame) -> np.ndarray:
@@ -279,9 +267,7 @@ def _draw_folds(table: pd.DataFrame) -> np.ndarray:
     return folds
 
 
-def _group_folds(
-    labels: pd.Series, groups: pd.Series, count: int, seed: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _group_folds(labels: pd.Series, groups: pd.Series, count: int, seed: int) -> Iterator[tuple]:
     """Yield the rest and the rows of each fold; folds cut no group and balance the classes.
 
     Groups are shuffled here: `shuffle=True` does not balance the classes before scikit-learn 1.8,

@@ -6,42 +6,25 @@ copies, and counting them as independent makes a result look more certain than i
 """
 
 # ruff: noqa: F401
+# isort: off
+# fmt: off
 
-from brainlib.evaluation.bootstrap import break_down, mean_with_interval, metrics_with_intervals
-from brainlib.evaluation.calibration import reliability, risk_coverage
-from brainlib.evaluation.comparison import compare, compare_with_others
+from brainlib.evaluation.bootstrap import (
+    break_down, compare, compare_with_others, metrics_with_intervals,
+)
 from brainlib.evaluation.conformal import (
-    COVERAGE,
-    conformal_sets,
-    cross_conformal,
-    describe_sets,
-    fit_conformal,
+    COVERAGE, conformal_sets, cross_conformal, describe_sets, fit_conformal,
 )
 from brainlib.evaluation.metrics import METRICS, point_metrics
-from brainlib.evaluation.reports import class_report, confusion, most_confused
+from brainlib.evaluation.reports import (
+    class_report, confusion, most_confused, reliability, reliability_by_answer, risk_coverage,
+)
 from brainlib.evaluation.scores import (
-    Scores,
-    headline,
-    last_epochs,
-    patient_tables,
-    preferred_protocol,
-    read_histories,
-    read_metrics,
-    read_robustness,
-    rounded,
-    score_tables,
-    summarize_maps,
-    tumor_type_tables,
+    Scores, headline, last_epochs, patient_tables, preferred_protocol, read_histories,
+    read_metrics, read_robustness, rounded, score_tables, summarize_maps, tumor_type_tables,
     without_look_alikes,
 )
 from brainlib.evaluation.tables import (
-    Tables,
-    check_predictions,
-    is_correct,
-    label_codes,
-    per_patient,
-    probabilities,
-    read_predictions,
-    read_tables,
-    restrict_to_tumors,
+    Tables, check_predictions, is_correct, label_codes, per_patient, probabilities,
+    read_predictions, read_tables, restrict_to_tumors,
 )

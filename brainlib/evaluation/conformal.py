@@ -8,6 +8,7 @@ scanner.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,17 @@ def fit_conformal(table: pd.DataFrame, coverage: float = COVERAGE) -> dict[str, 
     return thresholds
 
 
+def is_in_set(probability: Any, threshold: Any) -> Any:
+    """Return whether a set holds a class: of its probability and threshold, or of arrays of them.
+
+    Examples
+    --------
+    >>> is_in_set(0.25, 0.8), is_in_set(0.125, 0.8)
+    (True, False)
+    """
+    return 1 - probability <= threshold
+
+
 def conformal_sets(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
     """Return which classes are in each image's set, a table of bool with a column for each class.
 
@@ -76,7 +88,7 @@ def conformal_sets(table: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.D
     if absent := [name for name in CLASSES if name not in thresholds]:
         raise BrainlibError(f"no threshold for {', '.join(absent)}: take those of fit_conformal")
     limits = np.array([thresholds[name] for name in CLASSES], float)
-    return pd.DataFrame(1 - probabilities(table) <= limits, table.index, CLASSES)
+    return pd.DataFrame(is_in_set(probabilities(table), limits), table.index, CLASSES)
 
 
 def cross_conformal(
@@ -113,9 +125,7 @@ def cross_conformal(
     return pd.concat(sets).loc[test.index]
 
 
-def describe_sets(
-    table: pd.DataFrame, sets: pd.DataFrame, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def describe_sets(table: pd.DataFrame, sets: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     """Return how often the sets hold the true class, and how large they are.
 
     Parameters
@@ -143,7 +153,7 @@ def describe_sets(
     labels, members = label_codes(table), sets[CLASSES].to_numpy(bool)
     covered = members[np.arange(len(labels)), labels]
     subsets = {name: labels == index for index, name in enumerate(CLASSES)} | {"all": labels >= 0}
-    rows = shares(table, covered, subsets, "coverage", resamples, seed)
+    rows = shares(table, covered, subsets, "coverage", resamples)
     size = members.sum(axis=1)
     sizes = pd.DataFrame({"mean_set_size": size, "empty": size == 0, "single": size == 1})
     means = pd.DataFrame({name: sizes[inside].mean() for name, inside in subsets.items()}).T

@@ -190,13 +190,9 @@ def corrupt(pixels: np.ndarray, name: str, strength: int, seed: int) -> np.ndarr
 
 
 def robustness(
-    predict: Predict,
-    images: Sequence[np.ndarray],
-    labels: np.ndarray,
-    seed: int = 0,
-    names: Sequence[str] = tuple(CORRUPTIONS),
-    strengths: Sequence[int] = STRENGTHS,
-) -> pd.DataFrame:
+    predict: Predict, images: Sequence[np.ndarray], labels: np.ndarray, seed: int = 0,
+    names: Sequence[str] = tuple(CORRUPTIONS), strengths: Sequence[int] = STRENGTHS,
+) -> pd.DataFrame:  # fmt: skip
     """Measure the accuracy on clean and on corrupted images.
 
     Each image is corrupted in its own way, and in the same way for every predictor.
@@ -237,9 +233,8 @@ def robustness(
     accuracies = {}
     conditions = list(itertools.product(names, strengths))
     for name, strength in tqdm(conditions, "robustness", delay=2, leave=False):
-        corrupted = [
-            corrupt(image, name, strength, own) for image, own in zip(images, seeds, strict=True)
-        ]
+        corrupted = [corrupt(image, name, strength, own)
+                     for image, own in zip(images, seeds, strict=True)]  # fmt: skip
         accuracies[name, f"strength {strength}"] = _accuracy(predict, corrupted, labels)
     table = pd.Series(accuracies).unstack(sort=False)
     table["mean"] = table.mean(axis="columns")

@@ -206,9 +206,7 @@ def denominator(table: pd.DataFrame, metric: str) -> Array | None:
     return dict(zip(RATES, (is_class, ~is_class, is_called, ~is_called), strict=True))[kind]
 
 
-def weighted_metrics(
-    table: pd.DataFrame, weights: Array, metrics: Iterable[str] | None = None
-) -> Array:
+def weighted_metrics(table: pd.DataFrame, weights: Array, metrics: Iterable[str]) -> Array:
     """Compute metrics for several weightings of the images.
 
     Parameters
@@ -217,8 +215,8 @@ def weighted_metrics(
         A prediction table of n rows.
     weights : array of shape (resamples, n)
         Not negative; whole numbers for a metric that was not added by `register`.
-    metrics : iterable of str, optional
-        Names from `METRICS`; all of them by default.
+    metrics : iterable of str
+        Names from `METRICS`.
 
     Returns
     -------

@@ -64,20 +64,15 @@ def tumor_type_tables(tables: Tables) -> Tables:
 
     In the Kaggle collection that is figshare. Tables that do not know their sources are left out.
     """
-    restricted = {
-        model: {name: restrict_to_tumors(t) for name, t in by_protocol.items() if "source" in t}
-        for model, by_protocol in tables.items()
-    }
+    restricted = {model: {name: restrict_to_tumors(t) for name, t in by_protocol.items()
+                          if "source" in t} for model, by_protocol in tables.items()}  # fmt: skip
     return {model: by_protocol for model, by_protocol in restricted.items() if by_protocol}
 
 
 def patient_tables(tables: Tables) -> Tables:
     """Average the slices of each patient under protocol `patient`, for every model."""
-    return {
-        model: {"patient": per_patient(by_protocol["patient"])}
-        for model, by_protocol in tables.items()
-        if "patient" in by_protocol
-    }
+    return {model: {"patient": per_patient(by_protocol["patient"])}
+            for model, by_protocol in tables.items() if "patient" in by_protocol}  # fmt: skip
 
 
 def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.DataFrame:
@@ -101,9 +96,7 @@ def without_look_alikes(table: pd.DataFrame, predictions: Path | str) -> pd.Data
     return table[~table["path"].isin({*pairs["first"], *pairs["second"]})]
 
 
-def summarize_maps(
-    scored: pd.DataFrame, resamples: int = 1000, seed: int = 0
-) -> dict[str, int | dict[str, float | int]]:
+def summarize_maps(scored: pd.DataFrame, resamples: int = 1000) -> dict[str, Any]:
     """Summarise the scores of heat maps and outlines, with intervals over groups.
 
     Parameters
@@ -132,14 +125,11 @@ def summarize_maps(
     means |= {f"dice_{name}": (scored[scored["label"] == name], "dice") for name in CLASS_NAMES}
     for column in ("heat_peak_inside", "outline_peak_inside"):
         means |= {column: (correct, column), f"{column}_all": (scored, column)}
-    means = {name: interval_of(*mean, resamples, seed) for name, mean in means.items()}
-    return {
-        "images": len(scored),
-        "groups": int(scored["group"].nunique()),
-        "correct": len(correct),
-        "without_outline": int((scored["outline"] == "").sum()),
-        **{name: mean for name, mean in means.items() if mean},
-    }
+    means = {name: interval_of(*mean, resamples) for name, mean in means.items()}
+    counts = {"images": len(scored), "groups": int(scored["group"].nunique()),
+              "correct": len(correct),
+              "without_outline": int((scored["outline"] == "").sum())}  # fmt: skip
+    return counts | {name: mean for name, mean in means.items() if mean}
 
 
 def interval_of(
@@ -193,10 +183,9 @@ def rounded(table: pd.DataFrame, digits: int = 6) -> dict[str, dict[str, float]]
     >>> rounded(pd.DataFrame({"value": [0.5], "low": [float("nan")]}, index=["accuracy"]))
     {'accuracy': {'value': 0.5}}
     """
-    return {
-        str(row): {name: round(float(value), digits) for name, value in values.dropna().items()}
-        for row, values in table.select_dtypes("number").astype(float).iterrows()
-    }
+    numbers = table.select_dtypes("number").astype(float)
+    return {str(row): values.dropna().map(lambda x: round(x, digits)).to_dict()
+            for row, values in numbers.iterrows()}  # fmt: skip
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ for each class. Evaluation reads nothing else, so neither model nor accelerator 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,12 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import splits
+from brainlib.data.datasets import read_csv, refuse_images, require_same_images
 from brainlib.paths import BrainlibError
 
 CLASSES = list(CLASS_NAMES)
 TEXT_COLUMNS = ("path", "patient", "group", "label")
-COLUMNS = (*TEXT_COLUMNS, "fold")
+COLUMNS = (*TEXT_COLUMNS, "fold", *CLASSES)
 SUM_TOLERANCE = 2e-3  # four probabilities written with three digits
 ROUNDING = 1e-6  # a softmax in single precision can end a little above 1
 PUBLISHED = "model/predictions"
@@ -48,11 +49,9 @@ def parse_run(name: str) -> tuple[str, str] | None:
 
 
 def read_tables(
-    source: Path | str,
-    subset: str = "test",
-    images: pd.Series | None = None,
+    source: Path | str, subset: str = "test", images: pd.Series | None = None,
     models: Sequence[str] = (),
-) -> Tables:
+) -> Tables:  # fmt: skip
     """Read prediction tables, the folds of a model joined.
 
     Files are named `<run>.<subset>.csv`, see `run_name`, or `<model>_patient.<subset>.csv` for all
@@ -90,13 +89,9 @@ def read_tables(
         )
     for model, by_protocol in tables.items() if images is not None else ():
         predicted = pd.concat(by_protocol)["path"].drop_duplicates()
-        others = predicted[~predicted.isin(images)]
-        if len(others):
-            raise BrainlibError(
-                f"{model} in {source} has predictions for {len(others)} images that the source "
-                f"does not hold, for instance {others.iloc[0]}: name the source that they were "
-                "made on, or give each source an output folder of its own"
-            )
+        problem = f"the source of {model} in {source} does not hold"
+        advice = "name the source that they were made on, or another output folder for each source"
+        refuse_images(predicted[~predicted.isin(images)], problem, advice)
     return tables
 
 
@@ -125,7 +120,7 @@ def _read_single(file: Path, models: Sequence[str]) -> Tables:
     has_labels = {"path", "label", "group", "fold"} <= set(table)
     if not has_labels or table["path"].isin(benchmark["path"]).any():
         check_predictions(table, str(file), ["path", *CLASSES])
-        require_same_images(table, benchmark, (str(file), "the published reference"))
+        require_same_labels(table, benchmark, (str(file), "the published reference"))
         own = table.drop(columns=benchmark.columns.drop("path"), errors="ignore")
         table = own.merge(benchmark, "left", "path")
     check_predictions(table, str(file))
@@ -169,40 +164,21 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
 
 def _read_csv(path: Path | str) -> pd.DataFrame:
     missing = {name: ["", "nan", "NaN"] for name in CLASSES}  # a patient may be called "NA"
-    types = dict.fromkeys(TEXT_COLUMNS, str)
-    try:
-        return pd.read_csv(
-            path, dtype=types, na_values=missing, keep_default_na=False, encoding="utf-8"
-        )
-    except FileNotFoundError as error:
-        raise BrainlibError(f"{path} does not exist: give a CSV of predictions") from error
-    except ValueError as error:  # pandas: not CSV; Python: not UTF-8
-        raise BrainlibError(f"{path} cannot be read as UTF-8 CSV: {error}") from error
+    return read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), na_values=missing)
 
 
-def require_same_images(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    names: tuple[str, str] = ("the first table", "the second table"),
+def require_same_labels(
+    first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str] = ("the first", "the second")
 ) -> None:
     """Refuse two tables that are not about the same images with the same labels."""
     for table, name in zip((first, second), names, strict=True):
         check_predictions(table, name, ["path"])
-    for table, other, name, of in ((first, second, *names), (second, first, *reversed(names))):
-        absent = other.loc[~other["path"].isin(table["path"]), "path"]
-        if len(absent):
-            raise BrainlibError(
-                f"{name} lacks {len(absent)} images of {of} ({_examples(absent)}): both must "
-                "have the same images"
-            )
+    require_same_images(first, second, names, "both must have the same images")
     if "label" in first and "label" in second:
         pairs = first.merge(second[["path", "label"]], on="path", suffixes=("", "_other"))
         differing = pairs.loc[pairs["label"] != pairs["label_other"], "path"]
-        if len(differing):
-            raise BrainlibError(
-                f"{names[0]} and {names[1]} disagree on the label of {len(differing)} images "
-                f"({_examples(differing)}): make sure that both describe the same collection"
-            )
+        advice = "make sure that both describe the same collection"
+        refuse_images(differing, f"{names[0]} and {names[1]} disagree on the label of", advice)
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:
@@ -277,10 +253,8 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
     return averaged[list(columns)].sort_values("path", ignore_index=True)
 
 
-def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
-    """Keep the tumour images of one source, and the question of tumour type alone.
-
-    By default it is the source that most of the tumours come from.
+def restrict_to_tumors(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the tumours of the source that most of them come from, and the question of their type.
 
     Images with and without tumour come from different scanners; within one source the scanner
     gives nothing away. The probability of `notumor` is set to 0 and the other three are divided by
@@ -289,7 +263,7 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
     Raises
     ------
     BrainlibError
-        Where there is no column `source`, or no tumour image of that source.
+        Where there is no column `source`, or no tumour image.
 
     Examples
     --------
@@ -298,16 +272,12 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
     >>> restrict_to_tumors(table)[CLASSES].round(2).iloc[0].tolist()
     [0.75, 0.25, 0.0, 0.0]
     """
-    if "source" not in table:
-        raise BrainlibError("the prediction table has no column source: join it by path")
     tumors = table[table["label"] != "notumor"]
-    source = source or tumors["source"].mode().min()
-    kept = tumors[tumors["source"] == source].copy()
-    if kept.empty:
-        known = ", ".join(sorted(table["source"].astype(str).unique()))
+    if "source" not in table or tumors.empty:
         raise BrainlibError(
-            f"no tumour image of source {source!r} among the predictions: choose one of {known}"
+            "the prediction table has no column source (join it by path), or no image of a tumour"
         )
+    kept = tumors[tumors["source"] == tumors["source"].mode().min()].copy()
     values = probabilities(kept)
     values[:, CLASSES.index("notumor")] = 0
     values[values.sum(axis=1) == 0] = [name != "notumor" for name in CLASSES]
@@ -316,9 +286,7 @@ def restrict_to_tumors(table: pd.DataFrame, source: str = "") -> pd.DataFrame:
 
 
 def check_predictions(
-    table: pd.DataFrame,
-    name: str = "the prediction table",
-    columns: Iterable[str] = (*COLUMNS, *CLASSES),
+    table: pd.DataFrame, name: str = "the prediction table", columns: Sequence[str] = COLUMNS
 ) -> None:
     """Refuse a table that is not a prediction table.
 
@@ -327,7 +295,7 @@ def check_predictions(
     table : DataFrame
     name : str
         The name of the table in messages.
-    columns : iterable of str
+    columns : sequence of str
         The columns that are needed, and checked.
 
     Raises
@@ -343,36 +311,30 @@ def check_predictions(
     Traceback (most recent call last):
     brainlib.paths.BrainlibError: mine.csv has no column patient, group, ...
     """
-    columns = list(columns)
-    absent = [column for column in columns if column not in table]
-    if absent:
+    if absent := [column for column in columns if column not in table]:
         raise BrainlibError(
             f"{name} has no column {', '.join(absent)}. A prediction table has the columns "
-            f"{', '.join((*COLUMNS, *CLASSES))}; for images of the published patient folds "
+            f"{', '.join(COLUMNS)}; for images of the published patient folds "
             "path and the four probabilities are enough"
         )
     if table.empty and CLASSES[0] in columns:
         raise BrainlibError(f"{name} has no rows: predict at least one image")
     rows = table["path"] if "path" in table else table.index.to_series()
     for is_affected, problem, advice in _problems(table, columns):
-        if is_affected.any():
-            raise BrainlibError(
-                f"{name} has {problem} for {int(is_affected.sum())} images "
-                f"({_examples(rows[is_affected])}): {advice}"
-            )
+        refuse_images(rows[is_affected], f"{name} has {problem} for", advice)
 
 
-def _problems(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[np.ndarray, str, str]]:
+def _problems(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[np.ndarray, str, str]]:
     """Yield for each rule the rows that break it, the problem, and the advice."""
     if "path" in columns:
-        yield _is_empty(table["path"]), "no path", "give each row the path of its image"
+        yield known_values(table, "path") == "", "no path", "give each row the path of its image"
         yield table["path"].duplicated(), "more than one row", "keep one prediction of each image"
     if "label" in columns:
         advice = f"a label is one of {', '.join(CLASSES)}"
         yield ~table["label"].isin(CLASSES), "an unknown label", advice
     if "group" in columns:
         advice = "give each image the group that no split may cut; its path where nothing is known"
-        yield _is_empty(table["group"]), "no group", advice
+        yield known_values(table, "group") == "", "no group", advice
         patient = known_values(table, "patient")
         is_cut = (table["group"].groupby(patient).transform("nunique") > 1) & (patient != "")
         yield is_cut, "patients in more than one group", "give all images of a patient one group"
@@ -389,16 +351,7 @@ def _problems(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[np.ndar
         yield is_wrong, "probabilities that do not sum to 1", "write the softmax over four classes"
 
 
-def _is_empty(column: pd.Series) -> pd.Series:
-    return column.isna() | (column.astype(str) == "")
-
-
 def known_values(table: pd.DataFrame, column: str) -> pd.Series:
     """Return a column as text, empty where its value or the whole column is missing."""
     values = table.get(column, pd.Series("", table.index)).astype(object)
     return values.where(values.notna(), "").astype(str)
-
-
-def _examples(values: Iterable[object], count: int = 3) -> str:
-    values = [str(value) for value in values]
-    return ", ".join(values[:count]) + (", …" if len(values) > count else "")

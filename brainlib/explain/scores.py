@@ -119,7 +119,7 @@ def read_maps(predictions: Path | str, model: str) -> pd.DataFrame:
 
     The table has no rows where there are no files `maps/<model>_patient<fold>.csv`.
     """
-    files = sorted((paths.resolve(predictions).parent / "maps").glob(f"{model}_patient*.csv"))
+    files = sorted((paths.resolve(predictions).parent / "maps").glob(f"{model}_patient[0-9].csv"))
     return pd.concat(map(read_scores, files), ignore_index=True) if files else no_scores()
 
 

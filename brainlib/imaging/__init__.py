@@ -19,4 +19,4 @@ from brainlib.imaging.images import (
     sample_images,
 )
 from brainlib.imaging.scans import Scan, list_scans, open_scans, read_scan
-from brainlib.imaging.slices import PLANES, ScanSlice, refuse_colours, robust_range, to_grey
+from brainlib.imaging.slices import PLANES, ScanSlice, robust_range, to_grey, to_luma

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import re
-import subprocess
 import tempfile
 import zlib
 from collections import Counter, defaultdict
@@ -34,12 +33,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.utils import as_pixel_options, get_expected_length, pixel_dtype
 
 from brainlib import paths
+from brainlib.imaging import limits
 from brainlib.imaging.errors import ImageError, reading
 from brainlib.imaging.slices import GZIP_MAGIC, ScanSlice, header_facts, open_plain, to_luma
 from brainlib.imaging.volumes import Volume, along_numbers, draw, nearest_plane, require_size
 
 MAX_INFLATED = 500_000_000  # bytes that a compressed file (`.dcm.gz`, deflated) may unpack to
-MEMORY_BYTES = 8 * 2**30  # that dcm2niix may address
 SECONDS = 20  # that dcm2niix may take for the failures of a series, and for each file
 
 _PERSON = ("PatientID", "PatientName", "StudyInstanceUID")
@@ -383,19 +382,11 @@ def _unpack(header: Dataset, syntax: str, pixels: bytes, folder: Path) -> Iterat
     bare.BitsStored, bare.HighBit = header.BitsAllocated, header.BitsAllocated - 1
     bare.SOPClassUID, bare.SOPInstanceUID, bare.SeriesInstanceUID = uid.MRImageStorage, "1.1", "1.2"
     count = math.prod(said) * int(_number(header, "NumberOfFrames", 1))
-    seconds = SECONDS + count // 2_000_000
     with tempfile.TemporaryDirectory(dir=folder) as folder:
         bare.save_as(Path(folder, "a.dcm"), enforce_file_format=True)
         command = [dcm2niix.bin, "-g", "i", "-b", "n", "-z", "n", "-x", "i", "-d", "0", "-f", "a",
                    folder]  # fmt: skip
-        if os.name == "posix":
-            limits = (
-                f"ulimit -v {MEMORY_BYTES // 1024} 2>&-; ulimit -t {seconds}; ulimit -c 0; "
-                f'ulimit -f {count // 32 + 2048}; exec "$@"'  # blocks of 512 bytes
-            )
-            command = ["/bin/sh", "-c", limits, "dcm2niix", *command]
-        subprocess.run(command, cwd=folder, timeout=seconds, stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        limits.run(command, SECONDS + count // 2_000_000, 16 * count + 2**20, cwd=folder)
         file = next(Path(folder).glob("*.nii"), None)
         if file is None:
             raise ImageError("dcm2niix cannot convert it: cut short, damaged or of a rare "

@@ -6,11 +6,14 @@ Images are recognised by their content, whatever their name ends with.
 import hashlib
 import json
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ from tqdm import tqdm
 
 from brainlib import paths
 from brainlib.data.datasets import Collection
+from brainlib.imaging import limits
 from brainlib.imaging.errors import ImageError, reading
 from brainlib.imaging.slices import (
     MAX_PIXELS,
@@ -31,8 +35,20 @@ from brainlib.imaging.slices import (
 CACHE_VERSION = "1"  # to be raised when the same file would decode to other pixels
 UNREADABLE_LIMIT = 0.01  # share of unreadable images above which a collection is refused
 MAX_DECODED = 1e9  # pixels times scans of a progressive JPEG: each scan decodes all of it again
+MAX_INSIDE = 4_000_000  # bytes and pixels of an image that is decoded in this process
+SECONDS = 10  # of computing that another image may take
 
-_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")  # no reader that starts programs (EPS)
+_PROGRAM = """
+import sys, numpy
+from brainlib.imaging import images
+images.MAX_INSIDE = numpy.inf
+try:
+    grey = images.read_image(sys.argv[1])
+except images.ImageError as error:
+    grey = numpy.array(str(error))
+numpy.save(sys.argv[2], grey)
+"""
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")  # no reader that starts programs (EPS)
 _DARK = 32  # of 255: 48 bits a pixel that are darker have their signal where Pillow does not look
 _FINER = 4  # a mask is drawn this much larger and averaged, so that its border has shares
 _THREADS = 8  # Pillow lets go of the interpreter while it decodes; reading waits for the disk
@@ -59,7 +75,7 @@ class LoadedImages:
     unreadable: dict[str, str]
 
 
-def read_image(path: Path | str | BinaryIO) -> np.ndarray:
+def read_image(path: Path | str) -> np.ndarray:
     """Decode one image to grey, at its own size.
 
     Alpha is flattened onto black, palettes are expanded, values of more than 8 bits are scaled from
@@ -68,7 +84,7 @@ def read_image(path: Path | str | BinaryIO) -> np.ndarray:
 
     Parameters
     ----------
-    path : Path, str or binary file
+    path : Path or str
         A JPEG, PNG, TIFF, WebP or BMP file, recognised by content.
 
     Returns
@@ -79,8 +95,7 @@ def read_image(path: Path | str | BinaryIO) -> np.ndarray:
     ------
     ImageError
         Where the file is absent, no image, cut short, larger than 100 million pixels or than
-        65,535 along a side, holds several pages, is drawn in colours, or is a JPEG of so many scans
-        that decoding it would take minutes.
+        65,535 along a side, holds several pages, is drawn in colours, or takes too long to decode.
 
     Examples
     --------
@@ -90,17 +105,39 @@ def read_image(path: Path | str | BinaryIO) -> np.ndarray:
     >>> read_image(file).shape
     (2, 3)
     """
-    name = path if isinstance(path, Path | str) else "the upload"
     try:
-        with reading(), Image.open(path, formats=_FORMATS) as image:
-            _require_one_slice(image)
-            return _to_grey(image)
+        with reading(), Path(path).open("rb") as file:
+            is_large = file.seek(0, os.SEEK_END) > MAX_INSIDE
+            if not is_large:
+                with Image.open(file, formats=_FORMATS) as image:
+                    _require_one_slice(image)
+                    is_large = image.width * image.height > MAX_INSIDE
+                    if not is_large:
+                        return _to_grey(image)
     except ImageError as error:
         reason = error
         if isinstance(error.__cause__, Image.DecompressionBombError | UnidentifiedImageError):
             reason = ("it is no JPEG, PNG, TIFF, WebP or BMP, its start is damaged, or it is too "
                       "large; save it again, or scale it down first")  # fmt: skip
-        raise ImageError(f"{name} cannot be read as an image: {reason}") from error
+        raise ImageError(f"{path} cannot be read as an image: {reason}") from error
+    return _read_apart(path)
+
+
+def _read_apart(path: Path | str) -> np.ndarray:
+    """Read a large image in a process that ends at its limits, whatever the decoder does."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "grey.npy"
+        command = [sys.executable, "-c", _PROGRAM, str(path), str(result)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        with suppress(subprocess.TimeoutExpired):
+            limits.run(command, SECONDS, 4 * MAX_PIXELS, env=environment)
+        if not result.is_file():
+            raise ImageError(f"{path} cannot be read as an image: it takes too much time or memory "
+                             "to decode; save it as an 8-bit PNG, or scale it down")  # fmt: skip
+        grey = np.load(result)
+    if grey.dtype.kind == "U":
+        raise ImageError(str(grey))
+    return grey
 
 
 def _require_one_slice(image: Image.Image) -> None:

@@ -84,9 +84,9 @@ class Scan:
 def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]:
     """Give the slices of a scan, one after the other, in an order that does not change.
 
-    A file that cannot be read gives a `ScanSlice` with its `error`, and the rest goes on; so does,
-    as the last of its series, what is wrong with a series (slices are missing, its order is a
-    guess, patients share its UID).
+    A file that cannot be read, or a path at which nothing is a scan, gives a `ScanSlice` with its
+    `error`, and the rest goes on; so does, as the last of its series, what is wrong with a series
+    (slices are missing, its order is a guess, patients share its UID).
     In a folder, what is neither a scan nor named as one (`notes.txt`, a licence) is passed over, as
     are names that start with a dot; links to folders are followed once.
 
@@ -108,7 +108,7 @@ def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]
     Raises
     ------
     ImageError
-        At once, where the plane is unknown, or there is nothing at the path that could be a scan.
+        At once, where the plane is unknown, or there is nothing at the path.
 
     Examples
     --------
@@ -138,7 +138,7 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     Raises
     ------
     ImageError
-        Where the plane is unknown, or there is nothing at the path that could be a scan.
+        Where the plane is unknown, or there is nothing at the path.
     """
     if plane not in ("acquired", *PLANES):
         raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
@@ -154,10 +154,8 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     failures: dict[Path, str] = {}
     files = _list_files(root, failures) if root.is_dir() else [root]
     kinds = {file: kind for file in files if (kind := _kind(file))} | failures
-    if not kinds and root.is_dir():
-        raise ImageError(f"the folder {path} holds nothing that could be a scan: no image, no DICOM"
-                         " and no NIfTI; choose another folder")  # fmt: skip
-    kinds = kinds or {root: "it is no image, no DICOM and no NIfTI; name another file"}
+    holds = "holds" if root.is_dir() else "is"
+    kinds = kinds or {root: f"it {holds} no image, no DICOM and no NIfTI; name another"}
     return list(_units(dict(sorted(kinds.items())), root, given))
 
 
@@ -226,11 +224,9 @@ def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
         if sum(member.file_size for member in whole.infolist()) > MAX_UNZIPPED:
             raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
         whole.extractall(inside)
-        try:
-            slices = open_scans(inside, plane)
-        except ImageError:  # which names a temporary folder
-            raise ImageError("it holds nothing that could be a scan; choose another") from None
-        for each in slices:
+        for each in open_scans(inside, plane):
+            if each.file == inside:  # of which nothing is a scan
+                raise ImageError(each.error.removeprefix(f"{inside}: "))
             error = each.error.replace(f"{inside}{os.sep}", "").replace(str(inside), "")
             yield replace(each, file=file, series=f"{scan.series}/{each.series}", error=error)
 

@@ -142,8 +142,6 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
         view, affine = volume.turned(plane)
         name = plane_name(volume.affine, plane) if volume.located else ""
         places += [(volume, view, affine, name, number) for number in range(view.shape[2])]
-    if not places:
-        return
     sampled = []
     for index in np.unique(np.linspace(0, len(places) - 1, _SAMPLED_SLICES).astype(int)):
         volume, view, *_, number = places[index]

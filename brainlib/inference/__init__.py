@@ -29,5 +29,6 @@ from brainlib.inference.folder import (
     cut,
     read_slice_table,
     read_study_table,
+    stamp_scans,
     to_csv,
 )

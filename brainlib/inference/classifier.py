@@ -12,6 +12,7 @@ from tqdm import tqdm
 from brainlib import CLASS_NAMES, evaluation, imaging, paths
 from brainlib.inference import gate, rules, studies
 from brainlib.models import engines, manifest
+from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
@@ -62,6 +63,8 @@ class Classifier:
         Out-of-distribution detection; None for a model without one.
     rules : dict or None
         As `rules.read_rules` gives them; None for a model without.
+    stamp : bytes
+        The `paths.stamp` of the engine's file when it was opened.
     """
 
     predict: engines.Engine
@@ -69,6 +72,7 @@ class Classifier:
     engine: str
     gate: "gate.Gate | None" = None
     rules: "Mapping[str, Any] | None" = None
+    stamp: bytes = b""
 
 
 def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int = 0) -> Classifier:
@@ -89,23 +93,34 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
     ------
     BrainlibError
         Where the engine, its package or its file is missing, or the file is damaged;
-        where the gate or the rules are damaged;
+        where the gate or the rules are damaged, or the rules those of another model;
         where a file of a released model is absent or not the released one.
     """
-    path = paths.resolve(model) if model else paths.released_model()
+    path = paths.resolve(model or paths.released_model())
     if not model:
         manifest.require_manifest(path)
-    return Classifier(
+    stamp = paths.stamp(path.with_suffix(f".{engine}"))
+    classifier = Classifier(
         engines.open_engine(path, engine, threads), path, engine,
         gate.read_gate(path.with_suffix(".gate.npz")),
-        rules.read_rules(path.with_suffix(".rules.json")),
+        rules.read_rules(path.with_suffix(".rules.json")), stamp,
     )  # fmt: skip
+    keras = path.with_suffix(".keras")
+    fitted_for = (classifier.rules or {}).get("model_sha256")  # empty for a model of one's own
+    is_known = fitted_for and keras.is_file() and not manifest.beside(path)
+    if is_known and fitted_for != paths.file_hash(keras):
+        raise BrainlibError(
+            f"{path.with_suffix('.rules.json')} belongs to another model than {keras}: make gate "
+            "and rules anew, as docs/own_models.md shows, or take them away"
+        )
+    return classifier
 
 
 def model_sha256(classifier: Classifier) -> str:
-    """Return the hash of the file that computed the answers, empty where it is gone."""
+    """Return the hash of the file that computed the answers, empty where it is gone or changed."""
     file = classifier.model.with_suffix(f".{classifier.engine}")
-    return paths.file_hash(file) if file.is_file() else ""
+    is_same = file.is_file() and paths.stamp(file) == classifier.stamp
+    return paths.file_hash(file) if is_same else ""
 
 
 def predict_images(
@@ -194,6 +209,7 @@ def summarise(classifier: Classifier, slices: pd.DataFrame) -> pd.DataFrame:
         As `studies.summarise_studies`, with `gaps`, the number of slices inside the brain that
         were not classified, and the `decision` on the study. A study without tumour that has gaps
         is `incomplete`: it has neither class nor probabilities, for its tumour may lie in a gap.
+        So is one that `studies.starts_in_pituitary`: it may show no cerebrum.
         One whose classes cannot be told apart is `undecided`: its class is the most probable.
     """
     judged = slices.assign(decision=slices["decision"].replace(UNJUDGED, ACCEPTED))
@@ -250,7 +266,7 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
             sizes = np.array([image.shape for image in images])
             values[rows, 4:] = _strongest_places(outputs, sizes)
         if classifier.gate is not None:
-            refused = gate.refuse(classifier.gate, outputs["features"])
+            refused = gate.refuse(classifier.gate, outputs.get("features"))
             for row, reason in zip(rows, refused, strict=True):
                 reasons[row] = reason
     values[[bool(reason) for reason in reasons]] = np.nan
@@ -323,6 +339,8 @@ def _decide(study: Mapping[str, Any], rows: pd.DataFrame, classifier: Classifier
         return rows.loc[rows["decision"].str.startswith(REFUSED), "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
         return INCOMPLETE + describe_gaps(study["gaps"])
+    if study["class"] == "pituitary" and studies.starts_in_pituitary(rows):
+        return INCOMPLETE + studies.BASE_ONLY
     if classifier.gate is None or classifier.rules is None:
         return UNJUDGED
     return UNDECIDED if rules.is_undecided(classifier.rules, study) else ACCEPTED

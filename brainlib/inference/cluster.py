@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from brainlib.paths import BrainlibError
+from brainlib.paths import BrainlibError, needs_extra
 
 if TYPE_CHECKING:
     import distributed
@@ -37,12 +37,8 @@ def connect(scheduler: str) -> "distributed.Client":
     BrainlibError
         Where dask is not installed, or nothing answers there.
     """
-    try:
+    with needs_extra("cluster"):
         from distributed import Client
-    except ImportError as error:
-        raise BrainlibError(
-            "a cluster needs dask: `pip install 'brainlib[cluster]'`, on every machine"
-        ) from error
     try:
         # a notebook's own client stays the default one
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)

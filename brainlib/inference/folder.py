@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import socket
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -33,7 +34,7 @@ PREDICTIONS, STUDIES = "predictions.csv", "studies.csv"
 Rows = tuple[bytes, bytes]
 """Lines of `predictions.csv` and of `studies.csv`, without their headers."""
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _TEXT_COLUMNS = ("path", "series", "decision", "error")
 
 logger = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ def model_digest(task: Task) -> str:
     """Return a hash over the files beside a model that its answers depend on."""
     suffixes = (f".{task.engine}", ".gate.npz", ".rules.json")
     files = [task.model.with_suffix(suffix) for suffix in suffixes]
-    return " ".join(_hash(file, _stamp(file)) for file in files)
+    return " ".join(_hash(file, paths.stamp(file)) for file in files)
 
 
 @lru_cache(maxsize=64)
@@ -232,23 +233,20 @@ def _on_cluster(
 
 def _identity(scans: list[imaging.Scan], task: Task) -> str:
     """Return a hash over what decides the tables: files with size and time, model, task."""
-    how = (__version__, task.engine, task.plane, STUDY_COLUMNS, engines.CHUNK)
-    identity = hashlib.sha256(repr((*how, model_digest(task))).encode())
+    how = (__version__, task.engine, task.plane, STUDY_COLUMNS, engines.CHUNK, model_digest(task))
+    return hashlib.sha256(repr((how, stamp_scans(scans))).encode()).hexdigest()
+
+
+def stamp_scans(scans: Iterable[imaging.Scan]) -> str:
+    """Return a hash over names, sizes and times of the files of scans, which tells of a change."""
+    identity = hashlib.sha256()
     for scan in scans:
         named = (str(scan.file), scan.series, scan.kind, scan.error, len(scan.frames))
         identity.update(repr(named).encode())
         on_disk = scan.root / scan.file.relative_to(scan.given)
         for file in dict.fromkeys((on_disk, *(frame.file for frame in scan.frames))):
-            identity.update(_stamp(file))
+            identity.update(paths.stamp(file))
     return identity.hexdigest()
-
-
-def _stamp(file: Path) -> bytes:
-    try:
-        status = file.stat()
-    except OSError:  # what cannot be read has a row that says so
-        return repr(str(file)).encode()
-    return repr((str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns)).encode()
 
 
 def _files(parts: Path, number: int) -> tuple[Path, Path]:
@@ -296,7 +294,8 @@ def to_csv(table: pd.DataFrame, header: bool = False) -> bytes:
 
 
 def _without_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    narrow = unicodedata.normalize("NFKC", text[:1])  # some spreadsheets run full-width ones, too
+    return f"'{text}" if narrow.startswith(_FORMULA_STARTS) else text
 
 
 def read_slice_table(path: Path) -> pd.DataFrame:

@@ -51,7 +51,7 @@ class Gate:
     limit: np.ndarray
 
 
-def refuse(gate: Gate, features: np.ndarray) -> list[str]:
+def refuse(gate: Gate, features: np.ndarray | None) -> list[str]:
     """Return why each image is no slice that the network can answer for, empty where it is one.
 
     Parameters
@@ -59,9 +59,19 @@ def refuse(gate: Gate, features: np.ndarray) -> list[str]:
     gate : Gate
     features : float array of shape (n, d)
         As `models.with_maps` gives them.
+
+    Raises
+    ------
+    BrainlibError
+        Where the gate is that of another model.
     """
+    if np.shape(features)[1:] != gate.mean.shape:
+        raise BrainlibError(
+            f"the gate beside the model belongs to another one: it needs {len(gate.mean)} features "
+            "of each image; make it anew, as docs/own_models.md shows, or take it away"
+        )
     logits = _logits(gate, features)
-    refused = _log_odds(logits) > gate.limit
+    refused = ~(_log_odds(logits) <= gate.limit)  # also where they are no number
     kinds = logits[:, 1:].argmax(axis=1)
     return [str(gate.reasons[kind]) if is_refused else ""
             for kind, is_refused in zip(kinds, refused, strict=True)]  # fmt: skip
@@ -176,7 +186,8 @@ def read_gate(path: Path) -> Gate | None:
         length = len(gate.mean)
         shapes = (gate.spread.shape, gate.weights.shape, gate.limit.shape)
         is_gate = shapes == ((length,), (1 + len(gate.reasons), length + 1), ())
-        if not is_gate or not np.isfinite([gate.limit, gate.weights.sum(), gate.mean.sum()]).all():
+        sums = [gate.limit, gate.weights.sum(), gate.mean.sum(), gate.spread.sum()]
+        if not is_gate or not np.isfinite(sums).all() or gate.spread.min() <= 0:
             raise BrainlibError("it is none of this version")
         return gate
     except Exception as error:  # the archive, its arrays or their names may be what is damaged

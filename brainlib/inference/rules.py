@@ -8,22 +8,21 @@ what is measured rests on all held-out patients, each answered by a network that
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from brainlib import CLASS_NAMES, paths
-from brainlib.evaluation.bootstrap import mean_with_interval
+from brainlib.evaluation.conformal import is_in_set
 from brainlib.models import manifest
 from brainlib.paths import BrainlibError
 
-BIN_EDGES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-LEAST_IMAGES, LEAST_GROUPS = 30, 10
-"""Fewer than that make no bin of their own: it is joined with the one below."""
+_SHARES = {"thresholds", "coverage", "sensitivity", "low", "high", "observed", "lower", "upper",
+           "value", "share", "accuracy"}  # fmt: skip
+"""Names of what lies between 0 and 1, wherever it is in the rules."""
 
 _ADVICE = "write it again with `python -m scripts.release`, from the predictions of the folds"
 
@@ -38,7 +37,7 @@ def study_set(rules: Mapping[str, Any] | None, study: Mapping[str, Any]) -> tupl
         return ()
     section = rules["conformal"] if study["accepted"] == 1 else rules["study"]
     limits = section.get("thresholds") or rules["conformal"]["thresholds"]
-    return tuple(name for name in CLASS_NAMES if 1 - float(study[name]) <= limits[name])
+    return tuple(name for name in CLASS_NAMES if is_in_set(float(study[name]), limits[name]))
 
 
 def is_undecided(rules: Mapping[str, Any] | None, study: Mapping[str, Any]) -> bool:
@@ -95,51 +94,6 @@ def write_rules(rules: Mapping[str, Any], path: Path | str) -> Path:
     return paths.write_text(Path(path), text)
 
 
-def measure_reliability(
-    table: pd.DataFrame,
-    resamples: int = 1000,
-    edges: Sequence[float] = BIN_EDGES,
-    least: tuple[int, int] = (LEAST_IMAGES, LEAST_GROUPS),
-) -> list[dict[str, Any]]:
-    """Measure how often answers are right, by class and probability.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Held-out images, or studies: `label`, `group` and the four probabilities.
-    resamples : int
-    edges : sequence of float
-        Edges of the bins, increasing from 0 to 1.
-    least : pair of int
-        Bins of fewer images or groups are joined with the next lower, the lowest with the next
-        higher.
-
-    Returns
-    -------
-    list of dict
-        `class`, `low`, `high`, `images`, `groups`, `observed`, `lower`, `upper`: of the answers of
-        that class with a probability from `low` to `high`, the share that really was it, with a
-        95 % interval over groups.
-    """
-    values = table[list(CLASS_NAMES)].to_numpy(float)
-    answers, confidence = values.argmax(axis=1), values.max(axis=1)
-    groups = table["group"].astype(str).to_numpy(object)
-    rows = []
-    for index, name in enumerate(CLASS_NAMES):
-        of_class = answers == index
-        is_right = (table["label"] == name).to_numpy()
-        for low, high in _bins(confidence[of_class], groups[of_class], edges, least):
-            is_in = of_class & (confidence >= low) & ((confidence < high) | (high >= 1))
-            share = mean_with_interval(is_right[is_in], groups[is_in], resamples)
-            if "low" in share:
-                rows.append({
-                    "class": name, "low": low, "high": high, "images": share["images"],
-                    "groups": share["groups"], "observed": share["value"],
-                    "lower": share["low"], "upper": share["high"],
-                })  # fmt: skip
-    return rows
-
-
 def find_reliability(
     rows: list[dict[str, Any]], name: str, probability: float
 ) -> dict[str, Any] | None:
@@ -155,32 +109,28 @@ def find_reliability(
     return next((row for row in of_class if probability < row["high"] or row["high"] >= 1), None)
 
 
-def _bins(
-    confidence: np.ndarray, groups: np.ndarray, edges: Sequence[float], least: tuple[int, int]
-) -> list[tuple[float, float]]:
-    """Return bins between the edges, joined from above until each holds enough."""
-    bins, high = [], edges[-1]
-    for low in edges[-2::-1]:
-        is_in = (confidence >= low) & ((confidence < high) | (high >= 1))
-        if is_in.sum() >= least[0] and len(set(groups[is_in])) >= least[1]:
-            bins.append((low, high))
-            high = low
-    if high > 0 and (confidence < high).any():  # what is left over joins the lowest bin
-        bins[-1:] = [(0.0, bins[-1][1] if bins else 1.0)]
-    return bins[::-1]
+def _shares(part: Any, name: str = "") -> Iterator[float]:
+    """Give all that has to lie between 0 and 1, however deep."""
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _shares(value, name if name == "thresholds" else key)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _shares(value, name)
+    elif name in _SHARES:
+        yield part
 
 
 def _problem(rules: Any) -> str:
     """Return what is wrong with rules, empty where nothing is."""
     try:
-        shares = [*itemgetter(*CLASS_NAMES)(rules["conformal"]["thresholds"])]
-        shares += rules["study"].get("thresholds", {}).values()
-        for row in rules["reliability"]:
-            shares += itemgetter("low", "high", "observed", "lower", "upper")(row)
-            itemgetter("class", "images")(row)
-        itemgetter(*CLASS_NAMES)(rules["limits"])
+        thresholds = rules["conformal"]["thresholds"]
+        for part in (thresholds, rules["study"].get("thresholds", thresholds), rules["limits"]):
+            itemgetter(*CLASS_NAMES)(part)
+        for row in (*rules["reliability"], *rules.get("study_reliability", ())):
+            itemgetter("class", "low", "high", "observed", "lower", "upper")(row)
         offset, temperature = itemgetter("offset", "temperature")(rules["study"])
-        if not all(0 <= share <= 1 for share in shares):
+        if not all(0 <= share <= 1 for share in _shares(rules)):
             return "has a threshold or a share that is not between 0 and 1"
         is_rule = np.isfinite(offset) and 0 < temperature < np.inf
     except KeyError as error:

@@ -23,6 +23,14 @@ RADIUS = 0.12
 LEAST_SLICES = 3
 """In studies of fewer slices each stands for itself."""
 
+BASE_ONLY = (
+    "its lowest slices are classified as a pituitary tumour, as those of the base of the skull and "
+    "the neck often are"
+)
+"""Why a study called a pituitary tumour is incomplete."""
+
+LOWEST_SLICES, LEAST_AXIAL_SLICES = 3, 8
+
 SHOWN = 4
 """So many of the slices that decided are named, the strongest first."""
 
@@ -146,6 +154,21 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
 def study_keys(slices: pd.DataFrame) -> pd.Series:
     """Return what study each row belongs to: its series, or its file where it names none."""
     return slices["series"].where(slices["series"] != "", slices["path"])
+
+
+def starts_in_pituitary(rows: pd.DataFrame) -> bool:
+    """Return whether the lowest slices of an axial study are called a pituitary tumour.
+
+    The pituitary gland lies in the middle of the head: a series that shows the cerebrum starts well
+    below it. Of the base of the skull and the neck, the network calls nearly all slices a pituitary
+    tumour. Studies of fewer than 8 slices may be selected ones, and are left alone.
+    """
+    called = rows[rows["class"] != ""].sort_values("slice")
+    return (
+        len(called) >= LEAST_AXIAL_SLICES
+        and bool((called["plane"] == "axial").all())
+        and bool((called["class"].head(LOWEST_SLICES) == "pituitary").all())
+    )
 
 
 def _probabilities(slices: pd.DataFrame) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from brainlib import paths
+from brainlib import CLASS_NAMES, paths
 from brainlib.models import manifest
 from brainlib.paths import BrainlibError
 
@@ -71,7 +71,8 @@ class Engine:
         Raises
         ------
         BrainlibError
-            Where the images have another shape or type.
+            Where the images have another shape or type, or the model answers with anything but
+            probabilities of the four classes.
         """
         shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
         if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
@@ -81,7 +82,15 @@ class Engine:
             )
         starts = range(0, len(images), CHUNK)
         parts = [self.run(images[start : start + CHUNK]) for start in starts]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+        answers = np.asarray(outputs["probabilities"])
+        is_right = answers.shape == (len(images), len(CLASS_NAMES)) and (answers >= 0).all()
+        if not is_right or not np.allclose(answers.sum(axis=1), 1, atol=1e-3):
+            raise BrainlibError(
+                f"the model does not give a probability for each of {', '.join(CLASS_NAMES)}: its "
+                f"answer has the shape {answers.shape} and begins with {answers[:1].tolist()}"
+            )
+        return outputs
 
 
 def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> Engine:
@@ -108,6 +117,8 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
     """
     if engine not in ENGINES:
         raise BrainlibError(f"there is no engine {engine!r}: choose {', '.join(ENGINES)}")
+    if Path(model).suffix[1:] not in ENGINES:  # of `net.v2`, the files of `net` would be taken
+        raise BrainlibError(f"{model} is no model: name a .keras or .onnx file")
     return ENGINES[engine](Path(model).with_suffix(f".{engine}"), threads)
 
 
@@ -115,7 +126,8 @@ def open_keras(path: Path | str, threads: int = 0) -> Engine:
     """Load a Keras file; its backend spreads over the cores by itself."""
     from brainlib import models
 
-    return wrap_keras(models.load_model(path))
+    with paths.needs_extra("train"):
+        return wrap_keras(models.load_model(path))
 
 
 def wrap_keras(model: "keras.Model") -> Engine:
@@ -144,7 +156,7 @@ def open_onnx(path: Path | str, threads: int = 0) -> Engine:
     """
     import onnxruntime
 
-    path = paths.resolve(path)
+    path = paths.absolute(path)  # beside a link, and not beside its target, lies the manifest
     content = manifest.read_file(path)
     if content is None:
         raise BrainlibError(

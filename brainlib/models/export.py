@@ -65,11 +65,9 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
     expected = engines.wrap_keras(model)
     frozen = _freeze(model, expected.outputs)
     tensors = [tensor.name for tensor in (*frozen.inputs, *frozen.outputs)]
-    try:
+    with paths.needs_extra("export"):
         import onnx
         import tf2onnx
-    except ImportError as error:
-        raise BrainlibError("tf2onnx is needed for ONNX: `pip install tf2onnx`") from error
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel("ERROR")  # it warns that tf2onnx uses functions of its version 1

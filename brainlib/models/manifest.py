@@ -43,7 +43,7 @@ def check_file(file: Path, content: bytes) -> None:
     --------
     >>> check_file(Path("my_own_model.onnx"), b"")  # no manifest beside it
     """
-    manifest = _manifest_beside(file)
+    manifest = beside(file)
     if manifest is None:
         return
     try:
@@ -68,7 +68,7 @@ def read_file(file: Path) -> bytes | None:
     try:
         content = file.read_bytes()
     except FileNotFoundError as error:
-        if _manifest_beside(file):
+        if beside(file):
             raise _not_released(file, "is missing") from error
         return None
     check_file(file, content)
@@ -90,7 +90,7 @@ def require_manifest(model: Path) -> None:
         )
 
 
-def _manifest_beside(file: Path) -> Path | None:
+def beside(file: Path) -> Path | None:
     """Return the manifest of the model that a file such as `my.model.gate.npz` belongs to."""
     parts = file.name.split(".")
     stems = (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
@@ -100,6 +100,6 @@ def _manifest_beside(file: Path) -> Path | None:
 
 def _not_released(file: Path, problem: str) -> BrainlibError:
     return BrainlibError(
-        f"{file} {problem}, says {_manifest_beside(file)}: fetch the released files again, all of "
+        f"{file} {problem}, says {beside(file)}: fetch the released files again, all of "
         "them, or give a model of your own another name"
     )

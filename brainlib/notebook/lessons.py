@@ -75,7 +75,7 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
     Raises
     ------
     BrainlibError
-        If the parameter `scans` names nothing that could be a scan.
+        If there is nothing at the path in the parameter `scans`.
     """
     if run.settings.scans:
         return imaging.list_scans(run.settings.scans, run.settings.plane)
@@ -97,9 +97,7 @@ def known_labels(run: Run, predictions: pd.DataFrame) -> pd.Series:
     return predictions["series"].map(known).fillna("")
 
 
-def first_slices(
-    scans: Iterable[imaging.Scan], count: int, plane: str = "acquired"
-) -> list[imaging.ScanSlice]:
+def first_slices(scans: Iterable[imaging.Scan], count: int, plane: str) -> list[imaging.ScanSlice]:
     """Return the first slices that could be read, for display."""
     slices = (image for scan in scans for image in imaging.read_scan(scan, plane))
     return list(islice((image for image in slices if image.pixels is not None), count))

@@ -100,10 +100,8 @@ def sweep_steps(model: str, values: Mapping[str, Sequence[Any]]) -> list[Step]:
     known = {parameter.name for parameter in fields(runs.TrainSettings)}
     known -= {"source", "output", "model"}
     if unknown := sorted({*values} - known):
-        raise BrainlibError(
-            f"02_train has no parameter {unknown[0]!r} to sweep: choose from "
-            f"{', '.join(sorted(known))}"
-        )
+        listed = ", ".join(sorted(known))
+        raise BrainlibError(f"02_train has no parameter {unknown[0]!r}: choose from {listed}")
     if not values or not all(map(len, values.values())):
         raise BrainlibError("a sweep needs at least one parameter, and a value for each")
     if 0 in values.get("hold_out", ()):
@@ -144,9 +142,8 @@ def _progress_shown() -> Iterator[None]:
     """Print what brainlib and papermill report, and leave their loggers as they were."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(  # of what notebooks print, finished progress bars alone
-        lambda record: record.name.startswith("brainlib") or "100%|" in record.getMessage()
-    )
+    handler.addFilter(lambda record: record.name.startswith("brainlib")
+                      or "100%|" in record.getMessage())  # finished progress bars  # fmt: skip
     loggers = [logging.getLogger(name) for name in ("brainlib", "papermill")]
     before = [(shown.handlers, shown.propagate, shown.level) for shown in loggers]
     for shown in loggers:
@@ -213,16 +210,12 @@ def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> 
     target = executed / f"{step.name}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"source": source, "output": step.output(output), "seed": seed}
+    root = paths.project_root()
     papermill.execute_notebook(
-        paths.project_root() / "notebooks" / f"{step.notebook}.ipynb",
-        target,
-        parameters | step.parameters,
-        cwd=paths.project_root(),
-        kernel_name="python3",
-        log_output=True,
-        progress_bar=False,
+        root / "notebooks" / f"{step.notebook}.ipynb", target, parameters | step.parameters,
+        cwd=root, kernel_name="python3", log_output=True, progress_bar=False,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # each kernel would warn of its ports
-    )
+    )  # fmt: skip
     return target
 
 
@@ -272,8 +265,7 @@ def _in_processes(steps: list[Step], target: Target, jobs: int) -> Iterator[tupl
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin_worker, (threads,)) as pool:
         futures = {pool.submit(_attempt, step, target): i for i, step in enumerate(steps)}
-        for future in as_completed(futures):
-            yield futures[future], future.exception()
+        yield from ((futures[done], done.exception()) for done in as_completed(futures))
 
 
 def _attempt(step: Step, target: Target) -> Path:

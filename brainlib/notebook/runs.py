@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from brainlib import audit, evaluation, paths
+from brainlib import audit, evaluation, models, paths
 from brainlib.data import open_collection, splits
 from brainlib.data.datasets import Collection
 from brainlib.evaluation.tables import PUBLISHED, run_name
@@ -51,7 +51,7 @@ def _choice(default: str, *choices: str) -> Any:
 
 
 def _registered_model(default: str) -> Any:
-    return field(default=default, metadata={"choices": lambda: network_names()})
+    return field(default=default, metadata={"choices": lambda: models.MODELS})  # loads Keras
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,9 @@ class InferSettings(Settings):
 
 
 SETTINGS: dict[str, type[Settings]] = {
-    "01_explore": Settings,
-    "02_train": TrainSettings,
-    "03_evaluate": EvaluateSettings,
-    "04_infer": InferSettings,
-}
+    "01_explore": Settings, "02_train": TrainSettings,
+    "03_evaluate": EvaluateSettings, "04_infer": InferSettings,
+}  # fmt: skip
 """The parameters of each notebook, in the order in which they run."""
 
 
@@ -150,7 +148,7 @@ class Run:
     @property
     def networks(self) -> tuple[str, ...]:
         """The registered models, the released one first."""
-        return network_names()
+        return tuple(models.MODELS)
 
     def readable(self, name: str) -> str:
         """Return an identifier as words; a network trained anew is not called the released one."""
@@ -199,17 +197,15 @@ class Run:
 
     def score(self, tables: evaluation.Tables) -> evaluation.Scores:
         """Score prediction tables: all metrics of first model and networks, headlines of others."""
-        detailed = {*list(tables)[:1], *self.networks}
-        return evaluation.score_tables(
-            tables, self.settings.resamples, self.settings.seed, detailed
-        )
+        detailed, asked = {*list(tables)[:1], *self.networks}, self.settings
+        return evaluation.score_tables(tables, asked.resamples, asked.seed, detailed)
 
     def save_figure(self, figure: "Figure", name: str) -> "Figure":
         """Write a figure to `figures/<name>.png`, stamped if its images are synthetic.
 
         One that says that there is nothing to draw is not written, and an older one removed.
         """
-        from brainlib.plots.style import NOTHING
+        from brainlib.plots import NOTHING
 
         file = self.output / "figures" / f"{name}.png"
         if figure.get_label() == NOTHING:
@@ -243,26 +239,20 @@ class Run:
         """
         now, collection = datetime.now(UTC), self.collection
         source = collection and {
-            "name": collection.name,
-            "version": collection.version,
-            "synthetic": collection.is_synthetic,
-            "groups_from": collection.groups_from,
-            "images": collection.counts().to_dict("index"),
-            "file_hash": collection.file_hash,
-        }
+            "name": collection.name, "version": collection.version,
+            "synthetic": collection.is_synthetic, "groups_from": collection.groups_from,
+            "images": collection.counts().to_dict("index"), "file_hash": collection.file_hash,
+        }  # fmt: skip
         record = {
-            "notebook": self.notebook,
-            "parameters": asdict(self.settings),
-            "source": source or {},
+            "notebook": self.notebook, "parameters": asdict(self.settings), "source": source or {},
             **results,
             "versions": self.versions()["version"].to_dict(),
-            "backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
-            "git_commit": self.git_commit,
+            "backend": os.environ.get("KERAS_BACKEND", "tensorflow"), "git_commit": self.git_commit,
             "started": self.started.isoformat(timespec="seconds"),
             "duration_seconds": round((now - self.started).total_seconds(), 1),
             "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0),  # 0: all
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        }
+        }  # fmt: skip
         self.write_json(record, f"{name}.run")
         self.lock.close()
         return self.output / f"{name}.run.json"
@@ -350,13 +340,6 @@ def load_plugins() -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise BrainlibError(f"{PLUGINS_VARIABLE} names {name!r}: {error}") from error
-
-
-def network_names() -> tuple[str, ...]:
-    """Return the registered models, the released one first."""
-    from brainlib.models import MODELS  # here, because it loads Keras
-
-    return tuple(MODELS)
 
 
 def read_record(path: Path) -> dict[str, Any]:

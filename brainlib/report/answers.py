@@ -36,12 +36,12 @@ class Answer(ClassifiedStudy):
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as plain Python values, ready for JSON."""
+        """Return the answer as plain Python values, ready for JSON, named as in the tables."""
         counts = ("slices", "accepted", "refused", "unreadable", "gaps", "tumor_slices")
         return {
-            "name": self.name,
+            "series": self.study["series"],
             "path": self.path,
-            "label": self.label,
+            "class": self.label,
             "probabilities": self.probabilities,
             "set": list(self.set),
             "decision": words.decision_of(self),
@@ -140,7 +140,7 @@ class Model:
         Raises
         ------
         BrainlibError, ImageError
-            Where there is nothing that could be a scan.
+            Where the object is no scan, or there is nothing at the path.
         """
         if isinstance(scan, list | tuple):
             numbered = enumerate(scan, 1)
@@ -221,11 +221,9 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     >>> model = brainlib.load()
     >>> model("scan.dcm").show()  # doctest: +SKIP
     """
-    file = paths.resolve(model) if model else paths.released_model()
+    file = paths.resolve(model or paths.released_model())
     endings = (".onnx", ".keras", ".release.json")
     there = {ending for ending in endings if file.with_suffix(ending).exists()}
-    if not there and file.exists():
-        raise BrainlibError(f"{file} is no model: name a .keras or .onnx file")
     if engine == "onnx" and there == {".keras"}:  # a released model, which has a manifest, is whole
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
@@ -248,10 +246,9 @@ def _slices_of(array: np.ndarray, name: str) -> list[imaging.ScanSlice]:
         grey = imaging.to_grey(values, *imaging.robust_range(values))
     if array.ndim == 3 and array.shape[-1] in (3, 4):
         try:
-            imaging.refuse_colours(grey[..., :3])
+            grey = np.rint(imaging.to_luma(grey[..., :3])).astype(np.uint8)
         except imaging.ImageError as error:
             return [imaging.ScanSlice(Path(name), name, error=f"{name}: {error}")]
-        grey = np.rint(grey[..., :3] @ [0.299, 0.587, 0.114]).astype(np.uint8)
     stack = grey if grey.ndim == 3 else grey[np.newaxis]
     return [
         imaging.ScanSlice(Path(name), name, number, pixels=np.ascontiguousarray(pixels))

@@ -4,6 +4,7 @@ A file holds its images and its style, no script, and asks the network for nothi
 disk and prints on A4. Whatever comes from a scan, its name above all, is escaped by the templates.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ import pandas as pd
 from brainlib import CLASS_COLORS, __version__, imaging, inference, paths
 from brainlib.inference import rules
 from brainlib.inference.classifier import COPY, MISSING
+from brainlib.paths import BrainlibError
 from brainlib.report import drawing, words
 from brainlib.report.study import ClassifiedStudy
 from brainlib.report.volumes import write_outline
@@ -95,7 +97,7 @@ def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str,
 
 def write_reports(
     classifier: inference.Classifier,
-    scans: Iterable[imaging.Scan],
+    scans: Sequence[imaging.Scan],
     predictions: pd.DataFrame,
     studies: pd.DataFrame,
     folder: Path,
@@ -111,7 +113,7 @@ def write_reports(
     ----------
     classifier : Classifier
         What classified them.
-    scans : iterable of Scan
+    scans : sequence of Scan
         What was classified; they are read again.
     predictions, studies : DataFrame
         As `inference.read_slice_table` and `inference.read_study_table` give them.
@@ -125,31 +127,44 @@ def write_reports(
     -------
     list of Path
         The reports, in order; the summary is `index.html` beside them.
+
+    Raises
+    ------
+    BrainlibError
+        Where the folder cannot be written to, or the scans change meanwhile.
     """
     remove_reports(folder)
-    read = _read_studies(scans, plane)
+    stamp = inference.stamp_scans(scans)
     stems: list[str] = []
-    lines, tables = [], inference.rows_of_studies(predictions, studies)
-    for study, rows in zip(studies.to_dict("records"), tables, strict=True):
-        answer, link = ClassifiedStudy(study, rows, {}, classifier), ""
-        if most is None or len(stems) < most:
-            scan, slices = next(read)
-            answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
+    lines = []
+    for row, answer in enumerate(ClassifiedStudy.of_tables(classifier, predictions, studies)):
+        if most is None or row < most:
             stems.append(file_stem(answer.name, stems))
-            link = f"{stems[-1]}.html"
-            _write_study(folder / link, answer, scan)
         said = words.line(answer, answer.name).removeprefix(f"{answer.name}: ")
-        lines.append({"name": answer.name, "line": said, "link": link})
-    summary = TEMPLATES.get_template("summary.html").render(lines=lines)
+        stem = stems[row] if row < len(stems) else ""
+        lines.append({"name": answer.name, "line": said, "stem": stem})
+    summary = TEMPLATES.get_template("summary.html").render(lines=lines, digest=_digest(studies))
+    # first, for it names what has to go where this run is killed
     paths.write_text(folder / SUMMARY, summary)
+    answers = ClassifiedStudy.of_tables(classifier, predictions, studies)
+    read = _read_studies(scans, plane)
+    for stem, answer, (scan, slices) in zip(stems, answers, read, strict=False):
+        answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
+        _write_study(folder / f"{stem}.html", answer, scan)
+    if inference.stamp_scans(scans) != stamp:
+        remove_reports(folder)
+        raise BrainlibError("scans changed while their reports were written: run it again")
     return [folder / f"{stem}.html" for stem in stems]
 
 
-def remove_reports(folder: Path) -> None:
-    """Remove the summary of earlier scans, and the reports and outlines that it links to."""
+def remove_reports(folder: Path, but_of: pd.DataFrame | None = None) -> None:
+    """Remove the summary of earlier scans, and the reports and outlines that it links to.
+
+    Those of the table of studies `but_of` stay.
+    """
     summary = folder / SUMMARY
     text = summary.read_text("utf-8") if summary.is_file() else ""
-    if " brainlib</title>" not in text:
+    if " brainlib</title>" not in text or (but_of is not None and _digest(but_of) in text):
         return
     for stem in re.findall(r'<a href="([\w-]+)\.html"', text, re.ASCII):
         for ending in (".html", ".outline.nii.gz", ".outline.dcm"):
@@ -165,6 +180,10 @@ def file_stem(name: str, taken: Iterable[str] = ()) -> str:
     used = {one.lower() for one in taken}
     names = (f"{stem}{f'-{number}' * (number > 1)}" for number in count(1))
     return next(name for name in names if name.lower() not in used)
+
+
+def _digest(studies: pd.DataFrame) -> str:
+    return hashlib.sha256(inference.to_csv(studies)).hexdigest()
 
 
 def _read_studies(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,15 @@ class ClassifiedStudy:
         numbers = str(study["deciding"]).replace(".0", "").split()
         self.deciding = [int(number) for number in numbers]
         self._once_drawn = lru_cache(KEPT)(lambda number: next(self._drawn([number]), (None, None)))
+
+    @classmethod
+    def of_tables(
+        cls, classifier: inference.Classifier, predictions: pd.DataFrame, studies: pd.DataFrame
+    ) -> Iterator[Self]:
+        """Give the studies of the two tables of a folder, without their images."""
+        tables = inference.rows_of_studies(predictions, studies)
+        for study, rows in zip(studies.to_dict("records"), tables, strict=True):
+            yield cls(study, rows, {}, classifier)
 
     @property
     def name(self) -> str:

@@ -3,8 +3,10 @@
 Full sentences are in the template `parts.html`, which report and app share.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import groupby
 
 import pandas as pd
@@ -111,6 +113,18 @@ def sequence_doubt(facts: Mapping[str, str]) -> str:
     if "contrast" in facts or _AFTER_CONTRAST.search(description):
         return ""
     return "none" if facts else "unknown"
+
+
+def trained_on(answer: ClassifiedStudy) -> str:
+    """Return the images that a model was trained on, as its rules or its run record tell."""
+    if source := (answer.rules or {}).get("source"):
+        return source
+    with suppress(OSError, ValueError, TypeError, LookupError):  # absent, damaged, of other tools
+        record = json.loads(answer.classifier.model.with_suffix(".run.json").read_bytes())
+        name, version = record["source"]["name"], record["source"]["version"]
+        synthetic = ", synthetic images" if record["source"]["synthetic"] else ""
+        return one_line(f"{name} version {version}".removesuffix(" version ") + synthetic)
+    return "unknown: the model has neither rules nor a run record beside it"
 
 
 def percent(probability: float) -> str:

@@ -93,11 +93,12 @@ def fit_rules(
     dict
         Plain JSON. `model`, `model_sha256`, `brainlib`, `source`, `synthetic`, `fold`, `held_out`
         (counts); `conformal` {coverage, thresholds by class}; `study`; `reliability`, as
-        `measure_reliability` gives it; `study_reliability`, the same for simulated studies, empty
-        where they were not measured; `limits` by class: `sensitivity`, `positive_predictive_value`
-        (each `value`, `low`, `high`), `taken_for` and `really_was` (the most frequent confusion:
-        `class`, `share`, `images`), `missed` for `notumor` (by tumour, the share called so), `dice`
-        and `heat_peak_inside` where maps are known; and `limits_of_all` with the weakest source.
+        `evaluation.reliability_by_answer` gives it; `study_reliability`, the same for simulated
+        studies, empty where they were not measured; `limits` by class: `sensitivity`,
+        `positive_predictive_value` (each `value`, `low`, `high`), `taken_for` and `really_was`
+        (the most frequent confusion: `class`, `share`, `images`), `missed` for `notumor` (by
+        tumour, the share called so), `dice` and `heat_peak_inside` where maps are known; and
+        `limits_of_all` with the weakest source.
     """
     others = test[test["fold"] != fold]
     if validation is not None:
@@ -117,7 +118,7 @@ def fit_rules(
             "thresholds": {name: round(value, 6) for name, value in thresholds.items()},
         },
         "study": study,
-        "reliability": rules.measure_reliability(test, resamples),
+        "reliability": evaluation.reliability_by_answer(test, resamples),
         "study_reliability": metrics.get("studies", {}).get("reliability", []),
         "limits": {name: _limits_of(name, test, maps, resamples) for name in CLASS_NAMES},
         "limits_of_all": _weakest_source(metrics),

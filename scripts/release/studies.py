@@ -9,7 +9,7 @@ import pandas as pd
 
 from brainlib import CLASS_NAMES, evaluation
 from brainlib.evaluation.scores import interval_of
-from brainlib.inference import rules, studies
+from brainlib.inference import studies
 from brainlib.paths import BrainlibError
 
 SENSITIVITY = 0.975
@@ -113,7 +113,7 @@ def measure_studies(
                    for share, rows in table.groupby("share", sort=False)},
         "reliability": [
             {"studies" if key == "images" else key: row[key] for key in row if key != "groups"}
-            for row in rules.measure_reliability(
+            for row in evaluation.reliability_by_answer(
                 table[table["share"].isin(SHARES)], resamples, BIN_EDGES, least=(1, 2))
         ],
     }  # fmt: skip

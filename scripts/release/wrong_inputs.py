@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from brainlib import imaging
-from brainlib.data.phantom import anatomy, fields
+from brainlib.data.phantom import anatomy
 
 BEYOND_BRAIN = "above or below the brain"
 
@@ -146,8 +146,8 @@ def _beyond_brain(random: np.random.Generator) -> Iterator[WrongInput]:
     steps = ((np.arange(_SIZE) + 0.5) / _SIZE - 0.5) * 230
     cuts: tuple[list, list] = ([], [])
     for height in (*range(-124, -92, 4), *range(76, 100, 2)):
-        points = fields.Plane(np.array([0, -12, height]), axes, steps).points()
-        skull, skin, soft = (fields.sample(volume, points).reshape(_SIZE, _SIZE)
+        points = anatomy.Plane(np.array([0, -12, height]), axes, steps).points()
+        skull, skin, soft = (anatomy.sample(volume, points).reshape(_SIZE, _SIZE)
                              for volume in (head.skull, head.skin, head.soft))  # fmt: skip
         if (skull < -1).mean() < 0.004 < (skin < 0).mean():
             cuts[height > 0].append((skull, skin, soft))

@@ -1,5 +1,6 @@
 """Head model: the MNI152 template with a skull, a scalp, a face and tumours grown in and around it.
 
+Smooth random fields, planes of points and volumes, in MNI millimetres, are what it is made of.
 Tumours have a typical site, shape and appearance: glioma, meningioma and pituitary tumour.
 """
 
@@ -9,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from brainlib.data.phantom.fields import Volume, Waves, column, edge, mix, sample
+from brainlib.paths import needs_extra
+
+Volume = tuple[np.ndarray, np.ndarray, float]  # voxels, MNI position of the first, spacing in mm
 
 _GRID = 2.5  # mm, resolution of everything around the template
 _CAVITIES = (  # centre and radii of air spaces: sinuses, nose, pharynx, mastoid cells
@@ -18,6 +21,90 @@ _CAVITIES = (  # centre and radii of air spaces: sinuses, nose, pharynx, mastoid
         ((6, 62, -54), (4, 24, 17)), ((28, 58, -66), (12, 14, 14)), ((58, -33, -42), (7, 9, 12)),
     )),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A square grid of points: `middle + right * step + down * step`, in mm."""
+
+    middle: np.ndarray  # (3,)
+    axes: np.ndarray  # (3, 2): right, down
+    steps: np.ndarray  # (size,)
+
+    def moved(self, matrix: np.ndarray, centre: np.ndarray) -> "Plane":
+        """Return the plane rotated and scaled about `centre`."""
+        return Plane(matrix @ (self.middle - centre) + centre, matrix @ self.axes, self.steps)
+
+    def points(self) -> np.ndarray:
+        """Return the position of each point, (3, size * size)."""
+        right, down = (axis[:, None, None] for axis in self.axes.T)
+        grid = right * self.steps + down * self.steps[:, None] + self.middle[:, None, None]
+        return grid.reshape(3, -1).astype(np.float32)
+
+
+class Waves:
+    """A smooth random field of one or more channels: a sum of plane waves."""
+
+    def __init__(
+        self, random: np.random.Generator, wavelengths: tuple[float, float], spread: float,
+        channels: int = 1, count: int = 8,
+    ) -> None:  # fmt: skip
+        direction = random.normal(size=(count, 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        self.frequency = 2 * np.pi * direction / random.uniform(*wavelengths, size=(count, 1))
+        self.phase = random.uniform(0, 2 * np.pi, count)
+        self.amplitude = random.normal(size=(channels, count)) * spread * np.sqrt(2 / count)
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Return the field (channels, n) at `points` (3, n)."""
+        angles = np.einsum("wx,xn->wn", self.frequency.astype(np.float32), points)
+        waves = np.sin(angles + self.phase[:, None].astype(np.float32))
+        return np.einsum("cw,wn->cn", self.amplitude.astype(np.float32), waves)
+
+    def on(self, plane: Plane) -> np.ndarray:
+        """Return the field on a plane, (channels, size * size), where waves are separable."""
+        start = self.amplitude * np.exp(1j * (self.frequency @ plane.middle + self.phase))
+        right, down = np.exp(1j * (self.frequency @ plane.axes).T[:, :, None] * plane.steps)
+        down = start[:, :, None] * down
+        halves = np.concatenate([down.real, down.imag], 1).astype(np.float32)
+        others = np.concatenate([right.imag, right.real]).astype(np.float32)
+        # einsum rather than matmul: as fast, and independent of the threads of a BLAS
+        return np.einsum("cwd,wr->cdr", halves, others).reshape(len(halves), -1)
+
+
+def sample(volume: Volume, points: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    """Return the values of a volume at `points` (3, n), zero outside `where`."""
+    voxels, origin, spacing = volume
+    chosen = points if where is None else points[:, where]
+    coordinates = (chosen - column(origin)) / np.float32(spacing)
+    values = ndimage.map_coordinates(voxels, coordinates, np.float32, order=1, mode="nearest")
+    if where is None:
+        return values
+    everywhere = np.zeros(len(where), np.float32)
+    everywhere[where] = values
+    return everywhere
+
+
+def edge(distance: np.ndarray, width: float = 1.0) -> np.ndarray:
+    """Return 0 below zero and 1 above, with a linear transition of `width`."""
+    return np.clip(distance / width + 0.5, 0, 1)
+
+
+def mix(below: np.ndarray, above: np.ndarray | float, opacity: np.ndarray) -> np.ndarray:
+    """Return `below` blended with `above` by opacity (alpha compositing)."""
+    return below + (above - below) * opacity
+
+
+def column(vector: np.ndarray) -> np.ndarray:
+    """Return a vector as a float32 column, to broadcast over points (3, n)."""
+    return vector[:, None].astype(np.float32)
+
+
+def rotation(angles: np.ndarray) -> np.ndarray:
+    """Return the rotation matrix of three Euler angles, radians."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_euler("xyz", angles).as_matrix()
 
 
 @dataclass(frozen=True)
@@ -35,8 +122,8 @@ class Anatomy:
 @functools.lru_cache(maxsize=1)
 def grow_anatomy() -> Anatomy:
     """Grow a head around the template (Fonov et al. 2009)."""
-    from nilearn import datasets
-
+    with needs_extra("notebooks"):
+        from nilearn import datasets
     template = datasets.load_mni152_template(resolution=1)
     levels = np.array(template.dataobj, np.float32)  # nilearn gives the same image to all
     levels *= 255 / levels.max()
@@ -88,9 +175,8 @@ def _soft(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
     disc = np.abs((z + 70) % 18 - 9) < 2.5
     soft = mix(soft, np.where(disc, 0.35, 0.95), vertebra)
     for side in (-32, 32):
-        soft = mix(
-            soft, 1.9, edge(1 - _ellipsoid(points, (side * 0.85, 50, -36), (19, 26, 17)), 0.2)
-        )
+        orbit = _ellipsoid(points, (side * 0.85, 50, -36), (19, 26, 17))
+        soft = mix(soft, 1.9, edge(1 - orbit, 0.2))
         soft = mix(soft, 0.7, edge(1 - _ellipsoid(points, (side * 0.75, 36, -34), (3, 22, 3)), 0.5))
         globe = _ellipsoid(points, (side, 61, -36), (12.5, 12.5, 12.5))
         soft = mix(mix(soft, 0.8, edge(1 - globe, 0.2)), 0.3, edge(0.85 - globe, 0.15))
@@ -99,9 +185,7 @@ def _soft(skin: np.ndarray, points: np.ndarray) -> np.ndarray:
     return soft.astype(np.float32)
 
 
-def _seats(
-    depth: np.ndarray, white: Volume, points: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _seats(depth: np.ndarray, white: Volume, points: np.ndarray) -> dict[str, tuple]:
     """Return the sites and inward normals of each kind of lesion."""
     x, y, z = points
     whiteness = sample(white, points.reshape(3, -1)).reshape(x.shape)

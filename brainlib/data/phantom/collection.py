@@ -86,10 +86,8 @@ def write_phantom(
     with paths.atomic_folder(folder) as fresh:
         for path in {Path(path).parent for path in layout["path"]}:
             (fresh / path).mkdir(parents=True)
-        jobs = (
-            delayed(_write_patient)(fresh, files, seeds[patient], slices, size)
-            for patient, files in layout.groupby("patient")
-        )
+        jobs = (delayed(_write_patient)(fresh, files, seeds[patient], slices, size)
+                for patient, files in layout.groupby("patient"))  # fmt: skip
         written = tqdm(workers(jobs), total=patients, desc="phantom", unit="patient", delay=2)
         columns = ["path", "patient", "source", "source_image", "mirrored", "plane", "outline"]
         table = pd.DataFrame(itertools.chain(*written), columns=columns).sort_values("path")

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from brainlib import CLASS_NAMES
-from brainlib.data.phantom.anatomy import falx_level, grow_anatomy, place_lesion
-from brainlib.data.phantom.fields import Plane, Waves, edge, mix, rotation, sample
+from brainlib.data.phantom import anatomy
+from brainlib.data.phantom.anatomy import Plane, Waves, edge, mix, rotation, sample
 
 PLANES = ("axial", "coronal", "sagittal")
 
@@ -114,10 +114,10 @@ class Patient:
 
     def __init__(self, label: str, random: np.random.Generator) -> None:
         self.random = random
-        self.anatomy = grow_anatomy()
+        self.anatomy = anatomy.grow_anatomy()
         # a healthy head is sliced where a tumour could be: position must not separate the classes
         likely = random.choice(["glioma", "meningioma", "pituitary"])
-        self.target = place_lesion(str(likely) if label == "notumor" else label, random)
+        self.target = anatomy.place_lesion(str(likely) if label == "notumor" else label, random)
         self.lesion = None if label == "notumor" else self.target
         self.pose = rotation(random.normal(0, 0.04, 3)) * random.normal(1, 0.025, 3)
         self.head = Waves(random, (130, 260), 2.5, channels=3)
@@ -188,7 +188,7 @@ def _enhanced_dura(signal: np.ndarray, points: np.ndarray, skull: np.ndarray) ->
     """Return the signal with contrast agent in the dura, the falx and the sagittal sinus."""
     x, y, z = points
     signal = mix(signal, 0.8, 0.6 * edge(skull + 1.2))
-    falx = edge((falx_level(y, z) - 1) * 45) * edge(0.7 - np.abs(x)) * (z > -10)
+    falx = edge((anatomy.falx_level(y, z) - 1) * 45) * edge(0.7 - np.abs(x)) * (z > -10)
     signal = mix(signal, 1.0, 0.7 * falx)
     sinus = edge(3.5 - np.abs(x) + skull * 0.4) * edge(skull + 5) * ((z > 25) | (y < -85))
     return mix(signal, 1.6, sinus * (y < 45))

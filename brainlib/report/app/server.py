@@ -61,13 +61,11 @@ def serve(
     Raises
     ------
     BrainlibError
-        Where Voilà is not installed, or no port is free.
+        Where Voilà is not installed, there is no such port, or none is free.
     """
-    try:
+    with paths.needs_extra("app"):
         import nbformat
         import voila  # noqa: F401
-    except ImportError as error:
-        raise BrainlibError("the app needs Voilà: `pip install 'brainlib[app]'`") from error
     token = token or secrets.token_urlsafe(24)
     source = f"from brainlib.report import app\napp.open_page({str(model)!r})"
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -131,6 +129,8 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
 
 def _free_port(port: int) -> int:
     """Return a port that is free: the one that is asked for where it can be had."""
+    if port not in range(65536):
+        raise BrainlibError(f"there is no port {port}: name one from 0 to 65535")
     for wanted in (port, 0):
         with suppress(OSError), socket.create_server((ADDRESS, wanted)) as probe:
             return probe.getsockname()[1]

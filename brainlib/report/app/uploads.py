@@ -1,6 +1,7 @@
 """Uploads to answers; nothing of an upload stays on disk.
 
-Of its name each file keeps the last part, made harmless.
+Of its name each file keeps the last part, made harmless, and so does the folder that it was dropped
+with: a DICOM series is named after it.
 """
 
 import os
@@ -73,30 +74,35 @@ def read_uploads(
 
     with paths.temporary_folder() as folder:
         order = {name: place for place, name in enumerate(save_uploads(uploads, folder))}
-        try:
-            scans = imaging.list_scans(folder, model.plane)
-        except imaging.ImageError as error:
-            raise BrainlibError(" ".join(_passed_over(folder, []))) from error
+        scans = imaging.list_scans(folder, model.plane)
+        if scans[0].file == folder:
+            raise BrainlibError(" ".join(_passed_over(folder, [])))
         answers = list(model.answers(scans, watch, str(folder)))
         answers.sort(key=lambda answer: order.get(answer.slices["path"].iloc[0], 0))
         return answers, _passed_over(folder, scans)
 
 
 def save_uploads(uploads: Iterable[Mapping[str, Any]], folder: Path) -> list[str]:
-    """Write uploads into an empty folder, and return their names: a second one gets a number."""
+    """Write uploads into an empty folder, and return their names: a second one gets a number.
+
+    A name may start with the folder of the file, as `drop.js` gives it: `t1_axial/IM1.dcm`.
+    """
     saved = []
     for upload in uploads:
-        name = _safe(upload["name"])
+        *folders, name = map(_safe, re.split(r"[\\/]", upload["name"]))
+        above = folder.joinpath(*folders[-1:])
+        above = folder if above.is_file() else above
+        above.mkdir(exist_ok=True)
         names = chain([name], (f"{number} {name}" for number in count(2)))
-        saved.append(next(name for name in names if not (folder / name).exists()))
-        (folder / saved[-1]).write_bytes(upload["content"])
+        file = next(above / name for name in names if not (above / name).exists())
+        file.write_bytes(upload["content"])
+        saved.append(file.relative_to(folder).as_posix())
     return saved
 
 
 def _safe(name: str) -> str:
-    """Return the last part of a name, without what a file system or a terminal would act on."""
-    last = re.split(r"[\\/]", name)[-1]
-    shown = "".join(letter if letter.isprintable() else " " for letter in last).strip(" .")
+    """Return a name without what a file system or a terminal would act on."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in name).strip(" .:")
     return shown.encode("utf-8", "replace")[-200:].decode("utf-8", "ignore") or "unnamed"
 
 

@@ -66,16 +66,17 @@
     return found.files;
   }
 
-  async function walk(entry, found) {
+  async function walk(entry, found, folder = "") {
     if (entry.isFile) {
-      found.items.add(await new Promise((done, failed) => entry.file(done, failed)));
+      const file = await new Promise((done, failed) => entry.file(done, failed));
+      found.items.add(folder ? new File([file], `${folder}\\${file.name}`) : file);
       return;
     }
     const reader = entry.createReader();
     for (;;) {
       const inside = await new Promise((done, failed) => reader.readEntries(done, failed));
       if (!inside.length) return;
-      for (const one of inside) if (!one.name.startsWith(".")) await walk(one, found);
+      for (const one of inside) if (!one.name.startsWith(".")) await walk(one, found, entry.name);
     }
   }
 
