@@ -2,7 +2,7 @@
 
 The networks of folds 1 to 4 are not in the repository, but their predictions of release 8 are (in
 FIRST, taken from the history of git), and the outlines that they drew (`model/maps`). The kind of
-tumour is read a second time inside these; the evidence of a tumour is calibrated anew. Fold 0 is
+tumour is read a second time inside these; the evidence of a tumour is that of release 8. Fold 0 is
 answered by its network, as a user is. `python -m scripts.second_reading FIRST` was run once.
 """
 
