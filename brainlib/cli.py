@@ -97,9 +97,9 @@ def classify(
     """Classify scans; print one line for each.
 
     Exit status: 0 if every scan was answered, or refused for what it is; 3 if one could not be
-    read; 2 for a mistake in the command; 130 if it was interrupted.
+    read; 2 for a mistake in the command, or if scans changed meanwhile; 130 if it was interrupted.
     """
-    from brainlib import imaging, report
+    from brainlib import imaging, inference, report
 
     if as_json and as_csv:
         raise BrainlibError("--json and --csv exclude each other: choose one")
@@ -113,6 +113,7 @@ def classify(
             for scan in listed
             if scan.file.parent != reported or ".outline" not in scan.file.suffixes
         ]
+    stamp = inference.stamp_scans(listed)
     loaded = report.load(_absolute(model), engine, plane)
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
@@ -128,6 +129,8 @@ def classify(
         if answer.study["unreadable"]:
             status = UNREADABLE
         print(_printed(answer, as_json, as_csv, index == 0), end="")
+    if inference.stamp_scans(listed) != stamp:
+        raise BrainlibError("scans changed while they were classified: run it again")
     if output and not (as_json or as_csv):
         tables = f"tables: {Path(output, 'predictions.csv')}, {Path(output, 'studies.csv')}"
         print(tables + f"; reports and outlines: {Path(output, 'reports')}" * reports)

@@ -51,6 +51,14 @@ def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans
     assert call("classify", "")[0] == cli.MISTAKE  # and not the project's own images
 
 
+def test_scans_that_change_meanwhile_do_not_end_with_0(call, scans, monkeypatch):
+    read = imaging.read_scan
+    change = lambda scan, *rest: scan.file.write_bytes(b"other") and read(scan, *rest)  # noqa: E731
+    monkeypatch.setattr(imaging, "read_scan", change)
+    status, _, err = call("classify", "scans")
+    assert status == 2 and err == "scans changed while they were classified: run it again\n"
+
+
 def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scans, monkeypatch):
     _, out, _ = call("classify", "--json", "scans/blank.png")
     answer = json.loads(out)

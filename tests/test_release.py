@@ -75,9 +75,9 @@ def test_the_released_file_is_the_network_of_fold_0_and_all_files_answer_alike(r
 
 def test_a_file_that_answers_otherwise_is_refused():
     stacks, right = [np.zeros((3, 16, 16, 1), np.uint8)], np.full((3, 4), 0.25)
-    for wrong in (right + [1e-3, -1e-3, 0, 0], right * np.nan):
+    for wrong in (np.add(right, [1e-3, -1e-3, 0, 0]), right * np.nan):
         engine = engines.Engine(lambda _, given=wrong: {"probabilities": given}, ("probabilities",))
-        with pytest.raises(paths.BrainlibError, match="ONNX file differs|its answer has"):
+        with pytest.raises(paths.BrainlibError, match=r"ONNX file differs|its answer has"):
             files.check_file(lambda _: right, engine, stacks)
 
 
