@@ -156,7 +156,7 @@ def test_what_lacks_is_named(table):
     with pytest.raises(BrainlibError, match=r"a\.nii is accepted and has no probabilities"):
         summarise(lacking)
     with pytest.raises(BrainlibError, match="no tumour patient"):
-        fit_study_rule(table.assign(patient=None))
+        fit_study_rule(table.assign(patient=""))
 
 
 def test_nearly_all_tumour_patients_are_called_a_tumour_and_no_more_than_that(table, rule):
@@ -170,7 +170,8 @@ def test_nearly_all_tumour_patients_are_called_a_tumour_and_no_more_than_that(ta
 
 def test_the_rule_is_plain_json_and_says_what_it_does(table, rule):
     assert json.loads(json.dumps(rule, allow_nan=False)) == rule
-    assert fit_study_rule(table) == rule
+    unknown = table[table["label"] != "notumor"].assign(patient="")  # they make no study
+    assert fit_study_rule(pd.concat([table, unknown])) == rule
     assert "persist" in rule["sentence"] and "simulated" in rule["simulation"]
 
 

@@ -121,7 +121,7 @@ def measure_studies(
 
 def _with_offset(predictions: pd.DataFrame, temperature: float) -> dict[str, float]:
     """Return a rule of this temperature, with the offset that calls enough patients a tumour."""
-    tumors = predictions[(predictions["label"] != "notumor") & predictions["patient"].notna()]
+    tumors = predictions[(predictions["label"] != "notumor") & (predictions["patient"] != "")]
     images = tumors.groupby(["patient", "label"])["label"].transform("size")
     tumors = tumors[images >= studies.LEAST_SLICES]
     if tumors.empty:
@@ -153,7 +153,7 @@ def _simulate(
     """
     table = predictions.reset_index(drop=True)
     free = np.flatnonzero(table["label"] == "notumor")
-    tumors = table[(table["label"] != "notumor") & table["patient"].notna()]
+    tumors = table[(table["label"] != "notumor") & (table["patient"] != "")]
     drawn, rows = [], []
     by_patient = tumors.groupby(["patient", "label"]).groups.items()
     for index, ((patient, label), images) in enumerate(by_patient):
