@@ -40,7 +40,7 @@ def summarize(model: "keras.Model") -> pd.DataFrame:
     }
     rules = {"layers": "sum", "output": "last", "parameters": "sum"}
     parts = pd.DataFrame(columns).groupby("part", sort=False).agg(rules).query("parameters > 0")
-    parts.loc["total"] = (len(network.layers), "", network.count_params())
+    parts.loc["total"] = (parts["layers"].sum(), "", network.count_params())
     return parts.assign(parameters=parts["parameters"].map("{:,}".format))
 
 
