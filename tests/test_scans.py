@@ -626,6 +626,9 @@ def test_an_archive_or_a_dicomdir_is_read_like_its_folder(tmp_path, truth):
     np.testing.assert_array_equal(np.stack([image.pixels for image in slices[1:]]), truth)
     (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes()[:900])
     assert opened(tmp_path / "bad.zip")[0].error
+    shutil.copy(tmp_path / "all.zip", tmp_path / "blob")
+    shutil.copy(tmp_path / "all.zip", tmp_path / "in" / "text.docx")
+    assert len(opened(tmp_path / "blob")) == len(opened(tmp_path / "in")) == 13
     directory = tmp_path / "in" / "series" / "DICOMDIR"
     directory.write_bytes((tmp_path / "in" / "series" / "00.dcm").read_bytes())
     assert sum(image.pixels is not None for image in opened(directory)) == 12

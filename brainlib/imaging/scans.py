@@ -41,6 +41,7 @@ STARTS = {
         rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL,
     ),
     "nifti": re.compile(rb".{344}n[+i]1\0|.{4}n[+i]2\0", re.DOTALL),
+    "archive": re.compile(rb"PK(\x03\x04|\x05\x06)"),
 }  # fmt: skip
 """How files of each kind start: the first 512 bytes, unpacked, decide before the name does."""
 
@@ -263,6 +264,7 @@ def _kind(file: Path) -> str:
     """Return what a file is by its content, else by its name; empty where it is something else."""
     name = file.name.lower()
     claimed = next((kind for end, kind in SCAN_SUFFIXES.items() if name.endswith(end)), "")
+    unnamed = not file.suffix or file.suffix[1:].isdigit()  # as many DICOM files are
     try:
         if not file.is_file():  # a pipe would be waited for, a broken link is said
             return "it is no regular file, or a link to nothing; remove it" if claimed else ""
@@ -273,13 +275,13 @@ def _kind(file: Path) -> str:
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
     if kind := next((kind for kind, start in STARTS.items() if start.match(head)), ""):
-        pair = head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
-        return "" if pair and kind == "nifti" else kind
+        pair = kind == "nifti" and head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
+        document = kind == "archive" and not claimed and not unnamed  # .docx, .npz
+        return "" if pair or document else kind
     if not head and claimed:
         return "it is empty; copy it again from where it came"
     if claimed == "dicom":  # to parse what is none could take for ever
         return "it is named as a DICOM file and does not begin as one; copy it again or remove it"
-    unnamed = not file.suffix or file.suffix[1:].isdigit()  # as many DICOM files are
     if not claimed and unnamed and (not head or b"\0" in head):
         return "it is no image, no DICOM and no NIfTI, or damaged; copy it again or remove it"
     return claimed
