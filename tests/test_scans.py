@@ -731,6 +731,8 @@ def test_slices_know_their_total_and_what_their_series_is(tmp_path):
     assert first.facts == {"description": "FLAIR"} and first.modality == "MR"
     assert "Smith" not in text
     assert {image.total for image in opened(tmp_path / "a", "coronal")} == {24}
+    (ct,) = opened(pydicom.data.get_testdata_file("CT_small.dcm", download=False))
+    assert ct.pixels is not None and ct.modality == "CT"  # for which it is refused
 
 
 @pytest.mark.parametrize(("syntax", "damaged"), [
