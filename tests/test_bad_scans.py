@@ -11,6 +11,7 @@ import re
 import struct
 import sys
 import tracemalloc
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from pydicom.encaps import encapsulate
 from test_scans import AXIAL, dicom_bytes, image_bytes, opened, png_bytes, tag, write_series
 
 from brainlib import imaging
-from brainlib.imaging import dicom
+from brainlib.imaging import dicom, scans
 
 MEGABYTE = 2**20
 LIBTIFF = (
@@ -311,6 +312,12 @@ def test_what_unpacks_without_end_takes_no_memory(tmp_path, monkeypatch):
             file.truncate(2**31)  # nothing is stored
     slices, memory = peak(tmp_path)
     assert memory < 20 * MEGABYTE and sum(not sound(image) for image in slices) >= 5
+    with zipfile.ZipFile(tmp_path / "zeros.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("blob", "a.dcm", "a.nii", "b.png", "c.bin"):
+            archive.writestr(name, zeros)
+    monkeypatch.setattr(scans, "MAX_UNZIPPED", MEGABYTE)  # of which nothing reaches the disk
+    errors = [image.error for image in opened(tmp_path / "zeros.zip")]
+    assert len(errors) == 4 and not any("unpacks to" in error for error in errors)
     monkeypatch.setattr(dicom, "MAX_INFLATED", 10 * MEGABYTE)
     bomb = dicom_bytes(noise((8, 8)), uid.DeflatedExplicitVRLittleEndian, PixelData=zeros)
     (tmp_path / "bomb.dcm").write_bytes(bomb)

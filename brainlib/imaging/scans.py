@@ -45,6 +45,8 @@ STARTS = {
 }  # fmt: skip
 """How files of each kind start: the first 512 bytes, unpacked, decide before the name does."""
 
+_WITHOUT_START = (".hdr", ".img", ".mgh", ".json")  # of volumes, and what lies beside them
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -220,8 +222,17 @@ def _read_series(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
 
 
 def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
-    """Unpack a `.zip` and give the slices of all that it holds, as series of their own."""
+    """Unpack an archive and give the slices of all that it holds, as series of their own.
+
+    Of a member that does not begin as a scan, no more than its start is unpacked.
+    """
     with paths.temporary_folder() as inside, zipfile.ZipFile(file) as whole:
+        for member in whole.infolist():
+            with whole.open(member) as stream:
+                head = stream.read(512)
+            is_scan = head.startswith(GZIP_MAGIC) or _kind_by_start(head)
+            if not is_scan and not member.filename.lower().endswith(_WITHOUT_START):
+                member.file_size, member.CRC = len(head), None  # the rest is not unpacked
         if sum(member.file_size for member in whole.infolist()) > MAX_UNZIPPED:
             raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
         whole.extractall(inside)
@@ -260,6 +271,10 @@ def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
         yield from (file for file in inside if file not in folders)
 
 
+def _kind_by_start(head: bytes) -> str:
+    return next((kind for kind, start in STARTS.items() if start.match(head)), "")
+
+
 def _kind(file: Path) -> str:
     """Return what a file is by its content, else by its name; empty where it is something else."""
     name = file.name.lower()
@@ -274,7 +289,7 @@ def _kind(file: Path) -> str:
         head = GZIP_MAGIC
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
-    if kind := next((kind for kind, start in STARTS.items() if start.match(head)), ""):
+    if kind := _kind_by_start(head):
         pair = kind == "nifti" and head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
         document = kind == "archive" and not claimed and not unnamed  # .docx, .npz
         return "" if pair or document else kind
