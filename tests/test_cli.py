@@ -119,7 +119,8 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
     [
         (["classify", "no/such/scan"], "no/such/scan"),
         (["classify", "scans", "--engine", "abacus"], "abacus"),
-        (["classify", "scans", "--model", "mine.keras"], "mine.onnx"),
+        (["classify", "scans", "--model", "mine.keras"], "mine.keras: check the name"),
+        (["classify", "scans", "--model", "m.pt"], "m.pt is no model"),
         (["classify", "scans", "--plane", "tilted"], "tilted"),
         (["classify", "scans", "--reports"], "--output"),
         (["classify", "scans", "--model", "scans/blank.png"], "blank.png is no model"),
@@ -128,6 +129,7 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
     ],
 )
 def test_a_mistake_is_one_line_and_ends_with_2(call, scans, arguments, said):
+    (scans.parent / "m.keras").touch()
     status, out, err = call(*arguments)
     assert status == 2 and not out and said in err and err.count("\n") == 1
 

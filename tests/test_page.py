@@ -191,7 +191,7 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
     assert "Unexpected error" in text and "secret detail" not in text
     assert not page.upload.disabled and "ZeroDivisionError" in caplog.text
     page = app.open_page(temporary / "absent.keras")
-    assert "absent.onnx" in all_text(page) and not hasattr(page.children[0], "upload")
+    assert "absent.keras" in all_text(page) and not hasattr(page.children[0], "upload")
 
 
 def test_a_series_is_named_as_in_the_shell_and_without_a_patient(temporary):

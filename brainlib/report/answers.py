@@ -224,7 +224,8 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     file = paths.resolve(model or paths.released_model())
     endings = (".onnx", ".keras", ".release.json")
     there = {ending for ending in endings if file.with_suffix(ending).exists()}
-    if engine == "onnx" and there == {".keras"}:  # a released model, which has a manifest, is whole
+    # a released model, which has a manifest, is whole
+    if engine == "onnx" and there == {".keras"} and file.suffix in endings:
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
         engine = "keras"
