@@ -143,8 +143,7 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     ImageError
         Where the plane is unknown, or there is nothing at the path.
     """
-    if plane not in ("acquired", *PLANES):
-        raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
+    require_plane(plane)
     try:
         root, given = paths.resolve(path), Path(path)
         there = path != "" and root.exists()  # of an empty name, the project itself
@@ -160,6 +159,12 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     holds = "holds" if root.is_dir() else "is"
     kinds = kinds or {root: f"it {holds} no image, no DICOM and no NIfTI; name another"}
     return list(_units(dict(sorted(kinds.items())), root, given))
+
+
+def require_plane(plane: str) -> None:
+    """Refuse what is neither `acquired` nor one of `PLANES`, with an `ImageError`."""
+    if plane not in ("acquired", *PLANES):
+        raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
 
 
 def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
