@@ -322,20 +322,24 @@ def test_a_series_with_a_gap_has_no_outline_file_and_no_other_planes(
 
 def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
     for folder, count in (("a", 8), ("b", 5)):
-        (tmp_path / folder).mkdir()
+        (tmp_path / "n" / folder).mkdir(parents=True)
         image = nibabel.Nifti1Image(VOXELS[:, :, :count], np.diag([1, 1, 5, 1]))
-        nibabel.save(image, tmp_path / folder / "x.nii")
+        nibabel.save(image, tmp_path / "n" / folder / "x.nii")
     series = dicom_series(np.moveaxis(VOXELS, 2, 0))
     series["copy.dcm"] = series["IM0007.dcm"]  # which is no slice of its study
     write_files(tmp_path / "s", series)
     told = stand_in()(tmp_path / "s").to_dict()
     assert (told["slices"], told["refused"]) == (8, 0)
     assert told["remarks"] == ["it is a second copy of another file of its series: 9 (1)"]
-    files = reported(tmp_path / "s", tmp_path / "a" / "x.nii", tmp_path / "b" / "x.nii")
+    one, other = (tmp_path / "n" / folder / "x.nii" for folder in "ab")
+    files = reported(tmp_path / "s", tmp_path / "n", one, other)
     texts = {file.name: file.read_text("utf-8") for file in files if file.suffix == ".html"}
-    assert [name for name in texts if name[0] != "s"] == ["index.html", "x-2.html", "x.html"]
-    assert texts["index.html"].count("<a href=") == 3
-    for name, count in (("x.html", "8"), ("x-2.html", "5")):
+    named = {"a-x.html": "8", "b-x.html": "5", "x.html": "8", "x-2.html": "5"}
+    assert {name for name in texts if name[0] != "s"} == {"index.html", *named}
+    assert texts["index.html"].count("<a href=") == 5
+    assert '<a href="b-x.html">b/x.nii</a>' in texts["index.html"]
+    assert " b/x.nii " in texts["b-x.html"].partition("</title>")[0]
+    for name, count in named.items():
         assert set(re.findall("Slice [0-9]+ of ([0-9]+)", texts[name])) == {count}
 
 

@@ -140,7 +140,7 @@ def write_reports(
     for row, answer in enumerate(ClassifiedStudy.of_tables(classifier, predictions, studies)):
         if most is None or row < most:
             stems.append(file_stem(answer.name, stems))
-        said = words.line(answer, answer.name).removeprefix(f"{answer.name}: ")
+        said = words.line(answer).removeprefix(f"{answer.name}: ")
         stem = stems[row] if row < len(stems) else ""
         lines.append({"name": answer.name, "line": said, "stem": stem})
     summary = TEMPLATES.get_template("summary.html").render(lines=lines, digest=_digest(studies))
@@ -175,7 +175,7 @@ def remove_reports(folder: Path, but_of: pd.DataFrame | None = None) -> None:
 def file_stem(name: str, taken: Iterable[str] = ()) -> str:
     """Return a file name of letters and digits, without ending, that is not taken yet."""
     stem = re.sub(r"(\.(nii|gz|dcm|png|jpe?g|tiff?|bmp|ima))+$", "", name, flags=re.IGNORECASE)
-    stem = "-".join(re.findall(r"\w+", stem, re.ASCII))[:60] or "study"
+    stem = "-".join(re.findall(r"\w+", stem, re.ASCII))[:120] or "study"
     stem = f"{stem}-study" if stem == Path(SUMMARY).stem else stem
     used = {one.lower() for one in taken}
     names = (f"{stem}{f'-{number}' * (number > 1)}" for number in count(1))

@@ -54,13 +54,9 @@ def decision_of(answer: ClassifiedStudy) -> str:
     return one_line(answer.decision.replace(f"{answer.study['path']}: ", ""))
 
 
-def line(answer: ClassifiedStudy, name: str = "") -> str:
-    """Return an answer in one line that is safe to print, after a name.
-
-    By default that is the answer's own, or the path of a file below a folder or in an archive.
-    """
-    head, series = headline(answer), answer.study["series"]
-    name = name or (series if "/" in series else answer.name)
+def line(answer: ClassifiedStudy) -> str:
+    """Return an answer in one line that is safe to print, after its name."""
+    head = headline(answer)
     title = head["title"][:1].lower() + head["title"][1:]
     if head["kind"] == "none":
         title = decision_of(answer)
@@ -72,7 +68,7 @@ def line(answer: ClassifiedStudy, name: str = "") -> str:
         parts.append(f"{answer.study['accepted']} of {answer.study['slices']} slices classified")
     if answer.decision == UNJUDGED:
         parts.append("unjudged")
-    text = f"{name}: {', '.join(filter(None, parts))}"
+    text = f"{answer.name}: {', '.join(filter(None, parts))}"
     return one_line(text.replace(NO_BREAK, " "))
 
 
