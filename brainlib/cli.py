@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brainlib import __version__
 from brainlib.data.sources import describe_sources
 from brainlib.paths import BrainlibError, expand, needs_extra
 
@@ -82,6 +83,15 @@ def _explained(error: Exception) -> str:
     return "there is not enough memory: free some, and run it again" if is_full else ""
 
 
+@app.callback(invoke_without_command=True)
+def print_version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"brainlib {__version__}")
+        raise typer.Exit
+
+
 @app.command()
 def classify(
     scans: Annotated[list[str], typer.Argument(help="Images, DICOM, NIfTI, or folders of them.")],
@@ -104,7 +114,8 @@ def classify(
     if as_json and as_csv:
         raise BrainlibError("--json and --csv exclude each other: choose one")
     if (scheduler or reports) and not output:
-        raise BrainlibError("tables and reports need a folder: name it with --output")
+        option = "--scheduler" if scheduler else "--reports"
+        raise BrainlibError(f"{option} needs a folder for what it writes: name it with --output")
     listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
     if output:  # a folder of scans may be its own output
         reported = Path(output).absolute() / "reports"
@@ -117,6 +128,8 @@ def classify(
     loaded = report.load(_absolute(model), engine, plane)
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
+        if as_json:  # what the files say of themselves is in no table
+            answers = (answer for answer, _ in report.read_again(answers, listed, plane))
     else:
         from tqdm import tqdm
 

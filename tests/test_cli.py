@@ -10,8 +10,9 @@ import pandas as pd
 import papermill
 import pytest
 from PIL import Image
+from test_scans import dicom_bytes
 
-from brainlib import cli, imaging, inference
+from brainlib import __version__, cli, imaging, inference
 from brainlib.notebook import pipeline
 from brainlib.report import html
 
@@ -49,6 +50,7 @@ def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans
     (scans / "blank.png").rename("~$a.png")  # as programs name what they have open
     assert call("classify", "~$a.png")[:2] == (0, "~$a.png: refused: it is blank\n")
     assert call("classify", "")[0] == cli.MISTAKE  # and not the project's own images
+    assert call("--version")[:2] == (0, f"brainlib {__version__}\n")
 
 
 def test_scans_that_change_meanwhile_do_not_end_with_0(call, scans, monkeypatch):
@@ -63,6 +65,10 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
     _, out, _ = call("classify", "--json", "scans/blank.png")
     answer = json.loads(out)
     assert answer["class"] is None and answer["decision"] == "refused: it is blank"
+    content = dicom_bytes(np.zeros((90, 90), np.int16), SeriesDescription="Ax T1")
+    (scans.parent / "t1.dcm").write_bytes(content)
+    said = [call("classify", "--json", "t1.dcm", *to)[1] for to in ((), ("--output", "out"))]
+    assert said[0] == said[1] and json.loads(said[0])["facts"] == {"description": "Ax T1"}
     _, out, _ = call("classify", "--csv", "scans")
     header, *rows = out.splitlines()
     assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2
@@ -122,7 +128,8 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
         (["classify", "scans", "--model", "mine.keras"], "mine.keras: check the name"),
         (["classify", "scans", "--model", "m.pt"], "m.pt is no model"),
         (["classify", "scans", "--plane", "tilted"], "tilted"),
-        (["classify", "scans", "--reports"], "--output"),
+        (["classify", "scans", "--reports"], "--reports needs a folder"),
+        (["classify", "scans", "--scheduler", "x:1"], "--scheduler needs a folder"),
         (["classify", "scans", "--model", "scans/blank.png"], "blank.png is no model"),
         (["classify", "scans", "--json", "--csv"], "--json and --csv"),
         (["app", "--port", "99999"], "from 0 to 65535"),
