@@ -258,6 +258,8 @@ def refused_files():
     small = noise((8, 8), np.uint16)
     short = dicom_bytes(small, PixelData=small.tobytes()[:-2])
     yield "short.dcm", short, "cut short or contradict its header"
+    padded = dicom_bytes(small, PixelData=small.tobytes() + bytes(16))
+    yield "padded.dcm", padded, "its pixels are 16 bytes longer than its header says"
     yield "none.dcm", dicom_bytes(small, PixelData=None), "no pixel data"
     plain, rle = uid.ExplicitVRLittleEndian.encode() + b"\0", b"1.2.840.10008.1.2.5\0"
     yield "packed.dcm", VALID["plain.dcm"].replace(plain, rle), "contradict"
