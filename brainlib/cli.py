@@ -84,7 +84,7 @@ def _explained(error: Exception) -> str:
 
 
 @app.callback(invoke_without_command=True)
-def print_version(
+def _print_version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:

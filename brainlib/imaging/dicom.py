@@ -342,7 +342,7 @@ def _signals(frame: Frame, folder: Path) -> Iterator[np.ndarray]:
             surplus = held - get_expected_length(header)
             if surplus >= spare:
                 raise ImageError(f"its pixels are {surplus} bytes longer than its header says: "
-                                 "padded, or of other rows and columns; export it again")  # fmt: skip
+                                 "padded, or of other rows or columns; export it anew")  # fmt: skip
             fits = fits and surplus >= 0
         if not fits:
             raise ImageError("its pixels are cut short or contradict its header; copy it again")
