@@ -406,9 +406,8 @@ def test_folders_may_be_nested_deeper_than_python_calls_itself(tmp_path):
 
 @pytest.mark.parametrize("path", ["", "a\0b", "a" * 5000, "\udcff", "/dev/null/x"])
 def test_a_path_that_is_none_is_refused_at_once_on_one_line(tmp_path, path):
-    with pytest.raises(imaging.ImageError) as wrong:
+    with pytest.raises(imaging.ImageError, match=r"^.*\Z"):
         imaging.open_scans(tmp_path / "no" / path)
-    assert len(str(wrong.value).splitlines()) == 1
 
 
 KINDS = {
