@@ -18,7 +18,7 @@ import typer
 
 from brainlib import __version__
 from brainlib.data.sources import describe_sources
-from brainlib.paths import BrainlibError, expand, needs_extra
+from brainlib.paths import BrainlibError, given, needs_extra
 
 if TYPE_CHECKING:
     from brainlib import imaging
@@ -116,7 +116,8 @@ def classify(
     if (scheduler or reports) and not output:
         option = "--scheduler" if scheduler else "--reports"
         raise BrainlibError(f"{option} needs a folder for what it writes: name it with --output")
-    listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
+    paths = dict.fromkeys(map(_absolute, scans))
+    listed = [scan for path in paths for scan in imaging.list_scans(path, plane)]
     if output:  # a folder of scans may be its own output
         reported = Path(output).absolute() / "reports"
         listed = [
@@ -141,6 +142,9 @@ def classify(
     for index, answer in enumerate(answers):
         if answer.study["unreadable"]:
             status = UNREADABLE
+            if answer.study["unreadable"] < answer.study["slices"]:  # the line names no file
+                for file, reason in report.words.list_unreadable(answer.slices):
+                    print(f"{answer.name}: {file}: {reason}", file=sys.stderr)
         print(_printed(answer, as_json, as_csv, index == 0), end="")
     if inference.stamp_scans(listed) != stamp:
         raise BrainlibError("scans changed while they were classified: run it again")
@@ -246,7 +250,7 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
 
 
 def _absolute(path: str) -> str:
-    return str(expand(path).absolute()) if path else ""
+    return str(given(path)) if path else ""
 
 
 def _source(name: str) -> str:

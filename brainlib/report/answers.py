@@ -165,7 +165,7 @@ class Model:
         if isinstance(scan, np.ndarray):
             yield from self._answer(_slices_of(scan, f"array{number}"))
         elif isinstance(scan, str | Path):
-            path = scan and paths.expand(scan).absolute()
+            path = scan and paths.given(scan)
             yield from self.answers(imaging.list_scans(path, self.plane))
         else:
             with paths.temporary_folder() as folder:
