@@ -330,10 +330,13 @@ def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
     write_files(tmp_path / "s", series)
     told = stand_in()(tmp_path / "s").to_dict()
     assert (told["slices"], told["refused"]) == (8, 0)
-    assert told["remarks"] == ["it is a second copy of another file of its series: 9 (1)"]
+    assert told["remarks"] == ["copy.dcm: it is a second copy of another file of its series"]
     one, other = (tmp_path / "n" / folder / "x.nii" for folder in "ab")
     files = reported(tmp_path / "s", tmp_path / "n", one, other)
     texts = {file.name: file.read_text("utf-8") for file in files if file.suffix == ".html"}
+    [report] = (text for name, text in texts.items() if name.startswith("s-7-"))
+    assert "<h2>Left out</h2>" in report and "<td>copy.dcm</td>" in report
+    assert "<h2>Refused</h2>" not in report
     named = {"a-x.html": "8", "b-x.html": "5", "x.html": "8", "x-2.html": "5"}
     assert {name for name in texts if name[0] != "s"} == {"index.html", *named}
     assert texts["index.html"].count("<a href=") == 5

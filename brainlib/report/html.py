@@ -92,6 +92,7 @@ def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str,
         "counted": {**answer.study, "missing": int(is_missing.sum())},
         "refused": words.list_refusals(answer.slices),
         "missing": words.list_refusals(answer.slices, MISSING),
+        "copies": words.list_copies(answer.slices),
         "unreadable": words.list_unreadable(answer.slices),
         "made": made or datetime.now(UTC),
     }
