@@ -117,6 +117,14 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
     status, out, _ = call("classify", *names, *output)
     assert status == 3 and len(out.splitlines()) == 6 + bool(output)
     assert "cut.png: unreadable: " in out and "blank.png: refused" in out
+    (scans.parent / "series").mkdir()
+    for number in (1, 2):
+        place = {"InstanceNumber": number, "ImagePositionPatient": [0, 0, 5 * number]}
+        content = dicom_bytes(np.zeros((90, 90), np.int16), **place)
+        end = len(content) - 9 * (number - 1)
+        (scans.parent / "series" / f"{number}.dcm").write_bytes(content[:end])
+    status, _, err = call("classify", "series", *output)
+    assert status == 3 and "2.dcm: its pixels are cut short" in err
     for name in names[1:]:  # nothing in it is a scan
         status, out, _ = call("classify", name, *output)
         assert status == 3 and out.startswith(f"{name}: unreadable: it ")
