@@ -130,7 +130,7 @@ def classify(
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
         if as_json:  # what the files say of themselves is in no table
-            answers = (answer for answer, _ in report.read_again(answers, listed, plane))
+            answers = (answer for answer, _ in report.html.read_again(answers, listed, plane))
     else:
         from tqdm import tqdm
 

@@ -7,10 +7,4 @@ and show.
 # ruff: noqa: F401
 
 from brainlib.report.answers import Answer, Answers, Model, load
-from brainlib.report.html import (
-    read_again,
-    remove_reports,
-    render_report,
-    write_report,
-    write_reports,
-)
+from brainlib.report.html import remove_reports, render_report, write_report, write_reports
