@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from brainlib import __version__
 from brainlib.data.sources import describe_sources
-from brainlib.paths import BrainlibError, expand, needs_extra
+from brainlib.paths import BrainlibError, given, needs_extra
 
 if TYPE_CHECKING:
     from brainlib import imaging
@@ -82,6 +83,15 @@ def _explained(error: Exception) -> str:
     return "there is not enough memory: free some, and run it again" if is_full else ""
 
 
+@app.callback(invoke_without_command=True)
+def _print_version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"brainlib {__version__}")
+        raise typer.Exit
+
+
 @app.command()
 def classify(
     scans: Annotated[list[str], typer.Argument(help="Images, DICOM, NIfTI, or folders of them.")],
@@ -104,8 +114,10 @@ def classify(
     if as_json and as_csv:
         raise BrainlibError("--json and --csv exclude each other: choose one")
     if (scheduler or reports) and not output:
-        raise BrainlibError("tables and reports need a folder: name it with --output")
-    listed = [scan for path in scans for scan in imaging.list_scans(_absolute(path), plane)]
+        option = "--scheduler" if scheduler else "--reports"
+        raise BrainlibError(f"{option} needs a folder for what it writes: name it with --output")
+    paths = dict.fromkeys(map(_absolute, scans))
+    listed = [scan for path in paths for scan in imaging.list_scans(path, plane)]
     if output:  # a folder of scans may be its own output
         reported = Path(output).absolute() / "reports"
         listed = [
@@ -117,6 +129,8 @@ def classify(
     loaded = report.load(_absolute(model), engine, plane)
     if output:
         answers = _write_tables(loaded, listed, Path(output).absolute(), scheduler, reports)
+        if as_json:  # what the files say of themselves is in no table
+            answers = (answer for answer, _ in report.html.read_again(answers, listed, plane))
     else:
         from tqdm import tqdm
 
@@ -128,6 +142,9 @@ def classify(
     for index, answer in enumerate(answers):
         if answer.study["unreadable"]:
             status = UNREADABLE
+            if answer.study["unreadable"] < answer.study["slices"]:  # the line names no file
+                for file, reason in report.words.list_unreadable(answer.slices):
+                    print(f"{answer.name}: {file}: {reason}", file=sys.stderr)
         print(_printed(answer, as_json, as_csv, index == 0), end="")
     if inference.stamp_scans(listed) != stamp:
         raise BrainlibError("scans changed while they were classified: run it again")
@@ -233,7 +250,7 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
 
 
 def _absolute(path: str) -> str:
-    return str(expand(path).absolute()) if path else ""
+    return str(given(path)) if path else ""
 
 
 def _source(name: str) -> str:

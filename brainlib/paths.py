@@ -81,6 +81,12 @@ def expand(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib raises an error)
 
 
+def given(path: Path | str) -> Path:
+    """Return a path of the user's as an absolute one without `..`."""
+    whole = expand(path).absolute()
+    return whole.resolve() if ".." in whole.parts else whole
+
+
 def cache_folder() -> Path:
     """Return the folder of decoded images and phantoms: `BRAINLIB_CACHE`, or one in the home.
 
@@ -122,6 +128,10 @@ def write_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if folder.name.startswith(_SCRATCH):
             folder = folder.parent
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise WriteError(
+                f"{folder} is a file, not a folder, or lies below a file: name another folder"
+            ) from error
         raise WriteError(
             f"{folder} cannot be written to ({error.strerror or error}): free some space or name "
             "another folder, and run it again; what is done is kept"

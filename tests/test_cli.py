@@ -10,8 +10,9 @@ import pandas as pd
 import papermill
 import pytest
 from PIL import Image
+from test_scans import dicom_bytes
 
-from brainlib import cli, imaging, inference
+from brainlib import __version__, cli, imaging, inference
 from brainlib.notebook import pipeline
 from brainlib.report import html
 
@@ -48,7 +49,10 @@ def test_one_line_a_scan_for_people_and_relative_paths_are_the_users(call, scans
     ]  # fmt: skip
     (scans / "blank.png").rename("~$a.png")  # as programs name what they have open
     assert call("classify", "~$a.png")[:2] == (0, "~$a.png: refused: it is blank\n")
+    same = call("classify", "--csv", "~$a.png", "./~$a.png", "scans/../~$a.png")[1].splitlines()
+    assert len(same) == 2 and ".." not in same[1]
     assert call("classify", "")[0] == cli.MISTAKE  # and not the project's own images
+    assert call("--version")[:2] == (0, f"brainlib {__version__}\n")
 
 
 def test_scans_that_change_meanwhile_do_not_end_with_0(call, scans, monkeypatch):
@@ -63,6 +67,10 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
     _, out, _ = call("classify", "--json", "scans/blank.png")
     answer = json.loads(out)
     assert answer["class"] is None and answer["decision"] == "refused: it is blank"
+    content = dicom_bytes(np.zeros((90, 90), np.int16), SeriesDescription="Ax T1")
+    (scans.parent / "t1.dcm").write_bytes(content)
+    said = [call("classify", "--json", "t1.dcm", *to)[1] for to in ((), ("--output", "out"))]
+    assert said[0] == said[1] and json.loads(said[0])["facts"] == {"description": "Ax T1"}
     _, out, _ = call("classify", "--csv", "scans")
     header, *rows = out.splitlines()
     assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2
@@ -109,6 +117,14 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
     status, out, _ = call("classify", *names, *output)
     assert status == 3 and len(out.splitlines()) == 6 + bool(output)
     assert "cut.png: unreadable: " in out and "blank.png: refused" in out
+    (scans.parent / "series").mkdir()
+    for number in (1, 2):
+        place = {"InstanceNumber": number, "ImagePositionPatient": [0, 0, 5 * number]}
+        content = dicom_bytes(np.zeros((90, 90), np.int16), **place)
+        end = len(content) - 9 * (number - 1)
+        (scans.parent / "series" / f"{number}.dcm").write_bytes(content[:end])
+    status, _, err = call("classify", "series", *output)
+    assert status == 3 and "2.dcm: its pixels are cut short" in err
     for name in names[1:]:  # nothing in it is a scan
         status, out, _ = call("classify", name, *output)
         assert status == 3 and out.startswith(f"{name}: unreadable: it ")
@@ -119,15 +135,20 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
     [
         (["classify", "no/such/scan"], "no/such/scan"),
         (["classify", "scans", "--engine", "abacus"], "abacus"),
-        (["classify", "scans", "--model", "mine.keras"], "mine.onnx"),
+        (["classify", "scans", "--model", "mine.keras"], "mine.keras: check the name"),
+        (["classify", "scans", "--model", "m.pt"], "m.pt is no model"),
+        (["classify", "scans", "--model", "m.keras", "--engine", "keras"], "is empty or damaged"),
         (["classify", "scans", "--plane", "tilted"], "tilted"),
-        (["classify", "scans", "--reports"], "--output"),
+        (["classify", "scans", "--reports"], "--reports needs a folder"),
+        (["classify", "scans", "--output", "m.keras"], "m.keras is a file, not a folder"),
+        (["classify", "scans", "--scheduler", "x:1"], "--scheduler needs a folder"),
         (["classify", "scans", "--model", "scans/blank.png"], "blank.png is no model"),
         (["classify", "scans", "--json", "--csv"], "--json and --csv"),
         (["app", "--port", "99999"], "from 0 to 65535"),
     ],
 )
 def test_a_mistake_is_one_line_and_ends_with_2(call, scans, arguments, said):
+    (scans.parent / "m.keras").touch()
     status, out, err = call(*arguments)
     assert status == 2 and not out and said in err and err.count("\n") == 1
 
@@ -143,15 +164,12 @@ def test_ctrl_c_is_one_line_and_ends_with_130(call, scans, monkeypatch, output):
     assert err.strip().splitlines()[-1].startswith("stopped: enter the same command again")
 
 
-def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call):
+def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call, tmp_path):
     status, _, err = call("clasify")
     assert status == 2 and "No such command" in err and "classify" in err
     for command in ([], ["classify"], ["app"], ["run"], ["sweep"]):
         status, out, _ = call(*command, "--help")
         assert status == 0 and 0 < len(out.splitlines()) <= 40
-
-
-def test_the_console_script_and_the_module_are_the_same(tmp_path):
     command = [sys.executable, "-m", "brainlib", "classify", "nothing"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and str(tmp_path / "nothing") in done.stderr
@@ -175,9 +193,7 @@ def test_a_missing_source_is_one_line(call, monkeypatch, tmp_path):
 def test_output_that_goes_nowhere_ends_without_a_traceback(redirection, status, said, tmp_path):
     Image.new("L", (64, 64), 90).save(tmp_path / "a.png")
     program = f'"{sys.executable}" -m brainlib classify "{tmp_path}" --output "{tmp_path}/out"'
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"{program} {redirection}"], capture_output=True, text=True
-    )
+    done = subprocess.run(f"{program} {redirection}", shell=True, capture_output=True, text=True)
     assert done.returncode == status
     assert done.stderr.count("\n") == bool(said) and said in done.stderr
     assert len(list((tmp_path / "out").glob("*.csv"))) == 2

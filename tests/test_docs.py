@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from brainlib import paths
+from brainlib import CLASS_NAMES, paths
 from brainlib.data import phantom
 
 ROOT = paths.project_root()
@@ -90,6 +90,10 @@ def test_the_service_answers_each_study_and_says_what_it_cannot_read(folder):
     assert answers[2]["decision"].startswith("unreadable: ")
     schema = client.get("/openapi.json").json()["components"]["schemas"]["Answer"]
     assert list(schema["properties"]) == list(answer)
+    assert schema["properties"]["set"]["items"]["enum"] == list(CLASS_NAMES)
+    for files in ([], [("file", ("a.jpg", image))] * 2):
+        reply = client.post("/classify", files=files)
+        assert reply.status_code == 422 and isinstance(reply.json()["detail"], list)
     bad = {"empty.png": b"", "cut.dcm": b"DICM", "notes": b"\0 text", "x.zip": b"PK"}
     for name, content in bad.items():
         status, reply = post(name, content)

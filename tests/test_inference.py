@@ -210,11 +210,17 @@ def test_one_call_answers_a_scan_in_any_form_and_says_what_is_none(model, heads,
     for number, answer in zip(("one", "two"), model(tmp_path / "p.zip"), strict=True):
         assert answer.to_dict()["path"] == f"{tmp_path}/p.zip/{number}/a.png"
         assert f"(p.zip/{number}/a.png: " in repr(answer)
-    for wrong in (7, np.zeros(5), np.array(["x"])):
+    wrong = (7, np.zeros(5), np.array(["x"]))
+    for form in wrong:
         with pytest.raises(paths.BrainlibError, match="is no scan"):
-            model(wrong)
+            model(form)
+    names = ["int 1", "array 2", "array 3", "absent.png", "scan 5", "head.png"]
+    found = model([*wrong, "absent.png", b"junk", file])
+    assert [one.name for one in found] == names and found[5].to_dict() == expected
+    assert all(one.decision.startswith("unreadable") and one.label is None for one in found[:5])
+    with pytest.raises(paths.BrainlibError, match="no plane 'y'; choose acquired"):
+        brainlib.load(plane="y")
     answer = model(b"junk")
-    assert answer.decision.startswith("unreadable") and answer.label is None
     assert "brainlib-scans-" not in repr(answer) + str(answer.to_dict())
 
 

@@ -191,7 +191,7 @@ def test_what_nobody_foresaw_is_a_sentence_too_and_the_page_goes_on(temporary, c
     assert "Unexpected error" in text and "secret detail" not in text
     assert not page.upload.disabled and "ZeroDivisionError" in caplog.text
     page = app.open_page(temporary / "absent.keras")
-    assert "absent.onnx" in all_text(page) and not hasattr(page.children[0], "upload")
+    assert "absent.keras" in all_text(page) and not hasattr(page.children[0], "upload")
 
 
 def test_a_series_is_named_as_in_the_shell_and_without_a_patient(temporary):
@@ -322,20 +322,27 @@ def test_a_series_with_a_gap_has_no_outline_file_and_no_other_planes(
 
 def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
     for folder, count in (("a", 8), ("b", 5)):
-        (tmp_path / folder).mkdir()
+        (tmp_path / "n" / folder).mkdir(parents=True)
         image = nibabel.Nifti1Image(VOXELS[:, :, :count], np.diag([1, 1, 5, 1]))
-        nibabel.save(image, tmp_path / folder / "x.nii")
+        nibabel.save(image, tmp_path / "n" / folder / "x.nii")
     series = dicom_series(np.moveaxis(VOXELS, 2, 0))
     series["copy.dcm"] = series["IM0007.dcm"]  # which is no slice of its study
     write_files(tmp_path / "s", series)
     told = stand_in()(tmp_path / "s").to_dict()
     assert (told["slices"], told["refused"]) == (8, 0)
-    assert told["remarks"] == ["it is a second copy of another file of its series: 9 (1)"]
-    files = reported(tmp_path / "s", tmp_path / "a" / "x.nii", tmp_path / "b" / "x.nii")
+    assert told["remarks"] == ["copy.dcm: it is a second copy of another file of its series"]
+    one, other = (tmp_path / "n" / folder / "x.nii" for folder in "ab")
+    files = reported(tmp_path / "s", tmp_path / "n", one, other)
     texts = {file.name: file.read_text("utf-8") for file in files if file.suffix == ".html"}
-    assert [name for name in texts if name[0] != "s"] == ["index.html", "x-2.html", "x.html"]
-    assert texts["index.html"].count("<a href=") == 3
-    for name, count in (("x.html", "8"), ("x-2.html", "5")):
+    [report] = (text for name, text in texts.items() if name.startswith("s-7-"))
+    assert "<h2>Left out</h2>" in report and "<td>copy.dcm</td>" in report
+    assert "<h2>Refused</h2>" not in report
+    named = {"a-x.html": "8", "b-x.html": "5", "x.html": "8", "x-2.html": "5"}
+    assert {name for name in texts if name[0] != "s"} == {"index.html", *named}
+    assert texts["index.html"].count("<a href=") == 5
+    assert '<a href="b-x.html">b/x.nii</a>' in texts["index.html"]
+    assert " b/x.nii " in texts["b-x.html"].partition("</title>")[0]
+    for name, count in named.items():
         assert set(re.findall("Slice [0-9]+ of ([0-9]+)", texts[name])) == {count}
 
 
@@ -421,10 +428,21 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path
     before = shown("src")
     browser.find_element("css selector", ".noUi-handle").send_keys("\ue012")  # arrow to the left
     wait_for(browser, lambda: shown("src") != before)
-    drop(browser, {"slice.png": png(99)})
-    wait_for(browser, lambda: wait(browser, ".brainlib-name").text == "slice.png")
-    (tmp_path / "slice.png").write_bytes(png(99))
-    title = words.headline(brainlib.load()(tmp_path / "slice.png"))["title"]
+    files = write_files(tmp_path / "own", {"slice.png": png(99), "z.png": png(9), "LICENSE": b"x"})
+    wait(browser, ".brainlib-drop button:not([disabled])")
+    browser.execute_script(
+        "const guarded = HTMLInputElement.prototype.click;"
+        "HTMLInputElement.prototype.click = function () {"
+        "  document.body.append(this); this.style.display = '';"
+        "  HTMLInputElement.prototype.click = guarded; guarded.call(this); };"
+        "document.querySelector('.brainlib-drop button').click();"
+    )
+    chosen = wait(browser, "body > input[type=file]")
+    for names in (["z.png", "LICENSE"], ["slice.png"]):  # a driver adds to the files of an input
+        chosen.send_keys("\n".join(str(files / name) for name in names))
+        wait_for(browser, lambda: wait(browser, ".brainlib-name").text == names[0])  # noqa: B023
+    assert not browser.find_elements("css selector", ".brainlib-problems, .brainlib-chooser")
+    title = words.headline(brainlib.load()(files / "slice.png"))["title"]
     assert browser.find_element("css selector", ".brainlib-study h2").text.startswith(title)
     drop(browser, archived)
     wait(browser, ".brainlib-ribbon span:nth-child(8):last-child")

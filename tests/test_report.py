@@ -144,7 +144,7 @@ def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():
 @pytest.mark.parametrize(("probabilities", "limit", "title", "said"), [
     ((0.5, 0.45, 0.03, 0.02), 0.4, "Undecided", "no class reaches 90 % confidence"),
     ((0.5, 0.45, 0.03, 0.02), 0.6, "Undecided", "it may be glioma or meningioma"),
-    ((0.01, 0.51, 0.01, 0.47), 0.5, "Meningioma", "the next is pituitary tumour (47 %)"),
+    ((0.01, 0.51, 0.01, 0.47), 0.5, "Meningioma", "(47 %). At 90 % confidence, only men"),
     ((0.2, 0.39, 0.25, 0.16), 0.61, "Undecided", "other classes together are more probable"),
 ])  # fmt: skip
 def test_no_other_class_is_left_only_where_that_is_true(probabilities, limit, title, said):
@@ -173,6 +173,8 @@ def test_a_study_with_gaps_has_no_headline_of_absence():
     assert "Incomplete 1 slice inside the brain was not classified." in text
     assert "97 %" not in text.split("slices in all")[0] and decision in words.line(study)
     assert "1 slice inside the brain was not classified." in words_of(answer(gaps=1))
+    warned = ["and no finding" in words_of(one, outlines=["x"]) for one in (study, answer())]
+    assert warned == [True, False]
     base = words_of(no_answer(table, f"incomplete: {inference.studies.BASE_ONLY}", accepted=3))
     assert "Incomplete Its lowest slices" in base and "None of the three" not in base
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import struct
 import tracemalloc
-import zipfile
 import zlib
 
 import matplotlib
@@ -180,6 +179,9 @@ def test_voxels_that_are_not_finite_or_far_brighter_do_not_spoil_the_others(tmp_
         nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "odd.nii")
         shown = np.stack([image.pixels for image in opened(tmp_path / "odd.nii")])
         assert shown[0].min() == 0 and shown.max() == 255 and 120 < np.median(shown) < 135
+    normalized = (head() - head().mean()) / head().std()
+    nibabel.save(nibabel.Nifti1Image(normalized, np.eye(4)), tmp_path / "odd.nii")
+    assert max(image.pixels.max() for image in opened(tmp_path / "odd.nii")) == 255
 
 
 @pytest.mark.parametrize(("lies", "normal", "plane"), [
@@ -256,6 +258,10 @@ def test_colours_become_grey_and_pixels_square(tmp_path):
     grey = only(tmp_path / "a.dcm")
     assert grey.shape == (40, 20)
     np.testing.assert_allclose(grey[:, [0, -1]], [[100, 200]] * 40, atol=1)
+    colours = np.stack([head()[5] // 16] * 3, axis=-1).astype(np.uint8)
+    colours[2:6, 2:6] = 255, 0, 0  # a mark is read
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    assert only(tmp_path / "a.png")[3, 3] == 76
 
 
 def test_a_slice_without_pixels_stops_neither_its_series_nor_its_copy(tmp_path):
@@ -566,12 +572,6 @@ def test_a_volume_that_is_no_mri_is_refused_by_what_it_looks_like(tmp_path, valu
     assert len(errors) == (2 if "label" in reason else 1)
 
 
-def test_normalised_images_are_read(tmp_path):
-    normalized = (head() - head().mean()) / head().std()
-    nibabel.save(nibabel.Nifti1Image(normalized, np.eye(4)), tmp_path / "scores.nii")
-    assert shown(tmp_path / "scores.nii").max() == 255
-
-
 def write_header(file, image):
     image.header["vox_offset"] = 352
     file.write_bytes(image.header.binaryblock + file.read_bytes()[348:])
@@ -617,15 +617,16 @@ def test_pairs_mgh_and_two_dimensions_are_read(tmp_path, truth):
 def test_an_archive_or_a_dicomdir_is_read_like_its_folder(tmp_path, truth):
     write_head(tmp_path / "in" / "series")
     Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / "in" / "a.png")
-    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
-        for file in sorted((tmp_path / "in").rglob("*.*")):
-            archive.write(file, file.relative_to(tmp_path / "in"))
+    shutil.make_archive(tmp_path / "all", "zip", tmp_path / "in")
     slices = opened(tmp_path / "all.zip")
     assert len(slices) == 13 and {image.file for image in slices} == {tmp_path / "all.zip"}
     assert slices[0].series == "all.zip/a.png" and slices[1].series.startswith("all.zip/7-")
     np.testing.assert_array_equal(np.stack([image.pixels for image in slices[1:]]), truth)
     (tmp_path / "bad.zip").write_bytes((tmp_path / "all.zip").read_bytes()[:900])
     assert opened(tmp_path / "bad.zip")[0].error
+    shutil.copy(tmp_path / "all.zip", tmp_path / "blob")
+    shutil.copy(tmp_path / "all.zip", tmp_path / "in" / "text.docx")
+    assert len(opened(tmp_path / "blob")) == len(opened(tmp_path / "in")) == 13
     directory = tmp_path / "in" / "series" / "DICOMDIR"
     directory.write_bytes((tmp_path / "in" / "series" / "00.dcm").read_bytes())
     assert sum(image.pixels is not None for image in opened(directory)) == 12
@@ -657,13 +658,6 @@ def test_what_is_drawn_in_a_colour_map_is_refused(tmp_path, name, kind):
     assert "skipped: it is drawn in colours" in refused.error
 
 
-def test_a_mark_in_colour_is_read(tmp_path):
-    colours = np.stack([head()[5] // 16] * 3, axis=-1).astype(np.uint8)
-    colours[2:6, 2:6] = 255, 0, 0
-    Image.fromarray(colours).save(tmp_path / "a.png")
-    assert only(tmp_path / "a.png")[3, 3] == 76
-
-
 def test_16_bits_keep_their_contrast_or_are_refused_for_what_they_are(tmp_path):
     grey = np.linspace(0, 255, 1024).reshape(32, 32)
     white_is_zero = (60000 - grey * 235).astype(np.uint16)
@@ -684,9 +678,7 @@ def test_16_bits_keep_their_contrast_or_are_refused_for_what_they_are(tmp_path):
         np.testing.assert_allclose(only(tmp_path / file), grey, atol=1)
 
 
-def test_decoders_end_at_their_limits_of_time_however_many_files_take_for_ever(
-    tmp_path, monkeypatch
-):
+def test_decoders_end_at_their_limits_of_time_however_many_take_for_ever(tmp_path, monkeypatch):
     import dcm2niix
 
     Image.new("RGB", (2100, 2000), "red").save(tmp_path / "a.png")  # decoded in a process
@@ -728,6 +720,8 @@ def test_slices_know_their_total_and_what_their_series_is(tmp_path):
     assert first.facts == {"description": "FLAIR"} and first.modality == "MR"
     assert "Smith" not in text
     assert {image.total for image in opened(tmp_path / "a", "coronal")} == {24}
+    (ct,) = opened(pydicom.data.get_testdata_file("CT_small.dcm", download=False))
+    assert ct.pixels is not None and ct.modality == "CT"  # for which it is refused
 
 
 @pytest.mark.parametrize(("syntax", "damaged"), [

@@ -339,7 +339,11 @@ def _signals(frame: Frame, folder: Path) -> Iterator[np.ndarray]:
             held = min(pixels.length, stream.tell() - pixels.value_tell)
             # a few bytes are padding; as much as a row or a column means that the sizes are wrong
             spare = max(2, min(frame.shape) * header.BitsAllocated // 8)
-            fits = fits and 0 <= held - get_expected_length(header) < spare
+            surplus = held - get_expected_length(header)
+            if surplus >= spare:
+                raise ImageError(f"its pixels are {surplus} bytes longer than its header says: "
+                                 "padded, or of other rows or columns; export it anew")  # fmt: skip
+            fits = fits and surplus >= 0
         if not fits:
             raise ImageError("its pixels are cut short or contradict its header; copy it again")
         stream.seek(pixels.value_tell)

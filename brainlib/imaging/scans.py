@@ -41,8 +41,11 @@ STARTS = {
         rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL,
     ),
     "nifti": re.compile(rb".{344}n[+i]1\0|.{4}n[+i]2\0", re.DOTALL),
+    "archive": re.compile(rb"PK(\x03\x04|\x05\x06)"),
 }  # fmt: skip
 """How files of each kind start: the first 512 bytes, unpacked, decide before the name does."""
+
+_WITHOUT_START = (".hdr", ".img", ".mgh", ".json")  # of volumes, and what lies beside them
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,7 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     ImageError
         Where the plane is unknown, or there is nothing at the path.
     """
-    if plane not in ("acquired", *PLANES):
-        raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
+    require_plane(plane)
     try:
         root, given = paths.resolve(path), Path(path)
         there = path != "" and root.exists()  # of an empty name, the project itself
@@ -157,6 +159,12 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
     holds = "holds" if root.is_dir() else "is"
     kinds = kinds or {root: f"it {holds} no image, no DICOM and no NIfTI; name another"}
     return list(_units(dict(sorted(kinds.items())), root, given))
+
+
+def require_plane(plane: str) -> None:
+    """Refuse what is neither `acquired` nor one of `PLANES`, with an `ImageError`."""
+    if plane not in ("acquired", *PLANES):
+        raise ImageError(f"there is no plane {plane!r}; choose acquired, {', '.join(PLANES)}")
 
 
 def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
@@ -219,8 +227,17 @@ def _read_series(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
 
 
 def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
-    """Unpack a `.zip` and give the slices of all that it holds, as series of their own."""
+    """Unpack an archive and give the slices of all that it holds, as series of their own.
+
+    Of a member that does not begin as a scan, no more than its start is unpacked.
+    """
     with paths.temporary_folder() as inside, zipfile.ZipFile(file) as whole:
+        for member in whole.infolist():
+            with whole.open(member) as stream:
+                head = stream.read(512)
+            is_scan = head.startswith(GZIP_MAGIC) or _kind_by_start(head)
+            if not is_scan and not member.filename.lower().endswith(_WITHOUT_START):
+                member.file_size, member.CRC = len(head), None  # the rest is not unpacked
         if sum(member.file_size for member in whole.infolist()) > MAX_UNZIPPED:
             raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
         whole.extractall(inside)
@@ -259,10 +276,15 @@ def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
         yield from (file for file in inside if file not in folders)
 
 
+def _kind_by_start(head: bytes) -> str:
+    return next((kind for kind, start in STARTS.items() if start.match(head)), "")
+
+
 def _kind(file: Path) -> str:
     """Return what a file is by its content, else by its name; empty where it is something else."""
     name = file.name.lower()
     claimed = next((kind for end, kind in SCAN_SUFFIXES.items() if name.endswith(end)), "")
+    unnamed = not file.suffix or file.suffix[1:].isdigit()  # as many DICOM files are
     try:
         if not file.is_file():  # a pipe would be waited for, a broken link is said
             return "it is no regular file, or a link to nothing; remove it" if claimed else ""
@@ -272,14 +294,14 @@ def _kind(file: Path) -> str:
         head = GZIP_MAGIC
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
-    if kind := next((kind for kind, start in STARTS.items() if start.match(head)), ""):
-        pair = head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
-        return "" if pair and kind == "nifti" else kind
+    if kind := _kind_by_start(head):
+        pair = kind == "nifti" and head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
+        document = kind == "archive" and not claimed and not unnamed  # .docx, .npz
+        return "" if pair or document else kind
     if not head and claimed:
         return "it is empty; copy it again from where it came"
     if claimed == "dicom":  # to parse what is none could take for ever
         return "it is named as a DICOM file and does not begin as one; copy it again or remove it"
-    unnamed = not file.suffix or file.suffix[1:].isdigit()  # as many DICOM files are
     if not claimed and unnamed and (not head or b"\0" in head):
         return "it is no image, no DICOM and no NIfTI, or damaged; copy it again or remove it"
     return claimed

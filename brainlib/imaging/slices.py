@@ -236,7 +236,7 @@ def to_luma(colours: np.ndarray) -> np.ndarray:
 
 
 def refuse_signal(slices: list[np.ndarray], modality: str) -> None:
-    """Refuse by their values label maps, phase and imaginary images, and CT that does not say so.
+    """Refuse by their values label maps, phase and imaginary MR, and CT that does not say so.
 
     A label map holds few values, or nearly all neighbours in it are equal; phase and imaginary
     parts lie evenly around zero. A CT of the head, in Hounsfield units, has air below -900, skin
@@ -272,5 +272,6 @@ def refuse_signal(slices: list[np.ndarray], modality: str) -> None:
         raise ImageError("skipped: it looks like a CT (Hounsfield units), not an MRI")
     low, high = np.percentile(values, PERCENTILES)
     negative = (values < 0).sum() / max(1, (values != 0).sum())
-    if not is_ct and abs(low + high) < 0.1 * (high - low) and 0.4 < negative < 0.6:
+    is_mr = modality in ("", "MR") and not is_ct
+    if is_mr and abs(low + high) < 0.1 * (high - low) and 0.4 < negative < 0.6:
         raise ImageError(f"skipped: by its values {_PHASE}")

@@ -119,7 +119,10 @@ def open_engine(model: Path | str, engine: str = "onnx", threads: int = 0) -> En
         raise BrainlibError(f"there is no engine {engine!r}: choose {', '.join(ENGINES)}")
     if Path(model).suffix[1:] not in ENGINES:  # of `net.v2`, the files of `net` would be taken
         raise BrainlibError(f"{model} is no model: name a .keras or .onnx file")
-    return ENGINES[engine](Path(model).with_suffix(f".{engine}"), threads)
+    file = Path(model).with_suffix(f".{engine}")
+    if not (file.exists() or Path(model).exists() or manifest.beside(file)):
+        raise BrainlibError(f"there is no file {model}: check the name")
+    return ENGINES[engine](file, threads)
 
 
 def open_keras(path: Path | str, threads: int = 0) -> Engine:

@@ -1,6 +1,7 @@
 """Models as files: written without their optimizer, and checked when they are read."""
 
 import warnings
+import zipfile
 from pathlib import Path
 
 import keras
@@ -39,7 +40,9 @@ def load_model(path: Path | str) -> keras.Model:
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # the archive, its JSON or its weights may be what is damaged
-        raise BrainlibError(f"{path} cannot be loaded as a Keras model: {error}") from error
+        is_whole = path.suffix != ".keras" or zipfile.is_zipfile(path)
+        reason = error if is_whole else "it is empty or damaged"
+        raise BrainlibError(f"{path} cannot be loaded as a Keras model: {reason}") from error
     _require_probabilities(model, path)
     return model
 

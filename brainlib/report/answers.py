@@ -118,6 +118,7 @@ class Model:
     """
 
     def __init__(self, classifier: inference.Classifier, plane: str = "acquired") -> None:
+        imaging.require_plane(plane)
         self.classifier, self.plane = classifier, plane
 
     def __call__(self, scan: Any) -> Answer | Answers:
@@ -130,7 +131,7 @@ class Model:
             grey image (height, width), an RGB image (height, width, 3), or slices of one study
             (n, height, width); values that are not uint8 are scaled from their percentiles 0.5 and
             99.5. Bytes are the content of a file. Of a list, what has no name is called by its
-            place in it, such as `array 2`.
+            place in it, such as `array 2`, and what is no scan gets an answer that says why.
 
         Returns
         -------
@@ -139,21 +140,32 @@ class Model:
 
         Raises
         ------
-        BrainlibError, ImageError
-            Where the object is no scan, or there is nothing at the path.
+        ImageError
+            Where the object is no scan, or there is nothing at the path; not of a list.
+        BrainlibError
+            Where the model does not give four probabilities.
         """
         if isinstance(scan, list | tuple):
             numbered = enumerate(scan, 1)
             return Answers(answer for number, one in numbered
-                           for answer in self._answers_to(one, f" {number}"))  # fmt: skip
+                           for answer in self._answers_in_list(one, f" {number}"))  # fmt: skip
         answers = list(self._answers_to(scan))
         return answers[0] if len(answers) == 1 else Answers(answers)
+
+    def _answers_in_list(self, scan: Any, number: str) -> Iterator[Answer]:
+        try:
+            yield from self._answers_to(scan, number)
+        except imaging.ImageError as error:
+            is_path, kind = isinstance(scan, str | Path), type(scan).__name__
+            name = str(scan) if is_path else f"{kind.removeprefix('nd')}{number}"
+            slices = [imaging.ScanSlice(Path(name), name, error=f"{name}: {error}")]
+            yield from self._answer(slices)
 
     def _answers_to(self, scan: Any, number: str = "") -> Iterator[Answer]:
         if isinstance(scan, np.ndarray):
             yield from self._answer(_slices_of(scan, f"array{number}"))
         elif isinstance(scan, str | Path):
-            path = scan and paths.expand(scan).absolute()
+            path = scan and paths.given(scan)
             yield from self.answers(imaging.list_scans(path, self.plane))
         else:
             with paths.temporary_folder() as folder:
@@ -213,7 +225,8 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     Raises
     ------
     BrainlibError
-        Where the model, its engine, its gate or its rules cannot be opened.
+        Where the model, its engine, its gate or its rules cannot be opened, or there is no such
+        plane.
 
     Examples
     --------
@@ -224,7 +237,8 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     file = paths.resolve(model or paths.released_model())
     endings = (".onnx", ".keras", ".release.json")
     there = {ending for ending in endings if file.with_suffix(ending).exists()}
-    if engine == "onnx" and there == {".keras"}:  # a released model, which has a manifest, is whole
+    # a released model, which has a manifest, is whole
+    if engine == "onnx" and there == {".keras"} and file.suffix in endings:
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
         engine = "keras"
@@ -236,7 +250,7 @@ def _slices_of(array: np.ndarray, name: str) -> list[imaging.ScanSlice]:
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "buif":
-        raise BrainlibError(
+        raise imaging.ImageError(
             f"an array of shape {array.shape} and type {array.dtype} is no scan: give numbers of "
             "shape (height, width), (height, width, 3) or (n, height, width)"
         )
@@ -263,7 +277,7 @@ def _content_of(scan: Any) -> bytes:
     if hasattr(scan, "read"):
         return scan.read()
     if not hasattr(scan, "save"):
-        raise BrainlibError(
+        raise imaging.ImageError(
             f"an object of type {type(scan).__name__} is no scan: give a path, an array, "
             "a PIL image, the bytes of a file, or a list of these"
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 import pandas as pd
@@ -31,6 +31,8 @@ SIDE = 420
 """Longer side of an embedded image, pixels: 180 dots an inch in print."""
 
 logger = logging.getLogger(__name__)
+
+Study = TypeVar("Study", bound=ClassifiedStudy)
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("brainlib.report", ""), undefined=jinja2.StrictUndefined,
@@ -90,6 +92,7 @@ def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str,
         "counted": {**answer.study, "missing": int(is_missing.sum())},
         "refused": words.list_refusals(answer.slices),
         "missing": words.list_refusals(answer.slices, MISSING),
+        "copies": words.list_copies(answer.slices),
         "unreadable": words.list_unreadable(answer.slices),
         "made": made or datetime.now(UTC),
     }
@@ -104,7 +107,7 @@ def write_reports(
     plane: str = "acquired",
     most: int | None = None,
 ) -> list[Path]:
-    """Write a report for each study, named after its file, and a summary page of all.
+    """Write a report for each study, named after it, and a summary page of all.
 
     Beside the report of a study in which a tumour was outlined lies the outline: as a NIfTI mask,
     and of a DICOM series as DICOM SEG.
@@ -140,16 +143,14 @@ def write_reports(
     for row, answer in enumerate(ClassifiedStudy.of_tables(classifier, predictions, studies)):
         if most is None or row < most:
             stems.append(file_stem(answer.name, stems))
-        said = words.line(answer, answer.name).removeprefix(f"{answer.name}: ")
+        said = words.line(answer).removeprefix(f"{answer.name}: ")
         stem = stems[row] if row < len(stems) else ""
         lines.append({"name": answer.name, "line": said, "stem": stem})
     summary = TEMPLATES.get_template("summary.html").render(lines=lines, digest=_digest(studies))
     # first, for it names what has to go where this run is killed
     paths.write_text(folder / SUMMARY, summary)
     answers = ClassifiedStudy.of_tables(classifier, predictions, studies)
-    read = _read_studies(scans, plane)
-    for stem, answer, (scan, slices) in zip(stems, answers, read, strict=False):
-        answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
+    for stem, (answer, scan) in zip(stems, read_again(answers, scans, plane), strict=False):
         _write_study(folder / f"{stem}.html", answer, scan)
     if inference.stamp_scans(scans) != stamp:
         remove_reports(folder)
@@ -175,7 +176,7 @@ def remove_reports(folder: Path, but_of: pd.DataFrame | None = None) -> None:
 def file_stem(name: str, taken: Iterable[str] = ()) -> str:
     """Return a file name of letters and digits, without ending, that is not taken yet."""
     stem = re.sub(r"(\.(nii|gz|dcm|png|jpe?g|tiff?|bmp|ima))+$", "", name, flags=re.IGNORECASE)
-    stem = "-".join(re.findall(r"\w+", stem, re.ASCII))[:60] or "study"
+    stem = "-".join(re.findall(r"\w+", stem, re.ASCII))[:120] or "study"
     stem = f"{stem}-study" if stem == Path(SUMMARY).stem else stem
     used = {one.lower() for one in taken}
     names = (f"{stem}{f'-{number}' * (number > 1)}" for number in count(1))
@@ -186,14 +187,20 @@ def _digest(studies: pd.DataFrame) -> str:
     return hashlib.sha256(inference.to_csv(studies)).hexdigest()
 
 
-def _read_studies(
-    scans: Iterable[imaging.Scan], plane: str
-) -> Iterator[tuple[imaging.Scan, list[imaging.ScanSlice]]]:
-    """Read scans again, study by study as they were classified; an archive holds several."""
-    for scan in scans:
-        slices = inference.read_slices(scan, plane)
-        for _, study in groupby(slices, lambda one: one.series or str(one.file)):
-            yield scan, list(study)
+def read_again(
+    answers: Iterable[Study], scans: Iterable[imaging.Scan], plane: str
+) -> Iterator[tuple[Study, imaging.Scan]]:
+    """Give the studies of tables with their images, and the scan of each."""
+    read = (
+        (scan, study)
+        for scan in scans  # an archive holds several studies
+        for _, study in groupby(
+            inference.read_slices(scan, plane), lambda one: one.series or str(one.file)
+        )
+    )
+    for answer, (scan, slices) in zip(answers, read, strict=False):
+        answer.images.update({one.number + 1: one for one in slices if one.pixels is not None})
+        yield answer, scan
 
 
 def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> None:

@@ -68,7 +68,12 @@ class ClassifiedStudy:
 
     @property
     def name(self) -> str:
-        """The file, or folder and series; folders above, which may name a patient, are left out."""
+        """The file below the folder that was named, or folder and series of DICOM files.
+
+        Folders above, which may name a patient, are left out.
+        """
+        if "/" in self.study["series"]:
+            return one_line(self.study["series"])
         path = file_name(self.study["path"])
         series = file_name(self.study["series"] or self.study["path"])
         return series if series.endswith(path) else f"{path} {series}"

@@ -12,7 +12,7 @@ from itertools import groupby
 import pandas as pd
 
 from brainlib.imaging.errors import one_line
-from brainlib.inference.classifier import MISSING, REFUSED, UNJUDGED, UNREADABLE
+from brainlib.inference.classifier import COPY, MISSING, REFUSED, UNJUDGED, UNREADABLE
 from brainlib.inference.rules import is_undecided
 from brainlib.report.study import ClassifiedStudy, file_name
 
@@ -54,13 +54,9 @@ def decision_of(answer: ClassifiedStudy) -> str:
     return one_line(answer.decision.replace(f"{answer.study['path']}: ", ""))
 
 
-def line(answer: ClassifiedStudy, name: str = "") -> str:
-    """Return an answer in one line that is safe to print, after a name.
-
-    By default that is the answer's own, or the path of a file below a folder or in an archive.
-    """
-    head, series = headline(answer), answer.study["series"]
-    name = name or (series if "/" in series else answer.name)
+def line(answer: ClassifiedStudy) -> str:
+    """Return an answer in one line that is safe to print, after its name."""
+    head = headline(answer)
     title = head["title"][:1].lower() + head["title"][1:]
     if head["kind"] == "none":
         title = decision_of(answer)
@@ -72,13 +68,14 @@ def line(answer: ClassifiedStudy, name: str = "") -> str:
         parts.append(f"{answer.study['accepted']} of {answer.study['slices']} slices classified")
     if answer.decision == UNJUDGED:
         parts.append("unjudged")
-    text = f"{name}: {', '.join(filter(None, parts))}"
+    text = f"{answer.name}: {', '.join(filter(None, parts))}"
     return one_line(text.replace(NO_BREAK, " "))
 
 
 def list_refusals(slices: pd.DataFrame, start: str = REFUSED) -> list[tuple[str, str]]:
     """Return pairs of a reason and the slices that were refused (or are missing) for it."""
-    refused = slices[slices["decision"].str.startswith(start)]
+    is_copy = slices["decision"].str.startswith(COPY)  # which is no slice of the study
+    refused = slices[slices["decision"].str.startswith(start) & ~is_copy]
     by_reason = refused["slice"].groupby(refused["decision"].str.removeprefix(start), sort=False)
     listed = [(str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
               for reason, numbers in by_reason]  # fmt: skip
@@ -88,15 +85,20 @@ def list_refusals(slices: pd.DataFrame, start: str = REFUSED) -> list[tuple[str,
 def list_unreadable(slices: pd.DataFrame) -> list[tuple[str, str]]:
     """Return pairs of a file's name and what was wrong with it."""
     bad = slices[slices["error"] != ""]
-    listed = [(file_name(path), one_line(str(error).removeprefix(f"{path}: ")))
-              for path, error in zip(bad["path"], bad["error"], strict=True)]  # fmt: skip
-    return _shortened(listed, "other files")
+    return _by_file(bad["path"], bad["error"])
+
+
+def list_copies(slices: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return pairs of a file's name and why it was left out of its series."""
+    copies = slices[slices["decision"].str.startswith(COPY)]
+    return _by_file(copies["path"], copies["decision"].str.removeprefix(REFUSED))
 
 
 def remarks(slices: pd.DataFrame) -> list[str]:
-    """Return a line for each reason why slices were not classified, and which they are."""
-    pairs = [*list_refusals(slices), *list_refusals(slices, MISSING), *list_unreadable(slices)]
-    return [f"{reason}: {which}" for reason, which in pairs]
+    """Return a line for each reason why slices were not classified, and for each file left out."""
+    pairs = [*list_refusals(slices), *list_refusals(slices, MISSING),
+             *list_copies(slices), *list_unreadable(slices)]  # fmt: skip
+    return [f"{first}: {second}" for first, second in pairs]
 
 
 def sequence_doubt(facts: Mapping[str, str]) -> str:
@@ -158,6 +160,12 @@ def ranges(numbers: list[int]) -> str:
     ends = [(run[0][1], run[-1][1]) for run in (list(pairs) for _, pairs in runs)]
     texts = [f"{first} to {last}" if last > first else f"{first}" for first, last in ends]
     return ", ".join(texts[:12]) + (" …" if len(texts) > 12 else "")
+
+
+def _by_file(paths: pd.Series, texts: pd.Series) -> list[tuple[str, str]]:
+    listed = [(file_name(path), one_line(str(text).removeprefix(f"{path}: ")))
+              for path, text in zip(paths, texts, strict=True)]  # fmt: skip
+    return _shortened(listed, "other files")
 
 
 def _shortened(listed: list[tuple[str, str]], others: str) -> list[tuple[str, str]]:

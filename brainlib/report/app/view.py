@@ -135,7 +135,8 @@ class StudyView:
     def _add_outline(self, files: dict[str, tuple[str, bytes]], name: str) -> None:
         if self.answer.outline is not None:
             mask = volumes.nifti_mask(self.answer.outline, self.answer.images[self.numbers[0]])
-            self.links.value = _html("downloads", {**files, "Save the outline": (name, mask)})
+            text = f"Save the outline{' (no finding)' * (self.answer.label is None)}"
+            self.links.value = _html("downloads", {**files, text: (name, mask)})
 
     def _viewer(self) -> ipywidgets.VBox:
         shown = [number for number in self.answer.deciding if number in self.numbers]

@@ -22,7 +22,11 @@
     const size = Array.from(this.files).reduce((sum, file) => sum + file.size, 0) / 1e6;
     const box = document.querySelector(".brainlib-drop");
     document.querySelector(".brainlib-toolarge")?.remove();
-    if (size < megabytes) return hideOldAnswer();
+    if (size < megabytes) {
+      // what is chosen next replaces these files, even where a browser adds to those of an input
+      setTimeout(() => { this.value = ""; });
+      return hideOldAnswer();
+    }
     event.stopImmediatePropagation();
     const line = document.createElement("div");
     line.className = "brainlib-problems brainlib-toolarge";
