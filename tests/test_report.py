@@ -3,8 +3,6 @@
 import base64
 import io
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
@@ -257,26 +255,3 @@ def test_the_deciding_images_come_first_keep_their_shape_and_stay_small(tmp_path
     uri = re.search(r"base64,([^\"]+)", path.read_text(encoding="utf-8"))[1]
     assert Image.open(io.BytesIO(base64.b64decode(uri))).size == (280, 420)
     assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("kind", ["answer", "none"])
-def test_it_prints_on_two_pages_at_most(tmp_path, kind):
-    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("no chromium")
-    table = slices(*[GLIOMA] * 39)
-    table.loc[5:20, "decision"] = [f"refused: {'for some reason ' * 9} {row}" for row in range(16)]
-    table.loc[30:, "error"] = "it is damaged, copy it again " * 9
-    table.loc[30:, "path"] = [f"{row}{'long name' * 20}" for row in range(9)]
-    study = answer(table=table, deciding="1 2 3 4", shown=range(1, 5), gaps=16)
-    if kind == "none":
-        table["decision"], table["class"] = "refused: it is blank", ""
-        study = no_answer(table, "refused: it is blank", refused=30, unreadable=9)
-    page = report.write_report(tmp_path / "report.html", study)
-    subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/home",
-         "--no-pdf-header-footer", f"--print-to-pdf={tmp_path}/report.pdf", page.as_uri()],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    pages = re.findall(rb"/Type\s*/Page\b(?!s)", (tmp_path / "report.pdf").read_bytes())
-    assert 1 <= len(pages) <= 2

@@ -128,13 +128,16 @@ def test_what_is_fitted_never_saw_the_released_fold(table, fitted):
     assert again["limits"] != fitted["limits"]
 
 
-def test_thresholds_are_those_of_the_published_calibration(table, fitted):
+def test_rules_name_what_they_are_of_and_thresholds_are_those_of_the_calibration(table, fitted):
     first = table["fold"] == 0
     sets = evaluation.conformal_sets(table[first], fitted["conformal"]["thresholds"])
     assert sets.equals(evaluation.cross_conformal(table)[first])
+    assert (fitted["model_sha256"], fitted["source"]) == ("abc", "kaggle version 1")
+    assert fitted["limits_of_all"]["part"] == "source sartaj"
+    assert fitted["study_reliability"] == METRICS["studies"]["reliability"]
 
 
-def test_reliability_counts_every_answer_once(table, fitted):
+def test_reliability_counts_every_answer_once_and_has_a_bin_for_each(table, fitted):
     assert sum(row["images"] for row in fitted["reliability"]) == len(table)
     for name in CLASSES:
         rows = [row for row in fitted["reliability"] if row["class"] == name]
@@ -143,6 +146,10 @@ def test_reliability_counts_every_answer_once(table, fitted):
         assert all(row["images"] >= 30 and row["groups"] >= 10 for row in rows)
         assert all(one[1] == other[0] for one, other in itertools.pairwise(edges))
         assert all(row["lower"] <= row["observed"] <= row["upper"] for row in rows)
+    for probability in (0.26, 0.5, 0.95, 0.99, 1.0):
+        found = rules.find_reliability(fitted["reliability"], "notumor", probability)
+        assert found["low"] <= probability <= found["high"]
+    assert rules.find_reliability([], "glioma", 0.9) is None
 
 
 def test_reliability_is_the_share_that_was_right(table):
@@ -151,13 +158,6 @@ def test_reliability_is_the_share_that_was_right(table):
     rows = [row for row in evaluation.reliability_by_answer(table, 20) if row["class"] == "glioma"]
     total = sum(row["observed"] * row["images"] for row in rows)
     assert total == pytest.approx(right.sum(), abs=1e-3)
-
-
-def test_a_bin_is_found_for_every_answer(fitted):
-    for probability in (0.26, 0.5, 0.95, 0.99, 1.0):
-        found = rules.find_reliability(fitted["reliability"], "notumor", probability)
-        assert found["low"] <= probability <= found["high"]
-    assert rules.find_reliability([], "glioma", 0.9) is None
 
 
 def test_limits_say_what_a_class_is_taken_for(table, fitted):
@@ -170,12 +170,6 @@ def test_limits_say_what_a_class_is_taken_for(table, fitted):
     )
     assert limits["dice"]["value"] == 0.5 and limits["heat_peak_inside"]["value"] == 0.5
     assert set(fitted["limits"]["notumor"]["missed"]) == set(CLASSES) - {"notumor"}
-
-
-def test_rules_name_their_model_and_their_source(fitted):
-    assert (fitted["model_sha256"], fitted["source"]) == ("abc", "kaggle version 1")
-    assert fitted["limits_of_all"]["part"] == "source sartaj"
-    assert fitted["study_reliability"] == METRICS["studies"]["reliability"]
 
 
 def test_one_call_makes_the_rules_of_a_model_folder(table, tmp_path):

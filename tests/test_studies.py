@@ -88,19 +88,15 @@ def test_the_order_of_rows_and_the_other_studies_do_not_matter():
     assert together.loc[1, CLASSES].tolist() == pytest.approx(alone.loc[0, CLASSES].tolist())
 
 
-def test_slices_tell_the_kind_in_proportion_to_their_evidence():
+def test_slices_tell_the_kind_by_their_evidence_and_few_stand_for_themselves():
     meningioma = (0.2, 0.4, 0.39, 0.01)
     study = summarise(slices_of("a", GLIOMA, GLIOMA, meningioma, meningioma)).loc[0]
     assert study["class"] == "glioma" and study["meningioma"] > 0.02
-
-
-def test_without_places_the_second_strongest_slice_counts():
+    # without places the second strongest slice counts
     slices = slices_of("a", HEALTHY, GLIOMA, HEALTHY, GLIOMA).drop(columns=["lesion_x", "lesion_y"])
     assert summarise(slices).loc[0, "class"] == "glioma"
     assert summarise(slices.iloc[:3]).loc[0, "class"] == "notumor"
-
-
-def test_one_slice_keeps_its_own_probabilities_and_two_stand_for_themselves():
+    # one slice keeps its own probabilities, and two stand for themselves
     assert summarise(slices_of("a", GLIOMA)).loc[0, CLASSES].tolist() == pytest.approx(GLIOMA)
     assert summarise(slices_of("a", GLIOMA, HEALTHY)).loc[0, "class"] == "glioma"
 
