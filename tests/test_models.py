@@ -124,8 +124,8 @@ def test_text_inside_the_square_is_blackened_and_the_head_is_not(head, look):
 def inner(small_network, heads):
     """Tissue map and features of the heads, and what follows from them: evidence and logits."""
     network = models.network_of(small_network)
-    names = ("tissue", "drawn4", "features16", "features32", models.PLACES,
-             "imagenet_features_of_kinds")  # fmt: skip
+    names = ("tissue", "drawn4", "features16", "features32", "imagenet_features8",
+             "imagenet_features16")  # fmt: skip
     between = [network.get_layer(name).output for name in names]
     pixels = np.stack([head.pixels for head in heads])[..., None]
     squares = keras.Model(small_network.input, small_network.get_layer("head").output)(pixels)

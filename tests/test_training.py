@@ -250,7 +250,7 @@ def test_a_second_reading_changes_kind_and_evidence_but_no_outline(build_small):
     healthy = CLASS_NAMES.index("notumor")
     kinds = np.delete(change, healthy, axis=1)
     assert np.ptp(kinds, axis=1).max() > 0.01 and np.abs(change[:, healthy]).max() > 0.01
-    expected = np.multiply(models.calibration_of(model), [1, 1, reading.KIND_TEMPERATURE])
+    expected = np.multiply(models.calibration_of(model), [1, 1, 2])
     assert models.calibration_of(both) == pytest.approx(expected)
     unknown = dataclasses.replace(outlined, outlined=np.zeros(len(outlined), bool))
     assert training.add_second_reading(model, unknown) is model

@@ -14,7 +14,6 @@ import keras
 from keras import layers, ops
 
 from brainlib import CLASS_NAMES
-from brainlib.models import efficientnet
 from brainlib.models.efficientnet import add_backbone, load_imagenet
 from brainlib.models.field_of_view import clear_ground, crop, find_head, hide_surroundings, to_grey
 
@@ -49,8 +48,8 @@ other trainings.
 """
 
 _PYRAMID, _DRAWN, _DROPOUT = 96, 64, 0.3
-_KEPT, _FINEST = "imagenet_", 4
-PLACES, _KEPT_KINDS = f"{_KEPT}places", f"{_KEPT}features_of_kinds"
+_KEPT, _KEPT_STRIDES, _FINEST = "imagenet_", (8, 16), 4
+PLACES = f"{_KEPT}places"
 _REGION, _STRONGEST = 3, 8
 
 
@@ -187,15 +186,13 @@ def _build_network(parts: Parts) -> keras.Model:
     kinds = layers.Dense(len(KINDS), name="kinds")(layers.Dropout(_DROPOUT, name="dropout")(pooled))
     early = add_backbone(features[4], range(2, 4), _KEPT)
     late = add_backbone(early[16], range(4, 5), _KEPT)
-    kept = layers.Concatenate()([early[16], late[16]])
-    # what the filters of a block find, before it is projected to few channels
-    *before, stage = [repeats for repeats, *_ in efficientnet.BLOCKS[:5]]
-    middle = f"{_KEPT}block{sum(before) + stage // 2}_relu"
-    filtered = keras.Model(square, late[16]).get_layer(middle).output
-    of_kinds = layers.Concatenate(name=_KEPT_KINDS)([kept, filtered])
+    kept = {
+        8: layers.Identity(name=f"{_KEPT}features8")(early[8]),
+        16: layers.Concatenate(name=f"{_KEPT}features16")([early[16], late[16]]),
+    }
     second = layers.Dense(len(KINDS), kernel_initializer="zeros", name=SECOND_READING)
-    kinds = kinds + second(_pool_lesion(lesion, {16: of_kinds}, f"{_KEPT}pooled"))
-    places = layers.Concatenate()([early[8], layers.UpSampling2D(2)(kept)])
+    kinds = kinds + second(_pool_lesion(lesion, kept, f"{_KEPT}pooled"))
+    places = layers.Concatenate()([kept[8], layers.UpSampling2D(2)(kept[16])])
     # the mean of the image is left out: it tells the scanner
     places = layers.Subtract(name=PLACES)([places, ops.mean(places, axis=(1, 2), keepdims=True)])
     second = layers.Dense(1, kernel_initializer="zeros", name=SECOND_EVIDENCE)(places)
@@ -333,10 +330,11 @@ def build_pooler(model: keras.Model) -> keras.Model:
     network = network_of(model)
     size = network.input_shape[1] // MAP_FACTOR
     lesion = keras.Input((size, size, 1), name="lesion")
-    inside = keras.Model(network.inputs, network.get_layer(_KEPT_KINDS).output)
+    names = [f"{_KEPT}features{stride}" for stride in _KEPT_STRIDES]
+    inside = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
     square = keras.Input(network.input_shape[1:], name="head")
-    pooled = _pool_lesion(lesion, {16: inside(square)}, "pooled")
-    return keras.Model([square, lesion], pooled, name="pooler")
+    features = dict(zip(_KEPT_STRIDES, inside(square), strict=True))
+    return keras.Model([square, lesion], _pool_lesion(lesion, features, "pooled"), name="pooler")
 
 
 def _lesion_shares(
@@ -368,7 +366,7 @@ def _build_maps(
     square = keras.Input(network.input_shape[1:], name="head")
     readings = {
         "kinds": {4: "drawn4", 16: "features16", 32: "features32"},
-        SECOND_READING: {16: _KEPT_KINDS},
+        SECOND_READING: {stride: f"{_KEPT}features{stride}" for stride in _KEPT_STRIDES},
     }
     sources = [name for features in readings.values() for name in features.values()]
     inside = {name: network.get_layer(name).output for name in ("logits", "tissue", *sources)}
