@@ -68,7 +68,7 @@ def small_network(build_small, heads):
     network(squares, training=True)
     for layer in normalizing:
         layer.momentum = 0.95
-    names = ("kinds", lesion_net.SECOND_READING, lesion_net.SECOND_EVIDENCE)
+    names = ("kinds", lesion_net.SECOND_READING, *lesion_net.SECOND_EVIDENCE)
     kinds, *seconds = (network.get_layer(name) for name in names)
     kinds.kernel.assign(5 * kinds.kernel)
     for second in seconds:

@@ -250,8 +250,8 @@ def test_a_second_reading_changes_kind_and_evidence_but_no_outline(build_small):
     healthy = CLASS_NAMES.index("notumor")
     kinds = np.delete(change, healthy, axis=1)
     assert np.ptp(kinds, axis=1).max() > 0.01 and np.abs(change[:, healthy]).max() > 0.01
-    expected = np.multiply(models.calibration_of(model), [1, 1, 2])
-    assert models.calibration_of(both) == pytest.approx(expected)
+    (offset, *temperatures), (moved, *expected) = map(models.calibration_of, (both, model))
+    assert temperatures == pytest.approx(np.multiply(expected, [1, 2])) and offset != moved
     unknown = dataclasses.replace(outlined, outlined=np.zeros(len(outlined), bool))
     assert training.add_second_reading(model, unknown) is model
     # its kernel takes features as they are
@@ -268,7 +268,7 @@ def test_added_evidence_is_zero_where_tumour_and_none_are_equally_likely():
     random = np.random.default_rng(0)
     is_tumor = np.arange(4000) < 3600  # however many there are of each
     values = random.normal(np.where(is_tumor, 7, 4), 1)
-    assert reading.midpoint(values, is_tumor) == pytest.approx([5.5], abs=0.15)
+    assert reading.midpoint(values, is_tumor) == pytest.approx(5.5, abs=0.15)
 
 
 def test_places_are_drawn_inside_and_outside_the_outline(small_network):

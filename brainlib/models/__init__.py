@@ -12,7 +12,7 @@ from typing import Any
 _HOMES = {
     "efficientnet": ("block_layers",),
     "files": ("load_model", "save_model"),
-    "lesion_net": ("IMAGE_SIZE", "KINDS", "MAP_FACTOR", "NETWORK_LAYER", "PLACES", "Parts",
+    "lesion_net": ("IMAGE_SIZE", "KEPT", "KINDS", "MAP_FACTOR", "NETWORK_LAYER", "Parts",
                    "SECOND_EVIDENCE", "SECOND_READING", "build_cropper", "build_lesion_net",
                    "build_pooler", "calibration_of", "draws_maps", "network_of", "recalibrate",
                    "strongest_evidence", "with_maps"),

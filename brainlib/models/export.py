@@ -90,6 +90,9 @@ def export_onnx(model: keras.Model, path: Path | str) -> None:
         axes = AXES if value.name == "pixels" else AXES[:1]
         for axis, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
             axis.dim_param = name
+    for attribute in (entry for node in onnx_model.graph.node for entry in node.attribute):
+        if attribute.s == b"tf_half_pixel_for_nn":  # the same for whole factors, and much faster
+            attribute.s = b"asymmetric"
     onnx_model.metadata_props.add(key="classes", value=",".join(CLASS_NAMES))
     with paths.atomic_write(path) as temporary:
         temporary.write_bytes(onnx_model.SerializeToString())

@@ -35,8 +35,11 @@ TISSUES = ("background", *KINDS)
 SECOND_READING = "second_reading"
 """The layer that reads the kind from ImageNet's features; it adds nothing until it is fitted."""
 
-SECOND_EVIDENCE = "second_evidence"
-"""The layer that reads "here is a lesion" from ImageNet's features, fitted in the same way."""
+SECOND_EVIDENCE = ("second_evidence8", "second_evidence16")
+"""The layers that read "here is a lesion" from ImageNet's features, fitted in the same way."""
+
+KEPT = ("imagenet_features8", "imagenet_features16")
+"""The layers that give ImageNet's features at strides of 8 and 16."""
 
 CALIBRATION = (2.7, 1.1, 1.8)
 """Calibration of the released network: offset and temperature of the logit of a tumour, and the
@@ -49,7 +52,6 @@ other trainings.
 
 _PYRAMID, _DRAWN, _DROPOUT = 96, 64, 0.3
 _KEPT, _KEPT_STRIDES, _FINEST = "imagenet_", (8, 16), 4
-PLACES = f"{_KEPT}places"
 _REGION, _STRONGEST = 3, 8
 
 
@@ -187,20 +189,23 @@ def _build_network(parts: Parts) -> keras.Model:
     early = add_backbone(features[4], range(2, 4), _KEPT)
     late = add_backbone(early[16], range(4, 5), _KEPT)
     kept = {
-        8: layers.Identity(name=f"{_KEPT}features8")(early[8]),
-        16: layers.Concatenate(name=f"{_KEPT}features16")([early[16], late[16]]),
+        8: layers.Identity(name=KEPT[0])(early[8]),
+        16: layers.Concatenate(name=KEPT[1])([early[16], late[16]]),
     }
     second = layers.Dense(len(KINDS), kernel_initializer="zeros", name=SECOND_READING)
     kinds = kinds + second(_pool_lesion(lesion, kept, f"{_KEPT}pooled"))
-    places = layers.Concatenate()([kept[8], layers.UpSampling2D(2)(kept[16])])
+    fine, coarse = (
+        layers.Conv2D(1, 1, use_bias=False, kernel_initializer="zeros", name=name)(features)
+        for name, features in zip(SECOND_EVIDENCE, kept.values(), strict=True)
+    )
+    second = fine + _enlarge(coarse)
     # the mean of the image is left out: it tells the scanner
-    places = layers.Subtract(name=PLACES)([places, ops.mean(places, axis=(1, 2), keepdims=True)])
-    second = layers.Dense(1, kernel_initializer="zeros", name=SECOND_EVIDENCE)(places)
-    evidence = strongest_evidence(tissue, second=layers.UpSampling2D(2)(second))
+    second = second - ops.mean(second, axis=(1, 2), keepdims=True)
+    evidence = strongest_evidence(tissue, second=_enlarge(second))
     logits = layers.Identity(name="logits")(_join(evidence, kinds))
     network = keras.Model(square, {"logits": logits, "tissue": tissue}, name=NETWORK_LAYER)
     for layer in network.layers:
-        layer.trainable = not layer.name.startswith((_KEPT, SECOND_READING, SECOND_EVIDENCE))
+        layer.trainable = not layer.name.startswith((_KEPT, SECOND_READING, *SECOND_EVIDENCE))
     return network
 
 
@@ -245,12 +250,18 @@ def _decode(features: dict[int, keras.KerasTensor]) -> tuple[keras.KerasTensor, 
     for stride in strides[1:]:
         width = _PYRAMID if stride > 4 else _DRAWN
         skip = layers.Conv2D(_PYRAMID, 1, name=f"lateral{stride}")(features[stride])
-        x = layers.Add()([layers.UpSampling2D()(x), skip])
+        x = layers.Add()([_enlarge(x), skip])
         x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"smooth{stride}")(x)
         x = layers.BatchNormalization(momentum=0.95, name=f"smooth{stride}_norm")(x)
         x = layers.ReLU(name=f"drawn{stride}")(x)
     tissue = layers.Conv2DTranspose(len(TISSUES), 2, strides=2, name="tissue")(x)
     return tissue, x
+
+
+def _enlarge(x: keras.KerasTensor, factor: int = 2) -> keras.KerasTensor:
+    """Repeat each place down and across; ONNX Runtime is slower with `UpSampling2D`."""
+    size = factor * x.shape[1], factor * x.shape[2]
+    return ops.image.resize(x, size, interpolation="nearest")
 
 
 def _lesion_logits(tissue: keras.KerasTensor) -> keras.KerasTensor:
@@ -330,8 +341,7 @@ def build_pooler(model: keras.Model) -> keras.Model:
     network = network_of(model)
     size = network.input_shape[1] // MAP_FACTOR
     lesion = keras.Input((size, size, 1), name="lesion")
-    names = [f"{_KEPT}features{stride}" for stride in _KEPT_STRIDES]
-    inside = keras.Model(network.inputs, [network.get_layer(name).output for name in names])
+    inside = keras.Model(network.inputs, [network.get_layer(name).output for name in KEPT])
     square = keras.Input(network.input_shape[1:], name="head")
     features = dict(zip(_KEPT_STRIDES, inside(square), strict=True))
     return keras.Model([square, lesion], _pool_lesion(lesion, features, "pooled"), name="pooler")
@@ -366,7 +376,7 @@ def _build_maps(
     square = keras.Input(network.input_shape[1:], name="head")
     readings = {
         "kinds": {4: "drawn4", 16: "features16", 32: "features32"},
-        SECOND_READING: {stride: f"{_KEPT}features{stride}" for stride in _KEPT_STRIDES},
+        SECOND_READING: dict(zip(_KEPT_STRIDES, KEPT, strict=True)),
     }
     sources = [name for features in readings.values() for name in features.values()]
     inside = {name: network.get_layer(name).output for name in ("logits", "tissue", *sources)}
@@ -384,13 +394,14 @@ def _build_maps(
             width = seen[name].shape[-1]
             evidence = ops.matmul(seen[name], kernel[start : start + width])
             start += width
-            total = total + layers.UpSampling2D(stride // _FINEST)(evidence)
+            total = total + _enlarge(evidence, stride // _FINEST)
     lesion = ops.sigmoid(_lesion_logits(tissue))
     # a share of lesion at a coarse place is the mean of those at its fine places, so this is exact
     total = total * _lesion_shares(lesion, (_FINEST,))[_FINEST]
+    total = ops.sum(total * likeliest[:, None, None, :], axis=-1, keepdims=True)
     step = _FINEST // MAP_FACTOR
-    total = layers.UpSampling2D(step, interpolation="bilinear")(total) / step**2
-    heat_map = ops.relu(ops.sum(total * likeliest[:, None, None, :], axis=-1)) / calibration[2]
+    total = layers.UpSampling2D(step, interpolation="bilinear")(total)[..., 0] / step**2
+    heat_map = ops.relu(total) / calibration[2]
     outputs = {
         "probabilities": layers.Softmax(name="probabilities")(_calibrate(logits, calibration)),
         "outline": lesion[..., 0],

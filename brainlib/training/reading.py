@@ -32,7 +32,8 @@ def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
     those of the fine-tuned features are averaged (a logarithmic opinion pool), each at its own
     temperature. The other tells places inside an outline from other places of the same image; its
     log odds, the mean of the image left out, are added to those of the tissue map, at half weight,
-    before the strongest regions are sought. Fine-tuned features are better on images like those of
+    before the strongest regions are sought; the offset of the calibration makes up for what that
+    adds to a typical image. Fine-tuned features are better on images like those of
     the training; those of ImageNet hold on images of other scanners. Outlines stay as they are.
 
     A model that draws no maps is returned as it is, and so is any where not every kind of tumour
@@ -63,10 +64,13 @@ def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
     )
     places, is_lesion = draw_places(network, squares[outlined], inside[outlined])
     kernel = LESION_WEIGHT * fit_reading(places, is_lesion, LESION_STRENGTH)[0]
-    layer, before = network.get_layer(models.SECOND_EVIDENCE), _evidence(network, squares)
-    layer.set_weights([kernel, np.zeros(1)])
-    added = _evidence(network, squares) - before
-    layer.set_weights([kernel, -midpoint(added, is_tumor)])
+    before = _evidence(network, squares)
+    for name in models.SECOND_EVIDENCE:
+        layer = network.get_layer(name)
+        count = layer.kernel.shape[2]
+        layer.set_weights([kernel[:count].reshape(layer.kernel.shape)])
+        kernel = kernel[count:]
+    offset -= midpoint(_evidence(network, squares) - before, is_tumor)
     return models.recalibrate(model, (offset, temperature, 2 * kind_temperature))
 
 
@@ -104,15 +108,18 @@ def draw_places(
     -------
     tuple of features, shape (places, channels), and bool array, which of them are in a lesion
     """
-    reader = keras.Model(network.inputs, network.get_layer(models.PLACES).output)
-    side = reader.output_shape[1]
+    kept = [network.get_layer(name).output for name in models.KEPT]
+    reader, side = keras.Model(network.inputs, kept), kept[0].shape[1]
     step = inside.shape[1] // side
     shares = inside.reshape(len(inside), side, step, side, step).mean(axis=(2, 4))
     random = np.random.default_rng(0)
     drawn = []
     for start in range(0, len(squares), 64):
         rows = slice(start, start + 64)
-        for places, share in zip(reader.predict_on_batch(squares[rows]), shares[rows], strict=True):
+        fine, coarse = reader.predict_on_batch(squares[rows])
+        features = np.concatenate([fine, coarse.repeat(2, axis=1).repeat(2, axis=2)], axis=-1)
+        features -= features.mean(axis=(1, 2), keepdims=True)
+        for places, share in zip(features, shares[rows], strict=True):
             if share.max() >= 0.5:  # not where the lesion is smaller than a place
                 lesion, other = places[share >= 0.5], places[share < 0.01]
                 drawn += [random.choice(lesion, LESION_PLACES), random.choice(other, OTHER_PLACES)]
@@ -149,13 +156,13 @@ def fit_reading(
     return kernel, fitted.intercept_ - scaler.mean_ @ kernel
 
 
-def midpoint(values: np.ndarray, is_tumor: np.ndarray) -> np.ndarray:
+def midpoint(values: np.ndarray, is_tumor: np.ndarray) -> float:
     """Return where a logistic regression on one value sees tumour and none as equally likely.
 
     Both count the same, because tumours are commoner in the collection than in other scans.
     """
     kernel, bias = fit_reading(values[:, np.newaxis], is_tumor, 1.0, balanced=True)
-    return -bias / kernel[0]
+    return float(-bias[0] / kernel[0, 0])
 
 
 def _crop(seen: Examples, augmenter: Augmenter) -> tuple[np.ndarray, np.ndarray]:
