@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from brainlib import CLASS_NAMES, models, training
-from brainlib.training import calibration, reading
+from brainlib.training import augmentation, calibration, reading
 from brainlib.training.erasing import erase
 
 
@@ -148,9 +148,9 @@ def batches_of(seen, **how):
 
 def test_an_outline_moves_with_its_image_and_each_tumour_has_its_own_channel():
     seen = lesion_examples(16)
-    how = training.Augmentation(
-        overlays=0, gamma=0, matched=0, inverted=0, bias=0, noise=0, coarse=0, erased=0, sham=0
-    )
+    grey = ("overlays", "degraded", "gamma", "matched", "inverted", "bias", "noise", "coarse",
+            "erased", "sham")  # fmt: skip
+    how = training.Augmentation(**dict.fromkeys(grey, 0.0))
     random = np.random.default_rng(3)
     pixels, inside = training.Augmenter(how, 64)(seen.pixels[..., 0], seen.outlines, random)
     tumors = np.flatnonzero(seen.classes != NONE)
@@ -172,6 +172,18 @@ def test_an_outline_moves_with_its_image_and_each_tumour_has_its_own_channel():
     np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-6)
     expected = 100 / 4 * np.delete(np.eye(4)[seen.classes], NONE, axis=1)
     np.testing.assert_allclose(shares[..., 1:].sum(axis=(1, 2)), expected, atol=1e-4)
+
+
+def test_a_degraded_image_is_noisy_smooth_or_compressed_and_still_the_same_head(heads):
+    images = np.stack([heads[0].pixels] * 40)
+    same, changed = (augmentation._degrade(images, share, np.random.default_rng(0))
+                     for share in (0.0, 1.0))  # fmt: skip
+    np.testing.assert_array_equal(same, images)
+    likeness = [np.corrcoef(images[0].ravel(), each.ravel())[0, 1] for each in changed]
+    assert 0.8 < min(likeness) < 0.99 and max(likeness) < 1
+    detail = np.abs(np.diff(changed.astype(float), axis=2)).mean(axis=(1, 2))
+    before = np.abs(np.diff(images[0].astype(float), axis=1)).mean()
+    assert detail.max() > 1.2 * before and detail.min() < 0.8 * before
 
 
 def test_an_image_whose_lesion_was_erased_is_one_without_tumour_of_half_the_weight():

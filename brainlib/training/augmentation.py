@@ -3,10 +3,13 @@
 Each imitates something that differs between scanners, patients and the files that people have.
 """
 
+import io
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from PIL import Image
+from scipy import ndimage
 
 from brainlib import models
 
@@ -29,6 +32,8 @@ class Augmentation:
         Share of the images that become a small part of a larger one, anywhere in it.
     overlays : float
         Share of the images that get a frame or lines of text.
+    degraded : float
+        Share of the images that become noisy, blurred or coarse, or are compressed as JPEG.
     gamma : float
         Largest change of contrast, natural logarithm of the exponent of the grey values.
     matched : float
@@ -56,6 +61,7 @@ class Augmentation:
     stretch: float = 0.1
     margins: float = 0.15
     overlays: float = 0.08
+    degraded: float = 0.35
     gamma: float = 0.5
     matched: float = 0.3
     inverted: float = 0.02
@@ -113,6 +119,7 @@ class Augmenter:
         """
         how, count = self.how, len(pixels)
         others = pixels if others is None else others
+        pixels = _degrade(pixels, how.degraded, random)
         pixels = _match_histograms(pixels, others, how.matched, random)
         moved = self._move(pixels, outlines, random)
         grey = _overlay(moved[..., 0], how.overlays, random)
@@ -153,6 +160,29 @@ def _matrices(random: np.random.Generator, how: Augmentation, count: int, size: 
     first = [a, b, middle - (a + b) * middle + right]
     second = [c, d, middle - (c + d) * middle + down]
     return np.stack([*first, *second, 0 * angle, 0 * angle], axis=1).astype(np.float32)
+
+
+def _degrade(pixels: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    """Make some images as bad as old exports and screenshots are, each in one of four ways."""
+    pixels = pixels.copy()
+    for row in np.flatnonzero(random.random(len(pixels)) < share):
+        image, kind = pixels[row], random.integers(4)
+        if kind == 0:
+            deviation = random.uniform(0.02, 0.14) * max(np.percentile(image, 99), 1)
+            image = np.clip(image + random.normal(0, deviation, image.shape), 0, 255)
+        elif kind == 1:
+            image = ndimage.uniform_filter(image.astype(float), random.integers(2, 7))
+        elif kind == 2:
+            side = int(random.uniform(0.2, 0.7) * len(image))
+            small = Image.fromarray(image).resize((side, side), Image.Resampling.BOX)
+            image = np.asarray(small.resize(image.shape[::-1], Image.Resampling.BICUBIC))
+        else:
+            file = io.BytesIO()
+            quality = int(np.exp(random.uniform(np.log(6), np.log(60))))
+            Image.fromarray(image).save(file, "JPEG", quality=quality)
+            image = np.asarray(Image.open(file))
+        pixels[row] = image
+    return pixels
 
 
 def _match_histograms(
