@@ -450,27 +450,26 @@ def outlines(
 
 
 @drawn
-def heat_maps(images: Images, maps: Any, captions: Sequence[str], title: str) -> Figure:
+def heat_maps(images: Images, maps: Sequence, captions: Sequence[str], title: str) -> Figure:
     """Draw images with the outline of the tumour and, where one is the answer, its heat map.
 
     Parameters
     ----------
     images : sequence of uint8 arrays of shape (height, width)
-    maps : explain.Maps or None
-        Of the same images; None where the model draws none.
+    maps : sequence of explain.Maps
+        Of the same images; empty where the model draws none.
     captions : sequence of str
     title : str
     """
-    if maps is None or not len(images):
+    if not maps:
         return say("There are no maps to show: this model draws none, or found no tumour.")
     figure = labelled_images(images, captions, title)
-    answers = zip(figure.axes, maps.probabilities, maps.in_images(), strict=False)
-    for axes, probabilities, (outline, heat) in answers:
+    for axes, (probabilities, outline, heat) in zip(figure.axes, maps, strict=False):
         if CLASS_NAMES[probabilities.argmax()] != "notumor":
             strength = heat / (heat.max() or 1.0)
             axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
-        if outline.max() > maps.threshold:
-            axes.contour(outline, [maps.threshold], colors=[_NETWORK["color"]])
+        if outline.max() > 0.5:
+            axes.contour(outline, [0.5], colors=[_NETWORK["color"]])
     return figure
 
 

@@ -205,8 +205,6 @@ def test_a_metric_from_outside_is_resampled_like_ours(table, monkeypatch):
     other = random_table(1).assign(path=table["path"], label=table["label"], group=table["group"])
     ours, theirs = (evaluation.compare(table, other, m, 50) for m in ("log_loss", "theirs"))
     assert ours == pytest.approx(theirs)
-    with pytest.raises(BrainlibError, match=r"theirs takes no weights: .* whole numbers"):
-        metrics.weighted_metrics(table, np.full((1, len(table)), 0.5), ["theirs"])
 
 
 def test_confusion_report_and_errors_tell_the_same_story(table):
@@ -229,8 +227,6 @@ def test_intervals_hold_their_values_and_repeat_with_the_seed(table):
     pd.testing.assert_frame_equal(some, first.loc[chosen])
     with pytest.raises(BrainlibError, match="no metric acuracy: choose from accuracy"):
         evaluation.metrics_with_intervals(table, metrics=["acuracy"])
-    with pytest.raises(BrainlibError, match="resamples = 0"):
-        evaluation.metrics_with_intervals(table, resamples=0)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -308,10 +304,6 @@ def test_thresholds_are_finite_sample_quantiles():
     assert evaluation.fit_conformal(table.iloc[:8], 0.9)["glioma"] == 1
     # 150 * 0.82 is 123, and a little more in floats
     assert evaluation.fit_conformal(scored_gliomas(149), 0.82)["glioma"] == pytest.approx(0.82)
-    with pytest.raises(BrainlibError, match="coverage = 98"):
-        evaluation.fit_conformal(table, 98)
-    with pytest.raises(BrainlibError, match="no threshold for notumor"):
-        evaluation.conformal_sets(table, {"glioma": 0.1, "meningioma": 0.1, "pituitary": 0.1})
 
 
 @pytest.mark.parametrize("with_validation", [True, False])
@@ -639,20 +631,6 @@ def test_artefacts_look_like_their_physics(image):
     edge[:, 32:96] = 150
     assert corrupt(edge, "low_resolution", 5, 0).max() > 155  # it rings
     assert corrupt(edge, "blur", 5, 0).max() <= 150
-
-
-def test_what_is_not_known_is_refused_with_what_is(image):
-    with pytest.raises(BrainlibError, match=r"no corruption 'smudge': choose from motion, ghost"):
-        corrupt(image, "smudge", 1, seed=0)
-    with pytest.raises(BrainlibError, match=r"no strength 6: choose from 1, 2, 3, 4, 5"):
-        corrupt(image, "blur", 6, seed=0)
-    for pixels in (image[:15], image / 255, image[..., None]):
-        with pytest.raises(BrainlibError, match="give a grey image, uint8 of shape"):
-            corrupt(pixels, "blur", 1, seed=0)
-    with pytest.raises(BrainlibError, match="2 labels for 1 images"):
-        corruptions.robustness(lambda images: np.eye(4), [image], [0, 1])
-    with pytest.raises(BrainlibError, match=r"shape \(1, 4\) for 2 images"):
-        corruptions.robustness(lambda images: np.eye(4)[:1], [image] * 2, [0, 0])
 
 
 def knows(clean, limit=0):

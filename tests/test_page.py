@@ -15,7 +15,6 @@ import zipfile
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import ipywidgets
 import nibabel
@@ -243,8 +242,8 @@ def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
 
 def bright(drawer, images):
     """Draw maps that call the brightest pixels a tumour."""
-    maps = [((one > 200).astype(np.float32), one / np.float32(255)) for one in images]
-    return SimpleNamespace(in_images=lambda: iter(maps))
+    return (explain.Maps(None, (image > 200).astype(np.float32), image / np.float32(255))
+            for image in images)  # fmt: skip
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -54,8 +53,7 @@ SPOT = np.exp(-((ROWS - 60) ** 2 + (COLUMNS - 20) ** 2) / 200).astype(np.float32
 
 @pytest.fixture(autouse=True)
 def maps(monkeypatch):
-    drawn = SimpleNamespace(in_images=lambda: iter([(SPOT, SPOT)]))
-    monkeypatch.setattr(explain, "draw_maps", lambda *_: drawn)
+    monkeypatch.setattr(explain, "draw_maps", lambda *_: iter([explain.Maps(None, SPOT, SPOT)]))
 
 
 def slices(*rows, path="series/x.dcm", series="401-70d5009c"):

@@ -13,7 +13,6 @@ import pandas as pd
 
 from brainlib.evaluation.metrics import denominator, metric_names, point_metrics, weighted_metrics
 from brainlib.evaluation.tables import Tables, group_codes, is_correct, require_same_labels
-from brainlib.paths import BrainlibError
 
 TAIL = 0.025
 """The share of resamples beyond either limit of an interval."""
@@ -240,8 +239,6 @@ def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0) -> Iter
     >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())
     ((5, 3), True)
     """
-    if resamples < 1:
-        raise BrainlibError(f"resamples = {resamples}: it must be at least 1")
     generator = np.random.default_rng(seed)
     count = groups.max() + 1
     for start in range(0, resamples, _CHUNK):

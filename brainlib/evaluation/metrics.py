@@ -226,7 +226,7 @@ def weighted_metrics(table: pd.DataFrame, weights: Array, metrics: Iterable[str]
     Raises
     ------
     BrainlibError
-        For an unknown name, and fractional weights for a metric that takes none.
+        For an unknown name.
     """
     data, weights = (label_codes(table), probabilities(table)), np.asarray(weights)
     return np.stack([_resampled(name, *data, weights) for name in metric_names(metrics)], axis=1)
@@ -250,10 +250,6 @@ def _resampled(name: str, labels: Array, probabilities: Array, weights: Array) -
     metric = METRICS[name]
     if hasattr(metric, "takes_weights"):
         return metric(labels, probabilities, weights.astype(float))
-    if (weights % 1).any():
-        raise BrainlibError(
-            f"metric {name} takes no weights: give whole numbers, or add it by metrics.register"
-        )
     rows = (np.repeat(np.arange(len(labels)), counts.astype(int)) for counts in weights)
     return np.array([metric(labels[drawn], probabilities[drawn]) for drawn in rows], float)
 

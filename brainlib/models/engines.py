@@ -71,15 +71,8 @@ class Engine:
         Raises
         ------
         BrainlibError
-            Where the images have another shape or type, or the model answers with anything but
-            probabilities of the four classes.
+            Where the model answers with anything but probabilities of the four classes.
         """
-        shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
-        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
-            raise BrainlibError(
-                f"images of shape {tuple(shape)} and type {dtype} cannot be classified: give a "
-                "uint8 array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
-            )
         starts = range(0, len(images), CHUNK)
         parts = [self.run(images[start : start + CHUNK]) for start in starts]
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}

@@ -103,7 +103,7 @@ def first_slices(scans: Iterable[imaging.Scan], count: int, plane: str) -> list[
     return list(islice((image for image in slices if image.pixels is not None), count))
 
 
-def draw_maps(model: report.Model, images: Sequence[np.ndarray]) -> explain.Maps | None:
-    """Return outlines and heat maps of some images; None if the model draws none."""
+def draw_maps(model: report.Model, images: Sequence[np.ndarray]) -> list[explain.Maps]:
+    """Return outlines and heat maps of some images; none if the model draws none."""
     engine = model.classifier.predict
-    return explain.draw_maps(engine, images) if engine.draws_maps else None
+    return list(explain.draw_maps(engine, images)) if engine.draws_maps else []

@@ -133,7 +133,8 @@ class ClassifiedStudy:
         if not self.draws_maps or not all(self.row(number)["class"] for number in numbers):
             return iter(())
         pixels = (self.images[number].pixels for number in numbers)
-        return explain.draw_maps(self.classifier.predict, pixels).in_images()
+        drawn = explain.draw_maps(self.classifier.predict, pixels)
+        return ((maps.outline, maps.heat_map) for maps in drawn)
 
 
 def file_name(path: Any) -> str:
