@@ -143,7 +143,7 @@ def classify(
         if answer.study["unreadable"]:
             status = UNREADABLE
             if answer.study["unreadable"] < answer.study["slices"]:  # the line names no file
-                for file, reason in report.words.list_unreadable(answer.slices):
+                for file, reason in report.words.left_out(answer.slices)["unreadable"]:
                     print(f"{answer.name}: {file}: {reason}", file=sys.stderr)
         print(_printed(answer, as_json, as_csv, index == 0), end="")
     if inference.stamp_scans(listed) != stamp:

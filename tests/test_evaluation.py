@@ -331,8 +331,6 @@ def test_a_better_model_is_told_from_a_worse_one():
     accuracies = [evaluation.point_metrics(data)["accuracy"] for data in (good, poor)]
     assert [result["first"], result["second"]] == pytest.approx(accuracies)
     assert 0 < result["low"] < result["difference"] < result["high"]
-    lead = result["only_first_right"] - result["only_second_right"]
-    assert lead == round(result["difference"] * len(good))
     assert result["p_value"] < 1e-6 and result["p_value_groups"] < 1e-6
     assert (result["images"], result["groups"]) == (len(good), good["group"].nunique())
     same = evaluation.compare(good, good, "macro_f1", resamples=50)
@@ -341,7 +339,6 @@ def test_a_better_model_is_told_from_a_worse_one():
     first = make_table([0] * 10, [right] * 8 + [wrong] * 2)
     second = make_table([0] * 10, [wrong] * 6 + [right] * 3 + [wrong])
     exact = evaluation.compare(first, second, resamples=10)
-    assert (exact["only_first_right"], exact["only_second_right"]) == (6, 1)
     assert exact["p_value"] == pytest.approx(2 * (1 + 7) / 2**7)
     with pytest.raises(BrainlibError, match=r"the second lacks 3 images.*image_00000\.jpg, im"):
         evaluation.compare(good, good.iloc[3:])
@@ -546,8 +543,6 @@ def test_what_is_missing_is_left_out_of_metrics_and_no_run_taken_for_another(tmp
             write(fold_table(images=images, twins=True), tmp_path, f"{name}.test.csv")
         histories = evaluation.read_histories(tmp_path, model)
         assert {protocol: list(read) for protocol, read in histories.items()} == names
-        last = {name: {"epoch": 2.0, "loss": 0.4} for [name] in names.values()}
-        assert evaluation.last_epochs(histories) == last
         tables = evaluation.read_tables(tmp_path)[model]
         assert [len(table) for table in tables.values()] == [8, 9, 10]
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from brainlib import CLASS_NAMES, models, training
 from brainlib.training import calibration, reading
-from brainlib.training.erasing import erase
+from brainlib.training.batches import erase
 
 
 def small_model():

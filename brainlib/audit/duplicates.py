@@ -253,15 +253,12 @@ def audit_collection(table: pd.DataFrame, pixels: np.ndarray) -> AuditReport:
     first, second = (end[["path", "label"]] for end in ends)
     conflicts = pairs.join(first.add_prefix("first_")).join(second.add_prefix("second_"))
     conflicts = conflicts[first["label"] != second["label"]].reset_index(drop=True)
-    by_group = table.groupby("group")
     numbers = {
         "threshold": DUPLICATE_THRESHOLD,
         "pairs": len(pairs),
         "mirrored_pairs": int(pairs["mirrored"].sum()),
         "identical_pairs": int(pairs["identical"].sum()),
         "pairs_with_two_labels": len(conflicts),
-        "groups_with_two_labels": int((by_group["label"].nunique() > 1).sum()),
-        "groups_across_splits": int((by_group["split"].nunique() > 1).sum()),
     }
     if wrong := set(table.loc[table["mislabelled"], "path"]):
         revealed = wrong & {*conflicts["first_path"], *conflicts["second_path"]}
@@ -334,24 +331,20 @@ def _compare_with_provenance(
     Returns
     -------
     dict of str to number
-        `known_pairs`, `found_pairs`, `recall` (found / known); `mirrored_right`, the share of the
-        found pairs whose mirrored flag is right; and the other pairs by kind:
-        `same_patient_other_slice`, `different_patients`, `same_group_other_file` (patient unknown;
-        near-identical images that the provenance table keeps together), `unexplained`.
+        `known_pairs`, `found_pairs`, `recall` (found / known); and of the other pairs
+        `different_patients`, `same_group_other_file` (patient unknown; near-identical images that
+        the provenance table keeps together), `unexplained`.
     """
     sizes = table["source_image"].value_counts()
     known_pairs = int((sizes * (sizes - 1) // 2).sum())
     equal = first == second
     same = equal["source_image"]
-    right = pairs["mirrored"] != equal["mirrored"]
     patients = (first["patient"] != "") & (second["patient"] != "") & ~same
     group = equal["group"] & ~same & ~patients
     return {
         "known_pairs": known_pairs,
         "found_pairs": int(same.sum()),
         "recall": float(same.sum() / known_pairs),
-        "mirrored_right": float(right[same].mean()),
-        "same_patient_other_slice": int((patients & equal["patient"]).sum()),
         "different_patients": int((patients & ~equal["patient"]).sum()),
         "same_group_other_file": int(group.sum()),
         "unexplained": int((~same & ~patients & ~group).sum()),

@@ -159,10 +159,9 @@ def compare(
     -------
     dict
         `first` and `second`, the metric of each; `difference`, first minus second, with its 95 %
-        interval `low`, `high` over resampled groups; `only_first_right` and `only_second_right`,
-        the images that only one model classifies correctly, and `p_value`, McNemar's exact test
-        (1947) on them; `p_value_groups`, the sign test on the groups in which one has more right;
-        `images` and `groups`.
+        interval `low`, `high` over resampled groups; `p_value`, McNemar's exact test (1947) on the
+        images that only one model classifies correctly; `p_value_groups`, the sign test on the
+        groups in which one has more right; `images` and `groups`.
 
         McNemar's test takes images as independent and is too optimistic where a patient has
         many slices; the interval and the sign test do not.
@@ -189,7 +188,6 @@ def compare(
     group_lead = np.bincount(groups, lead)
     return {
         "first": own, "second": other, "difference": own - other, "low": low, "high": high,
-        "only_first_right": int((lead > 0).sum()), "only_second_right": int((lead < 0).sum()),
         "p_value": _sign_test(lead), "p_value_groups": _sign_test(group_lead),
         "images": len(first), "groups": len(group_lead),
     }  # fmt: skip

@@ -276,7 +276,9 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
     table["series"] = [scan_slice.series for scan_slice in slices]
     table["slice"] = [scan_slice.number + 1 for scan_slice in slices]
     table["plane"] = [scan_slice.plane for scan_slice in slices]
-    table["error"] = ["" if reason or scan_slice.missing else scan_slice.error
+    # the path is a column of its own
+    table["error"] = ["" if reason or scan_slice.missing
+                      else scan_slice.error.removeprefix(f"{scan_slice.file}: ")
                       for scan_slice, reason in zip(slices, reasons, strict=True)]  # fmt: skip
     accepted = UNJUDGED if classifier.gate is None else ACCEPTED
     table["decision"] = [

@@ -38,16 +38,17 @@ class Answer(ClassifiedStudy):
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain Python values, ready for JSON, named as in the tables."""
         counts = ("slices", "accepted", "refused", "unreadable", "gaps", "tumor_slices")
+        left_out = words.left_out(self.slices)
         return {
             "series": self.study["series"],
             "path": self.path,
             "class": self.label,
             "probabilities": self.probabilities,
             "set": list(self.set),
-            "decision": words.decision_of(self),
+            "decision": self.decision,
             **{name: int(self.study[name]) for name in counts},
             "deciding": self.deciding,
-            "remarks": words.remarks(self.slices),
+            "remarks": [": ".join(pair) for pairs in left_out.values() for pair in pairs],
             "facts": dict(self.facts),
         }
 

@@ -90,10 +90,7 @@ def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str,
         "answer": answer,
         "head": words.headline(answer),
         "counted": {**answer.study, "missing": int(is_missing.sum())},
-        "refused": words.list_refusals(answer.slices),
-        "missing": words.list_refusals(answer.slices, MISSING),
-        "copies": words.list_copies(answer.slices),
-        "unreadable": words.list_unreadable(answer.slices),
+        **words.left_out(answer.slices),
         "made": made or datetime.now(UTC),
     }
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from voila.app import Voila
 
 ADDRESS = "127.0.0.1"
-PORT = 8866
 UPLOAD_MEGABYTES = 500
 IDLE_SECONDS = 3600
 
@@ -40,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    model: Path | str = "", port: int = PORT, open_browser: bool = True, token: str = ""
+    model: Path | str = "", port: int = 8866, open_browser: bool = True, token: str = ""
 ) -> None:
     """Serve the app on 127.0.0.1 until it is interrupted.
 
@@ -82,8 +81,13 @@ def serve(
         app = _make_app(file, port, token)
         from tornado.ioloop import IOLoop
 
-        url = f"http://{ADDRESS}:{port}/?token={token}"
-        IOLoop.current().add_callback(_announce, url, open_browser)
+        def announce() -> None:
+            url = f"http://{ADDRESS}:{port}/?token={token}"
+            logger.info("the page is at %s (end it with Ctrl-C)", url)
+            if open_browser:
+                webbrowser.open(url)
+
+        IOLoop.current().add_callback(announce)
         app.start()
 
 
@@ -135,9 +139,3 @@ def _free_port(port: int) -> int:
         with suppress(OSError), socket.create_server((ADDRESS, wanted)) as probe:
             return probe.getsockname()[1]
     raise BrainlibError(f"no port is free on {ADDRESS}: end another program first")
-
-
-def _announce(url: str, open_browser: bool) -> None:
-    logger.info("the page is at %s (end it with Ctrl-C)", url)
-    if open_browser:
-        webbrowser.open(url)
