@@ -175,7 +175,7 @@ def test_one_unreadable_in_a_hundred_is_left_out_and_named_and_two_are_too_many(
     for _ in range(2):  # the second time from the cache
         loaded = load(many)
         assert list(loaded.unreadable) == ["glioma/004.png"]
-        assert "cannot be read" in loaded.unreadable["glioma/004.png"]
+        assert "it is no JPEG" in loaded.unreadable["glioma/004.png"]
         assert len(loaded.pixels) == len(loaded.table) == 99
         greys = loaded.table["path"].str[-7:-4].astype(int) + 100
         np.testing.assert_array_equal(loaded.pixels[:, 0, 0, 0], greys)
