@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ModelOption = Annotated[str, typer.Option(help="Model file; the released one by default.")]
+ModelOption = Annotated[str | None, typer.Option(help="Model file; the released one by default.")]
 EngineOption = Annotated[str, typer.Option(help="onnx or keras.")]
 PlaneOption = Annotated[str, typer.Option(help="acquired, axial, coronal or sagittal.")]
 SourceOption = Annotated[str, typer.Option(help=f"{describe_sources()}.")]
@@ -99,7 +99,7 @@ def classify(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV row a scan.")] = False,
     output: Annotated[str, typer.Option(help="Folder for predictions.csv, studies.csv.")] = "",
     reports: Annotated[bool, typer.Option("--reports", help="Write reports, too.")] = False,
-    model: ModelOption = "",
+    model: ModelOption = None,
     engine: EngineOption = "onnx",
     plane: PlaneOption = "acquired",
     scheduler: SchedulerOption = "",
@@ -156,7 +156,7 @@ def classify(
 
 @app.command("app")
 def serve(
-    model: ModelOption = "",
+    model: ModelOption = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8866,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> int:
@@ -249,8 +249,8 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
     return words.line(answer) + "\n"
 
 
-def _absolute(path: str) -> str:
-    return str(given(path)) if path else ""
+def _absolute(path: str | None) -> str | None:
+    return str(given(path)) if path else path  # an empty name is no folder
 
 
 def _source(name: str) -> str:

@@ -272,5 +272,6 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(package, call, 
     program = f"import sys; sys.modules[{package!r}] = None; import brainlib; {call}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                           env={**os.environ, "BRAINLIB_CACHE": str(tmp_path)})  # fmt: skip
-    said = f"this needs the package {package}: pip install 'brainlib[{extra}]'"
+    # never by its name alone, which on PyPI is another's
+    said = f"this needs the package {package}: pip install '.[{extra}]' in the project folder, or "
     assert said in done.stderr.splitlines()[-1]

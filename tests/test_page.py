@@ -379,6 +379,7 @@ def served(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(30)
+        assert "websocket_ping" not in process.stderr.read()
         process.stderr.close()
     assert list(folder.iterdir()) == []  # it takes its temporary files along
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from brainlib import imaging, inference, paths
+from brainlib import __version__, imaging, inference, paths
+from brainlib.imaging.errors import reading
 from brainlib.inference.studies import study_keys
 from brainlib.paths import BrainlibError
 from brainlib.report import drawing, html, words
@@ -50,6 +51,8 @@ class Answer(ClassifiedStudy):
             "deciding": self.deciding,
             "remarks": [": ".join(pair) for pairs in left_out.values() for pair in pairs],
             "facts": dict(self.facts),
+            "model": self.classifier.model.stem,
+            "version": __version__,
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -122,6 +125,9 @@ class Model:
         imaging.require_plane(plane)
         self.classifier, self.plane = classifier, plane
 
+    def __repr__(self) -> str:
+        return f"Model({self.classifier.model.stem}, {self.classifier.engine}, {self.plane})"
+
     def __call__(self, scan: Any) -> Answer | Answers:
         """Classify a scan, or several.
 
@@ -131,8 +137,9 @@ class Model:
             A path names an image, a DICOM file, a NIfTI volume, or a folder of them. An array is a
             grey image (height, width), an RGB image (height, width, 3), or slices of one study
             (n, height, width); values that are not uint8 are scaled from their percentiles 0.5 and
-            99.5. Bytes are the content of a file. Of a list, what has no name is called by its
-            place in it, such as `array 2`, and what is no scan gets an answer that says why.
+            99.5. Bytes are the content of a file. A file or folder that cannot be read gets an
+            answer that says why, and in a list so does what is no scan; there, what has no name is
+            called by its position, such as `array 2`.
 
         Returns
         -------
@@ -210,13 +217,13 @@ class Model:
             yield Answer(study, rows.reset_index(drop=True), images, self.classifier)
 
 
-def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") -> Model:
+def load(model: Path | str | None = None, engine: str = "onnx", plane: str = "acquired") -> Model:
     """Load a model that takes scans in any form.
 
     Parameters
     ----------
     model : path of a model file
-        The released model by default.
+        The released model by default. A warning names the gate or the rules that a model lacks.
     engine : str
         `onnx`, which needs no TensorFlow, or `keras`, which also takes the place of an absent ONNX
         file, with a warning; not for a released model.
@@ -235,15 +242,21 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     >>> model = brainlib.load()
     >>> model("scan.dcm").show()  # doctest: +SKIP
     """
-    file = paths.resolve(model or paths.released_model())
+    file = paths.resolve(paths.released_model() if model is None else model)
     endings = (".onnx", ".keras", ".release.json")
     there = {ending for ending in endings if file.with_suffix(ending).exists()}
     # a released model, which has a manifest, is whole
-    if engine == "onnx" and there == {".keras"} and file.suffix in endings:
+    is_unexported = engine == "onnx" and there == {".keras"} and file.suffix in endings
+    classifier = inference.open_classifier(model, "keras" if is_unexported else engine)
+    if is_unexported:
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
-        engine = "keras"
-    return Model(inference.open_classifier(model, engine), plane)
+    parts = {".gate.npz": classifier.gate, ".rules.json": classifier.rules}
+    absent = [file.with_suffix(ending).name for ending, part in parts.items() if part is None]
+    if absent:
+        logger.warning("answers are unjudged, because %s is not beside %s: see docs/own_models.md",
+                       " and ".join(absent), file)  # fmt: skip
+    return Model(classifier, plane)
 
 
 def _slices_of(array: np.ndarray, name: str) -> list[imaging.ScanSlice]:
@@ -283,5 +296,6 @@ def _content_of(scan: Any) -> bytes:
             "a PIL image, the bytes of a file, or a list of these"
         )
     stream = io.BytesIO()
-    scan.save(stream, "TIFF")  # which takes every mode
+    with reading():  # the image may be empty, or its file cut short
+        scan.save(stream, "TIFF")  # which takes every mode
     return stream.getvalue()

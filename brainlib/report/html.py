@@ -202,7 +202,7 @@ def read_again(
 
 def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> None:
     outlines: list[Path] = []
-    if answer.study["tumor_slices"] and answer.draws_maps and answer.irregular:
+    if answer.label and answer.study["tumor_slices"] and answer.draws_maps and answer.irregular:
         logger.warning("%s: no outline file, because %s", answer.name, answer.irregular)
     if answer.outline is not None:
         image, files = next(iter(answer.images.values())), [frame.file for frame in scan.frames]

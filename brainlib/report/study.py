@@ -86,11 +86,6 @@ class ClassifiedStudy:
         return path if path.endswith(series) or not inside else f"{path}/{inside}"
 
     @property
-    def pixels(self) -> dict[int, np.ndarray]:
-        """Grey slices, uint8 of shape (height, width), by their number."""
-        return {number: image.pixels for number, image in self.images.items()}
-
-    @property
     def facts(self) -> Mapping[str, str]:
         """What the file says of the series, such as its sequence and contrast."""
         return next((image.facts for image in self.images.values()), {})
@@ -115,9 +110,10 @@ class ClassifiedStudy:
     def outline(self) -> Stack | None:
         """The outline of every classified slice as one volume, 0 to 255.
 
-        None where no slice was called tumour, or the slices do not lie on one grid.
+        None where there is no answer, no slice was called tumour, or the slices do not lie on one
+        grid.
         """
-        if not self.study["tumor_slices"]:
+        if not self.label or not self.study["tumor_slices"]:
             return None
         numbers = [number for number in self.images if self.row(number)["class"]]
         drawn = zip(numbers, self._drawn(numbers), strict=False)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    model: Path | str = "", port: int = 8866, open_browser: bool = True, token: str = ""
+    model: str | None = None, port: int = 8866, open_browser: bool = True, token: str = ""
 ) -> None:
     """Serve the app on 127.0.0.1 until it is interrupted.
 
@@ -66,7 +66,7 @@ def serve(
         import nbformat
         import voila  # noqa: F401
     token = token or secrets.token_urlsafe(24)
-    source = f"from brainlib.report import app\napp.open_page({str(model)!r})"
+    source = f"from brainlib.report import app\napp.open_page({model!r})"
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source)],
@@ -122,6 +122,9 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
     app.template_paths.insert(0, str(_TEMPLATE))
     app.tornado_settings = {
         "websocket_max_message_size": _MOST_BYTES,
+        # ms; Jupyter's own timeout is longer than its interval, of which Tornado complains
+        "ws_ping_interval": 90_000,
+        "ws_ping_timeout": 90_000,
         "headers": {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
     }
     chosen = app.voila_configuration
