@@ -11,8 +11,7 @@ from PIL import Image
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data.datasets import Collection, open_cached, trace_outline
-from brainlib.data.phantom.anatomy import grow_anatomy
-from brainlib.data.phantom.patient import simulate_patient
+from brainlib.data.phantom.anatomy import grow_anatomy, simulate_patient
 
 PHANTOM_VERSION = "2"
 """Changes whenever the pixels of a seed do."""
