@@ -300,7 +300,10 @@ def _refuse_unseen(classifier: Classifier, scan_slice: imaging.ScanSlice) -> str
         return ""
     if scan_slice.modality in OTHER_MODALITIES:
         return f"its file says that it is {OTHER_MODALITIES[scan_slice.modality]}, not an MRI"
-    return gate.refuse_plainly(scan_slice.pixels)
+    reason = gate.refuse_plainly(scan_slice.pixels)
+    if scan_slice.plane and reason.startswith(gate.STRIP):
+        reason += "; --plane acquired, the default, gives the slices as they were scanned"
+    return reason
 
 
 def _strongest_places(outputs: dict[str, np.ndarray], sizes: np.ndarray) -> np.ndarray:
