@@ -148,6 +148,7 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
     for answer, name in zip(answers, names, strict=False):
         # the path is a column of its own
         assert re.match(rf"unreadable: (?!.*{re.escape(name)})", answer.decision)
+    assert "it is encrypted" in answers[4].decision
     assert answers[5].probabilities["glioma"] > answers[6].probabilities["glioma"]
     assert len(problems) == 1 and problems[0].startswith("notes.txt: ")
     page = view.Page(stand_in())

@@ -114,11 +114,17 @@ def test_names_and_reasons_are_escaped_and_folders_are_not_shown():
     assert answer(table=series).name == "t1_axial 401-T1w-70d5009c"
 
 
-def test_a_model_of_ones_own_without_onnx_file_is_run_by_keras_with_a_warning(tmp_path, caplog):
-    (tmp_path / "mine.keras").touch()
+def test_what_a_model_of_ones_own_lacks_is_named_once_it_is_open(tmp_path, caplog, monkeypatch):
+    mine = tmp_path / "mine.keras"
+    mine.touch()
     with pytest.raises(BrainlibError, match=r"mine\.keras"):
-        report.load(tmp_path / "mine.keras")
+        report.load(mine)
+    assert not caplog.text
+    bare = lambda model, engine: inference.Classifier(None, model, engine)  # noqa: E731
+    monkeypatch.setattr(inference, "open_classifier", bare)
+    assert repr(report.load(mine)) == "Model(mine, keras, acquired)"
     assert "mine.onnx is absent: Keras runs" in caplog.text
+    assert "there is no mine.gate.npz or mine.rules.json beside" in caplog.text
 
 
 def test_an_answer_is_given_with_its_probability_and_how_often_that_was_right():
@@ -149,6 +155,7 @@ def test_no_other_class_is_left_only_where_that_is_true(probabilities, limit, ti
     text = words_of(study)
     assert words.headline(study)["title"] == title and said in text
     assert "the only one of the four" not in text
+    assert ("answers, 90" in text) == (title != "Undecided")  # limits of a class that is called
 
 
 def test_an_absence_is_worded_with_care_and_has_no_heat_map():
@@ -164,13 +171,12 @@ def test_a_study_with_gaps_has_no_headline_of_absence():
     table = slices(HEALTHY, HEALTHY, HEALTHY)
     table.loc[1, ["decision", "class"]] = ["refused: it is blank", ""]
     decision = "incomplete: 1 slice inside the brain was not classified"
-    study = no_answer(table, decision, accepted=2, gaps=1)
+    study = no_answer(table, decision, accepted=2, gaps=1, tumor_slices=1)
     text = words_of(study)
     assert "Incomplete 1 slice inside the brain was not classified." in text
     assert "97 %" not in text.split("slices in all")[0] and decision in words.line(study)
     assert "1 slice inside the brain was not classified." in words_of(answer(gaps=1))
-    warned = ["and no finding" in words_of(one, outlines=["x"]) for one in (study, answer())]
-    assert warned == [True, False]
+    assert study.outline is None  # which would be a finding
     base = words_of(no_answer(table, f"incomplete: {inference.studies.BASE_ONLY}", accepted=3))
     assert "Incomplete Its lowest slices" in base and "None of the three" not in base
 

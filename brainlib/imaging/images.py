@@ -6,6 +6,7 @@ Images are recognised by their content, whatever their name ends with.
 import hashlib
 import json
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,9 +91,11 @@ def read_image(path: Path | str) -> np.ndarray:
             return _to_grey(image)
     except ImageError as error:
         reason = error
-        if isinstance(error.__cause__, Image.DecompressionBombError | UnidentifiedImageError):
-            reason = ("it is no JPEG, PNG, TIFF, WebP or BMP, its start is damaged, or it is too "
-                      "large; save it again, or scale it down first")  # fmt: skip
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            reason = "it is no JPEG, PNG, TIFF, WebP or BMP, or its start is damaged; save it again"
+        elif isinstance(error.__cause__, Image.DecompressionBombError):
+            count = int(re.search(r"\d+", str(error.__cause__))[0])
+            reason = f"it has {count:,} pixels, over {MAX_PIXELS:,}; scale it down first"
         raise ImageError(f"{path}: {reason}") from error
 
 

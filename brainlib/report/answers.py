@@ -254,8 +254,8 @@ def load(model: Path | str | None = None, engine: str = "onnx", plane: str = "ac
     parts = {".gate.npz": classifier.gate, ".rules.json": classifier.rules}
     absent = [file.with_suffix(ending).name for ending, part in parts.items() if part is None]
     if absent:
-        logger.warning("answers are unjudged, because %s is not beside %s: see docs/own_models.md",
-                       " and ".join(absent), file)  # fmt: skip
+        logger.warning("answers are unjudged, for there is no %s beside %s: see docs/own_models.md",
+                       " or ".join(absent), file)  # fmt: skip
     return Model(classifier, plane)
 
 
