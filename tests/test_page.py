@@ -220,7 +220,7 @@ def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
     assert "Slice 3 of 4, axial" in " ".join(study.line.value.split())
     for place in range(4):
         study.slider.value = place
-        grey = study.answer.pixels[place + 1][0, 0]
+        grey = study.answer.images[place + 1].pixels[0, 0]
         assert shown(study)[200, 200] == pytest.approx(grey, abs=1)
     study.window.value = (30, 60)
     assert shown(study)[200, 200] == pytest.approx((grey - 30) * 255 / 30, abs=1)
@@ -241,7 +241,7 @@ def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
         assert together.opts.sagittal_nose_left  # as in the slices of the slider
         assert scan.shape == (40, 24, 4) and np.allclose(scan.affine, study.volume.affine)
     study.planes.value, study.zoom.value, study.across.value = "axial", 4, 0
-    study.answer.pixels[3][:, 12:] = 0
+    study.answer.images[3].pixels[:, 12:] = 0
     study.slider.value = 2
     assert shown(study)[50, 300] == pytest.approx(240, abs=2)
     study.across.value = 1
