@@ -152,7 +152,9 @@ def test_an_outline_moves_with_its_image_and_each_tumour_has_its_own_channel():
         overlays=0, gamma=0, matched=0, inverted=0, bias=0, noise=0, coarse=0, erased=0, sham=0
     )
     random = np.random.default_rng(3)
-    pixels, inside = training.Augmenter(how, 64)(seen.pixels[..., 0], seen.outlines, random)
+    pixels, inside = training.Augmenter(how, 64)(
+        seen.pixels[..., 0], seen.outlines, random, seen.pixels[..., 0]
+    )
     tumors = np.flatnonzero(seen.classes != NONE)
     for row in tumors:
         marked = inside[row] > 0.5

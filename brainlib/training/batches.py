@@ -139,9 +139,7 @@ class AugmentedBatches(ShuffledBatches):
         super().__init__(seen, batch_size, seed)
         self.max_queue_size = 4
         self.augmenter = augmenter or Augmenter(Augmentation(), seen.pixels.shape[1])
-        how = self.augmenter.how
-        is_needed = how.erased or how.sham
-        self.erased, self.sham = erased_copies(seen, seed) if is_needed else ({}, {})
+        self.erased, self.sham = erased_copies(seen, seed)
 
     def rows(self, index: int) -> np.ndarray:
         """Return the rows of one batch, the last one filled up: compilers like one shape."""
