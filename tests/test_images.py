@@ -77,7 +77,7 @@ def test_8_bits_in_16_orientation_and_progressive_scans_are_read(tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     pixels = read_saved(Image.fromarray(grey), tmp_path, exif=exif)
     np.testing.assert_array_equal(pixels, np.rot90(grey, -1))
-    large = Image.new("L", (2100, 2000), 90)  # so large that it is decoded in a process
+    large = Image.new("L", (2100, 2000), 90)
     assert (read_saved(large, tmp_path, "image.jpg", progressive=True) == 90).all()
 
 

@@ -33,8 +33,7 @@ from brainlib.imaging.slices import (
 )
 
 MAX_VOXELS = 400_000_000  # of a volume that is opened
-_KINDS = (nibabel.Nifti1Header, nibabel.Nifti2Header)
-_KINDS_BY_NAME = {".hdr": nibabel.AnalyzeHeader, ".mgz": MGHHeader, ".mgh": MGHHeader}
+_KINDS = (nibabel.Nifti1Header, nibabel.Nifti2Header, nibabel.AnalyzeHeader)
 _CODES = ("sform_code", "qform_code", "goodRASFlag")
 _LABEL_INTENT = 1002
 _OBLIQUE_COSINE = 0.8  # D. Clunie's threshold, 37 degrees
@@ -304,13 +303,12 @@ def _read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
     """Return the header of a volume, and where in which file its voxels start."""
     with open_plain(file) as stream:
         start = stream.read(nibabel.Nifti2Header.sizeof_hdr)  # no extension is read
-    kind = next((kind for kind in _KINDS if kind.may_contain_header(start)), None)
-    kind = kind or _KINDS_BY_NAME.get(file.suffix.lower())
-    if kind is None:
-        raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
-    if kind is MGHHeader:
+    if file.suffix.lower() in (".mgz", ".mgh"):
         footer = bytes(MGHHeader._ftrdtype.itemsize)
         return MGHHeader(start[: MGHHeader._hdrdtype.itemsize] + footer, check=False), 284, file
+    kind = next((kind for kind in _KINDS if kind.may_contain_header(start)), None)
+    if kind is None:
+        raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
     header = kind(start[: kind.sizeof_hdr], check=False)
     if header.get("intent_code", 0) == _LABEL_INTENT:
         raise ImageError("skipped: it is a label map; choose the image that it was drawn on")
