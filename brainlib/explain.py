@@ -269,11 +269,8 @@ def read_maps(predictions: Path | str, model: str) -> pd.DataFrame:
     The table has no rows where there are no files `maps/<model>_patient<fold>.csv`.
     """
     files = sorted((paths.resolve(predictions).parent / "maps").glob(f"{model}_patient[0-9].csv"))
-    return pd.concat(map(read_scores, files), ignore_index=True) if files else no_scores()
-
-
-def no_scores() -> pd.DataFrame:
-    """Return a table of `score_maps` without rows."""
+    if files:
+        return pd.concat(map(read_scores, files), ignore_index=True)
     kinds = dict.fromkeys(("dice", "peak_x", "peak_y"), float)
     kinds |= dict.fromkeys(("outline_peak_inside", "heat_peak_inside"), bool)
     return pd.DataFrame(columns=list(COLUMNS)).astype(kinds)

@@ -161,7 +161,7 @@ def test_metrics_agree_with_scikit_learn(seed, decimals):
     table = with_ties(random_table(seed, images=400), decimals)
     generator = np.random.default_rng(seed)
     weights = np.stack([np.ones(400), generator.integers(0, 4, 400), generator.random(400)])
-    ours = [name for name, metric in METRICS.items() if hasattr(metric, "takes_weights")]
+    ours = [name for name, metric in METRICS.items() if hasattr(metric, "weighted")]
     values = metrics.weighted_metrics(table, weights, ours)
     for row, weight in zip(values, weights, strict=True):
         expected = sklearn_metrics(table, weight)
