@@ -117,7 +117,9 @@ def classify(
         option = "--scheduler" if scheduler else "--reports"
         raise BrainlibError(f"{option} needs a folder for what it writes: name it with --output")
     paths = dict.fromkeys(map(_absolute, scans))
-    listed = [scan for path in paths for scan in imaging.list_scans(path, plane)]
+    listed = inference.name_scans(
+        scan for path in paths for scan in imaging.list_scans(path, plane)
+    )
     if output:  # a folder of scans may be its own output
         reported = Path(output).absolute() / "reports"
         listed = [

@@ -71,6 +71,11 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
     (scans.parent / "t1.dcm").write_bytes(content)
     said = [call("classify", "--json", "t1.dcm", *to)[1] for to in ((), ("--output", "out"))]
     assert said[0] == said[1] and json.loads(said[0])["facts"] == {"description": "Ax T1"}
+    shutil.copytree(scans, scans.parent / "others")
+    files = ("scans/blank.png", "others/blank.png")  # which the names tell apart everywhere
+    for options, mark in (((), ":"), (("--csv",), ",")):
+        lines = call("classify", *files, *options)[1].splitlines()[-2:]
+        assert [line.split(mark)[0] for line in lines] == [*files]
     _, out, _ = call("classify", "--csv", "scans")
     header, *rows = out.splitlines()
     assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2

@@ -208,7 +208,7 @@ def test_a_series_is_named_as_in_the_shell_and_without_a_patient(temporary):
     assert "7-T1-" in text and "IM0002.dcm" in text  # number, sequence and a hash name a series
     assert "Doe" not in text and "ID-4711" not in text
     series = dicom_series(np.moveaxis(VOXELS, 2, 0))
-    in_shell = stand_in()(write_files(temporary / "t1_axial", series)).name
+    in_shell = stand_in()(write_files(temporary / "t1_axial", series)).to_dict()["series"]
     dropped = [upload(f"t1_axial\\{name}", content) for name, content in series.items()]
     ((in_app,), _) = uploads.read_uploads(stand_in(), dropped)
     assert in_app.name == in_shell and in_shell.startswith("t1_axial 7-T1-")
@@ -261,7 +261,7 @@ def reported(tmp_path, monkeypatch):
 
     def write(*files):
         model = stand_in(lambda pixels: brightness(255 - pixels), engines.MAPS)
-        scans = [scan for file in files for scan in imaging.list_scans(file)]
+        scans = inference.name_scans(scan for file in files for scan in imaging.list_scans(file))
         tables = [inference.classify(model.classifier, inference.read_slices(scan))
                   for scan in scans]  # fmt: skip
         studies = pd.concat([inference.summarise(model.classifier, one) for one in tables])
@@ -344,7 +344,7 @@ def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
     [report] = (text for name, text in texts.items() if name.startswith("s-7-"))
     assert "<h2>Left out</h2>" in report and "<td>copy.dcm</td>" in report
     assert "<h2>Refused</h2>" not in report
-    named = {"a-x.html": "8", "b-x.html": "5", "x.html": "8", "x-2.html": "5"}
+    named = {"a-x.html": "8", "b-x.html": "5", "a-x-2.html": "8", "b-x-2.html": "5"}
     assert {name for name in texts if name[0] != "s"} == {"index.html", *named}
     assert texts["index.html"].count("<a href=") == 5
     assert '<a href="b-x.html">b/x.nii</a>' in texts["index.html"]

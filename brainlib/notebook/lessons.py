@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from brainlib import evaluation, explain, imaging, models, plots, report
+from brainlib import evaluation, explain, imaging, inference, models, plots, report
 from brainlib.data import splits
 from brainlib.notebook.runs import Run
 from brainlib.paths import BrainlibError
@@ -78,7 +78,7 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
         If there is nothing at the path in the parameter `scans`.
     """
     if run.settings.scans:
-        return imaging.list_scans(run.settings.scans, run.settings.plane)
+        return inference.name_scans(imaging.list_scans(run.settings.scans, run.settings.plane))
     collection = run.open_collection()
     table = collection.table
     try:

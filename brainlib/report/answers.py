@@ -174,7 +174,7 @@ class Model:
             yield from self._answer(_slices_of(scan, f"array{number}"))
         elif isinstance(scan, str | Path):
             path = scan and paths.given(scan)
-            yield from self.answers(imaging.list_scans(path, self.plane))
+            yield from self.answers(inference.name_scans(imaging.list_scans(path, self.plane)))
         else:
             with paths.temporary_folder() as folder:
                 file = folder / f"scan{number}"

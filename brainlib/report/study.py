@@ -70,13 +70,9 @@ class ClassifiedStudy:
     def name(self) -> str:
         """The file below the folder that was named, or folder and series of DICOM files.
 
-        Folders above, which may name a patient, are left out.
+        Folders above, which may name a patient, are left out unless they tell two studies apart.
         """
-        if "/" in self.study["series"]:
-            return one_line(self.study["series"])
-        path = file_name(self.study["path"])
-        series = file_name(self.study["series"] or self.study["path"])
-        return series if series.endswith(path) else f"{path} {series}"
+        return one_line(self.study["series"] or file_name(self.study["path"]))
 
     @property
     def path(self) -> str:
