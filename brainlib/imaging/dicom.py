@@ -15,6 +15,7 @@ import re
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -49,6 +50,7 @@ _DEFAULTS = {"samples_per_pixel": 1, "photometric_interpretation": "MONOCHROME2"
 _DEFLATED = uid.DeflatedExplicitVRLittleEndian.encode()
 _LPS = (-1, -1, 1)  # DICOM counts to the left and to the back
 _NUMBER = re.compile(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[A-Z]?[\s\0]*")
+_THREADS = 2  # that decode; one waits for dcm2niix while the other reads
 _MOST = 1000  # missing slices of a gap that are listed
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
 
@@ -301,22 +303,26 @@ def _irregularity(frames: list[Frame]) -> str:
 
 def _decode(frames: list[Frame], folder: Path) -> tuple[np.ndarray, dict[Path, str]]:
     """Write the signal of each slice as a row of a file; also return why files are left out."""
-    longest, errors = max(math.prod(frame.shape) for frame in frames), {}
-    rows = defaultdict(list)
+    longest = max(math.prod(frame.shape) for frame in frames)
+    rows, errors, signals = defaultdict(list), {}, folder / "signals"
     for row, frame in enumerate(frames):
         rows[frame.file].append((frame.index, row, frame))
-    with (folder / "signals").open("wb") as store:
+
+    def write(file: Path) -> None:
+        try:
+            with reading(), signals.open("r+b") as store:
+                decoded = _signals(rows[file][0][-1], folder)
+                for (_, row, frame), signal in zip(sorted(rows[file]), decoded, strict=True):
+                    store.seek(4 * longest * row)
+                    store.write(signal.reshape(frame.shape).tobytes())
+        except ImageError as error:
+            errors[file] = str(error)
+
+    with signals.open("wb") as store:
         store.truncate(4 * longest * len(frames))
-        for file, own in rows.items():
-            try:
-                with reading():
-                    signals = _signals(own[0][2], folder)
-                    for (_, row, frame), signal in zip(sorted(own), signals, strict=True):
-                        store.seek(4 * longest * row)
-                        store.write(signal.reshape(frame.shape).tobytes())
-            except ImageError as error:
-                errors[file] = str(error)
-    return np.memmap(store.name, np.float32, "r", shape=(len(frames), longest)), errors
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(write, rows))
+    return np.memmap(signals, np.float32, "r", shape=(len(frames), longest)), errors
 
 
 def _volume(frames: list[Frame], signals: np.ndarray, look: dict[str, Any]) -> Volume:

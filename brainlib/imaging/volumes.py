@@ -157,17 +157,12 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
         grey = square(grey, *nibabel.affines.voxel_sizes(affine)[:2])
         shown = replace(like, number=order, total=len(places), plane=name, pixels=grey)
         if volume.located:
+            scale = np.divide(view.shape[:2], grey.shape)
+            start = [*(scale - 1) / 2, number]  # centres of the first pixel and the first voxel
+            to_voxels = nibabel.affines.from_matvec(np.diag([*scale, 1]), start)
             grid = volume.stored.shape, volume.affine
-            affine = _of_pixels(affine, number, view.shape, grey.shape)
-            shown = replace(shown, affine=affine, grid=grid)
+            shown = replace(shown, affine=affine @ to_voxels, grid=grid)
         yield shown
-
-
-def _of_pixels(affine: np.ndarray, number: int, voxels: tuple, pixels: tuple) -> np.ndarray:
-    """Return the affine of one slice of a view, resampled to other pixels."""
-    scale = np.divide(voxels[:2], pixels)
-    start = [*(scale - 1) / 2, number]  # centres of the first pixel and the first voxel
-    return affine @ nibabel.affines.from_matvec(np.diag([*scale, 1]), start)
 
 
 def _limits(volume: Volume, values: np.ndarray) -> tuple[float, float]:
