@@ -5,14 +5,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from brainlib.imaging.errors import ImageError
-
-if TYPE_CHECKING:
-    from brainlib.imaging.dicom import Frame
 
 PLANES = ("axial", "coronal", "sagittal")
 """The planes that a volume can be cut in."""
@@ -52,8 +49,8 @@ class Scan:
         The name of its slices, as in `ScanSlice`.
     kind : str
         `image`, `dicom`, `nifti`, `archive` or `unreadable`.
-    frames : tuple of Frame
-        The files of a DICOM series, in any order; empty for others.
+    frames : tuple of dicom.Frame
+        The slices of a DICOM series, in any order; empty for others.
     error : str
         Why it is unreadable, without the name of the file; empty for others.
     remark : str
@@ -63,7 +60,7 @@ class Scan:
     file: Path
     series: str
     kind: str = "unreadable"
-    frames: tuple["Frame", ...] = ()
+    frames: tuple[Any, ...] = ()
     error: str = ""
     remark: str = ""
 
