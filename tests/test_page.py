@@ -316,7 +316,7 @@ def test_a_series_with_a_gap_has_no_outline_file_and_no_other_planes(
         place = {"ImagePositionPatient": [0, 0, 5 * heights[number]], "InstanceNumber": number + 1}
         series |= dicom_series([pixels], name=number, **place)
     report, _ = reported(write_files(tmp_path / "gap", series))
-    reason = "because slices are missing or unevenly spaced"
+    reason = "because its slices form no regular volume"
     text = report.read_text(encoding="utf-8")
     assert f"No outline file is saved, {reason}" in text and reason in caplog.text
     assert "Could not be read" not in text and ("6 to 7 (2)" in text) == (heights[5] == 7)
@@ -432,6 +432,12 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path
     assert not browser.find_elements("css selector", "pre, table")  # no other cell of the notebook
     drop(browser, series)
     wait(browser, ".brainlib-ribbon span:nth-child(8):last-child")
+    color = browser.execute_script(
+        "const note = document.createElement('span'); note.className = 'brainlib-quiet';"
+        "document.querySelector('.brainlib-viewer').append(note);"
+        "const color = getComputedStyle(note).color; note.remove(); return color;"
+    )
+    assert min(map(int, re.findall(r"\d+", color)[:3])) > 150  # to be read on black
     shown = browser.find_element("css selector", ".brainlib-image").get_attribute
     before = shown("src")
     browser.find_element("css selector", ".noUi-handle").send_keys("\ue012")  # arrow to the left

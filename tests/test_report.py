@@ -110,8 +110,6 @@ def test_names_and_reasons_are_escaped_and_folders_are_not_shown():
     line = words.line(answer(table=slices(GLIOMA, path="a\x1b[31m\n$x$.png", series="")))
     assert line.startswith("a\\x1b[31m $x$.png: glioma, 92 %")
     assert "mathjax_ignore" in answer()._repr_html_()
-    series = slices(GLIOMA, path="Doe/t1_axial", series="401-T1w-70d5009c")
-    assert answer(table=series).name == "t1_axial 401-T1w-70d5009c"
 
 
 def test_what_a_model_of_ones_own_lacks_is_named_once_it_is_open(tmp_path, caplog, monkeypatch):
