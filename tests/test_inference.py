@@ -239,7 +239,7 @@ def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):
     volume[:, 0, 0] = 0
     nibabel.save(nibabel.Nifti1Image(volume.T, np.eye(4)), tmp_path / "a.nii.gz")
     answer = model(tmp_path / "a.nii.gz")
-    assert sorted(answer.pixels) == [1, 2, 3, 4] and answer.name == "a.nii.gz"
+    assert sorted(answer.images) == [1, 2, 3, 4] and answer.name == "a.nii.gz"
     assert answer.show(2).size == (560, 560)
     assert answer.decision.startswith("unjudged") and "unjudged" in str(answer)  # without a gate
     assert "<b>Unjudged.</b>" in answer.report(tmp_path / "a.html").read_text(encoding="utf-8")
