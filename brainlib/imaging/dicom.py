@@ -70,7 +70,7 @@ class Frame:
     size : int
         Of the file, bytes.
     series : str
-        The series number and a hash of patient, study and series.
+        Its number, the words of imaging in its description, a hash of patient, study and series.
     study, uid : str
         Hashes of patient and study, and of the series' UID alone.
     copy : tuple
@@ -142,16 +142,15 @@ def index_file(file: Path) -> list[Frame]:
             return tags.get(name)
 
     person, series = [str(get(name)) for name in _PERSON], str(get("SeriesInstanceUID") or "")
+    number, facts = _numbers(header, "SeriesNumber"), header_facts(get)
+    words = facts["facts"].get("description", "").split()
     # files that name no series are one with the others of their folder
-    name = _hash(*person, series or os.fsencode(file.parent).hex())
-    number = _numbers(header, "SeriesNumber")
-    scale, look = _scale(tags)
-    affine, directed = _affine(tags)
+    name = [*words, _hash(*person, series or os.fsencode(file.parent).hex())]
+    name = [str(int(number[0])), *name] if number else name
     like = Frame(
-        file, 0, file.stat().st_size, f"{int(number[0])}-{name}" if number else name,
-        _hash(*person), series and _hash(series), (),
-        int(_number(tags, "InstanceNumber", -1)), (int(header.Rows), int(header.Columns)), affine,
-        directed, scale, look, header_facts(get),
+        file, 0, file.stat().st_size, "-".join(name), _hash(*person), series and _hash(series), (),
+        int(_number(tags, "InstanceNumber", -1)), (int(header.Rows), int(header.Columns)),
+        *_affine(tags), *_scale(tags), facts,
     )  # fmt: skip
     frames, groups = [], header.get("PerFrameFunctionalGroupsSequence") or [tags]
     for index in range(count):
@@ -192,14 +191,9 @@ def list_series(kinds: dict[Path, str]) -> dict[Path, Scan]:
         name: f"{len(names)} patients or studies share the UID of this series; they are kept apart:"
         " check who is who" for names in shared.values() if len(names) > 1 for name in names
     }  # fmt: skip
-    scans = {}
-    for name, frames in series.items():
-        first, (number, _, digest) = frames[0], name.rpartition("-")
-        words = first.facts["facts"].get("description", "").split()
-        told = "-".join(filter(None, (number, *words, digest)))
-        scans[first.file] = Scan(first.file, told, "dicom", tuple(frames),
-                                 remark=remarks.get(name, ""))  # fmt: skip
-    return scans
+    scans = [Scan(frames[0].file, name, "dicom", tuple(frames), remark=remarks.get(name, ""))
+             for name, frames in series.items()]  # fmt: skip
+    return {scan.file: scan for scan in scans}
 
 
 def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[ScanSlice]:

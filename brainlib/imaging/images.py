@@ -24,7 +24,7 @@ from brainlib.imaging.slices import MAX_PIXELS, MAX_SIDE, refuse_colours, robust
 
 CACHE_VERSION = "1"  # to be raised when the same file would decode to other pixels
 UNREADABLE_LIMIT = 0.01  # share of unreadable images above which a collection is refused
-MAX_BYTES = 100_000_000  # of a file
+MAX_BYTES = 30_000_000  # of a file, which bounds the tables that it may hold
 MAX_DECODED = 1e9  # pixels times scans of a progressive JPEG: each scan decodes all of it again
 MAX_TILES = 10_000  # of a TIFF
 
@@ -74,7 +74,7 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises
     ------
     ImageError
-        Where the file is absent, no image, cut short, larger than 100 million pixels or than
+        Where the file is absent, no image, cut short, larger than 40 million pixels or than
         65,535 along a side, holds several pages, is drawn in colours, or takes too long to decode.
 
     Examples
@@ -86,9 +86,12 @@ def read_image(path: Path | str) -> np.ndarray:
     (2, 3)
     """
     try:
-        with reading(), Image.open(path, formats=_FORMATS) as image:
-            _require_one_slice(image)
-            return _to_grey(image)
+        with reading():
+            if Path(path).stat().st_size > MAX_BYTES:
+                raise ImageError(f"it has more than {MAX_BYTES:,} bytes; scale it down first")
+            with Image.open(path, formats=_FORMATS) as image:
+                _require_one_slice(image)
+                return _to_grey(image)
     except ImageError as error:
         reason = error
         if isinstance(error.__cause__, UnidentifiedImageError):
@@ -110,14 +113,13 @@ def _require_one_slice(image: Image.Image) -> None:
     # to count the pages takes Pillow minutes where they are many
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError("it holds several pages; save each as an image of its own")
-    file, coding = Path(image.filename), str(image.tile[:1])
-    many = file.stat().st_size > MAX_BYTES or len(image.tile) > MAX_TILES or "rle" in coding
-    if not many and "jpeg" in coding:
-        scans = file.read_bytes().count(b"\xff\xda")
-        many = scans > 1 and scans * width * height > MAX_DECODED
-    if many:
-        raise ImageError("it is compressed in a rare way, or in too many bytes, scans or tiles; "
-                         "save it as an 8-bit PNG")  # fmt: skip
+    coding, scans = str(image.tile[:1]), 0
+    if "jpeg" in coding:
+        scans = Path(image.filename).read_bytes().count(b"\xff\xda")
+    is_slow = scans > 1 and scans * width * height > MAX_DECODED
+    if is_slow or len(image.tile) > MAX_TILES or "rle" in coding:
+        raise ImageError("it is compressed in a rare way, or in too many scans or tiles; save it as"
+                         " an 8-bit PNG")  # fmt: skip
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

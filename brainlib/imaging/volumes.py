@@ -15,7 +15,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
 from brainlib import paths
@@ -139,7 +138,8 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
     places = []
     for volume, plane in zip(volumes, planes, strict=True):
         view, affine = volume.turned(plane)
-        name = plane_name(volume.affine, plane) if volume.located else ""
+        is_near = along_numbers(affine) @ _ALONG_NUMBERS[plane] >= _OBLIQUE_COSINE
+        name = "" if not volume.located else plane if is_near else "oblique"
         places += [(volume, view, affine, name, number) for number in range(view.shape[2])]
     sampled = []
     for index in np.unique(np.linspace(0, len(places) - 1, _SAMPLED_SLICES).astype(int)):
@@ -196,15 +196,6 @@ def nearest_plane(affine: np.ndarray) -> str:
     return _PLANE_OF_AXIS[int(nibabel.io_orientation(affine)[2, 0])]
 
 
-def plane_name(affine: np.ndarray, plane: str) -> str:
-    """Return `plane`, or `oblique` where the nearest slices of the array are far from it."""
-    across = nibabel.io_orientation(affine)[:, 0] == _PLANE_OF_AXIS.index(plane)
-    first, second = affine[:3, :3].T[~across]
-    normal = np.cross(first, second)
-    cosine = abs(normal @ _ALONG_NUMBERS[plane]) / np.linalg.norm(normal)
-    return plane if cosine >= _OBLIQUE_COSINE else "oblique"
-
-
 def along_numbers(affine: np.ndarray) -> np.ndarray:
     """Return the unit normal of an array's slices, in the direction in which they are numbered."""
     normal = np.cross(affine[:3, 0], affine[:3, 1])
@@ -224,7 +215,7 @@ def square(pixels: np.ndarray, row_spacing: float, column_spacing: float) -> np.
     Raises
     ------
     ImageError
-        Where one spacing is a hundred times the other, or there would be more than 100 million
+        Where one spacing is a hundred times the other, or there would be more than 40 million
         pixels.
     """
     spacing = np.array([row_spacing, column_spacing])
@@ -246,7 +237,7 @@ def require_size(shape: tuple[int, ...]) -> None:
     Raises
     ------
     ImageError
-        Where it has more than 400 million voxels, more than 100 million in a slice, more than
+        Where it has more than 400 million voxels, more than 40 million in a slice, more than
         65,535 along a side, or none.
     """
     *_, second, longest = sorted((1, *shape))
@@ -321,7 +312,7 @@ def _read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
 def _affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
     """Return the first affine that is usable, sform before qform, and whether the file gives it."""
     for code in (*_CODES, ""):
-        with suppress(TypeError, ValueError, HeaderDataError):  # none, infinite or damaged
+        with suppress(Exception):  # none, infinite or damaged
             affine = header.get_best_affine()
             if np.linalg.matrix_rank(affine[:3, :3]) == 3:
                 return affine, any(header.get(name, 0) > 0 for name in _CODES)
