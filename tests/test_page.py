@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import http.cookiejar
 import importlib.util
 import io
 import re
@@ -409,7 +410,9 @@ def test_the_page_is_for_this_machine_and_for_who_has_the_token(served):
     for path in ("brainlib.ipynb", "voila/files/brainlib.ipynb"):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"http://{host}/{path}?token={TOKEN}")
-    with urllib.request.urlopen(url) as answer:
+    jar = http.cookiejar.CookieJar()
+    visit = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar)).open
+    with visit(url) as answer:
         kernel = re.search(r'"kernelId": "([^"]+)"', answer.read().decode())[1]
     # a foreign page cannot talk to the kernel even with the token
     for origin, status in ((f"http://{host}", 101), ("http://evil.example", 403)):
@@ -420,6 +423,12 @@ def test_the_page_is_for_this_machine_and_for_who_has_the_token(served):
             })  # fmt: skip
             with connection.getresponse() as answer:
                 assert answer.status == status
+    end = f"http://{host}/voila/api/shutdown/{kernel}"
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        visit(end, b"")  # all that a foreign page could send
+    [cookie] = (cookie.value for cookie in jar if cookie.name == "_xsrf")
+    with visit(end, f"_xsrf={cookie}".encode()) as answer:  # as the page does when it is closed
+        assert answer.status == 204
 
 
 def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path):

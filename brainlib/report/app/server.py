@@ -16,6 +16,8 @@ from brainlib.paths import BrainlibError
 from brainlib.report.app import LIMIT_VARIABLE
 
 if TYPE_CHECKING:
+    from jupyter_server.auth import User
+    from jupyter_server.base.handlers import JupyterHandler
     from voila.app import Voila
 
 ADDRESS = "127.0.0.1"
@@ -102,6 +104,11 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
         def should_check_origin(self, handler: object) -> bool:
             return True
 
+        async def get_user(self, handler: "JupyterHandler") -> "User | None":
+            handler.current_user = user = await self._get_user(handler)
+            # the cookie by which the page ends its kernel; reading it sets it
+            return user and handler.xsrf_token and user
+
     class App(Voila):
         """Voilà that takes uploads in one piece; its own server ends at 100 MB."""
 
@@ -125,7 +132,7 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
         # ms; Jupyter's own timeout is longer than its interval, of which Tornado complains
         "ws_ping_interval": 90_000,
         "ws_ping_timeout": 90_000,
-        "headers": {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
+        "headers": {"Content-Security-Policy": _POLICY, "Referrer-Policy": "same-origin"},
     }
     chosen = app.voila_configuration
     chosen.allow_template_override = chosen.allow_theme_override = "NO"
