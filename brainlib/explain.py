@@ -16,9 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from brainlib import CLASS_NAMES, imaging, paths
-from brainlib.data.datasets import trace_contours
+from brainlib.data.datasets import read_csv, trace_contours
 from brainlib.models import engines
-from brainlib.paths import BrainlibError
 
 if TYPE_CHECKING:
     import keras
@@ -253,14 +252,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     """
     text = dict.fromkeys(("path", "patient", "group", "label", "answer", "outline"), str)
     missing = {"peak_x": [""], "peak_y": [""]}
-    try:
-        return pd.read_csv(
-            path, usecols=COLUMNS, dtype=text, na_values=missing, keep_default_na=False,
-            encoding="utf-8",
-        )  # fmt: skip
-    except (OSError, ValueError) as error:  # of pandas for no CSV, of Python for no UTF-8
-        advice = "write it again with `python -m scripts.release`"
-        raise BrainlibError(f"{path} is no table of maps ({error}): {advice}") from error
+    return read_csv(path, usecols=COLUMNS, dtype=text, na_values=missing)
 
 
 def read_maps(predictions: Path | str, model: str) -> pd.DataFrame:

@@ -176,7 +176,7 @@ def test_scores_survive_their_file(scored, tmp_path):
     pd.testing.assert_frame_equal(again, scored, check_dtype=False)
     assert again["heat_peak_inside"].dtype == bool and again["outline"].iloc[0] == ""
     (tmp_path / "other.csv").write_text("path,dice\na,1\n", encoding="utf-8")
-    with pytest.raises(BrainlibError, match=r"other\.csv is no table .*patient"):
+    with pytest.raises(BrainlibError, match=r"other\.csv cannot be read .*patient"):
         explain.read_scores(tmp_path / "other.csv")
     with pytest.raises(BrainlibError, match=r"absent\.csv"):
         explain.read_scores(tmp_path / "absent.csv")
