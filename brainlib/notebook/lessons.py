@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 
 from brainlib import evaluation, explain, imaging, inference, models, plots, report
 from brainlib.data import splits
@@ -42,6 +43,11 @@ def summarize(model: "keras.Model") -> pd.DataFrame:
     parts = pd.DataFrame(columns).groupby("part", sort=False).agg(rules).query("parameters > 0")
     parts.loc["total"] = (parts["layers"].sum(), "", network.count_params())
     return parts.assign(parameters=parts["parameters"].map("{:,}".format))
+
+
+def shown(table: pd.DataFrame, otherwise: str) -> pd.DataFrame | Markdown:
+    """Return a table to display or, where it has no rows, a sentence that says why."""
+    return table if len(table) else Markdown(otherwise)
 
 
 def main_rows(run: Run, scores: evaluation.Scores) -> pd.DataFrame:
