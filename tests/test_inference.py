@@ -60,9 +60,10 @@ def dark_is_refused(monkeypatch):
 
 
 def test_a_strip_cut_from_a_slab_says_how_to_get_the_slices_as_scanned():
-    strips = [a_slice(0, flat(1, (384, 48)), plane="sagittal"), a_slice(0, flat(1, (384, 48)))]
+    shapes = {(384, 48): "sagittal", (90, 30): "sagittal", (48, 384): "", (90, 90): "axial"}
+    strips = [a_slice(0, flat(1, shape), plane=plane) for shape, plane in shapes.items()]
     said = inference.classify(classifier(gate="a gate"), strips)["decision"]
-    assert ["--plane acquired" in decision for decision in said] == [True, False]
+    assert ["--plane acquired" in decision for decision in said] == [True, True, False, False]
 
 
 def test_answers_keep_the_order_of_the_images_and_large_chunks_are_short():

@@ -301,7 +301,7 @@ def _refuse_unseen(classifier: Classifier, scan_slice: imaging.ScanSlice) -> str
     if scan_slice.modality in OTHER_MODALITIES:
         return f"its file says that it is {OTHER_MODALITIES[scan_slice.modality]}, not an MRI"
     reason = gate.refuse_plainly(scan_slice.pixels)
-    if scan_slice.plane and reason.startswith(gate.STRIP):
+    if scan_slice.plane and reason not in ("", gate.BLANK):  # it may be cut from a slab
         reason += "; --plane acquired, the default, gives the slices as they were scanned"
     return reason
 

@@ -21,7 +21,7 @@ from brainlib.paths import BrainlibError
 FALSE_REFUSALS = 0.012
 """Share of the images of unseen groups that the limit refuses."""
 
-BLANK, STRIP = "it is blank", "it is a strip"
+BLANK = "it is blank"
 STRANGE = "it does not look like a slice of a head MRI"
 LEAST_CONTRAST, LEAST_SIDE, LONGEST_SHAPE = 12, 32, 3.0
 _REGULARIZATION, _CLIP, _FOLDS = 1e-3, 8.0, 5
@@ -92,7 +92,7 @@ def refuse_plainly(image: np.ndarray) -> str:
     if min(height, width) < LEAST_SIDE:
         return f"it is too small to judge, {width} by {height} pixels"
     if max(height, width) > LONGEST_SHAPE * min(height, width):
-        return f"{STRIP} of {width} by {height} pixels, not a slice"
+        return f"it is a strip of {width} by {height} pixels, not a slice"
     step = max(1, min(height, width) // 128)
     low, high = np.percentile(image[::step, ::step], [0.5, 99.5])
     return BLANK if high - low < LEAST_CONTRAST else ""
