@@ -9,15 +9,13 @@ import webbrowser
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brainlib import paths
 from brainlib.paths import BrainlibError
 from brainlib.report.app import LIMIT_VARIABLE
 
 if TYPE_CHECKING:
-    from jupyter_server.auth import User
-    from jupyter_server.base.handlers import JupyterHandler
     from voila.app import Voila
 
 ADDRESS = "127.0.0.1"
@@ -104,7 +102,7 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
         def should_check_origin(self, handler: object) -> bool:
             return True
 
-        async def get_user(self, handler: "JupyterHandler") -> "User | None":
+        async def get_user(self, handler: Any) -> Any:
             handler.current_user = user = await self._get_user(handler)
             # the cookie by which the page ends its kernel; reading it sets it
             return user and handler.xsrf_token and user
