@@ -56,8 +56,8 @@ def main() -> int:
         with needs_extra("notebooks"):
             status = app(standalone_mode=False) or 0
         if status == INTERRUPTED:
-            hint = "enter the same command again to continue (classify: with --output)"
-            print(f"stopped: {hint}", file=sys.stderr)
+            limit = " (with --output)" * ("classify" in sys.argv[:2])
+            print(f"stopped: enter the same command again to continue{limit}", file=sys.stderr)
         sys.stdout.flush()
         return status
     except Exception as error:

@@ -166,9 +166,12 @@ def test_ctrl_c_is_one_line_and_ends_with_130(call, scans, monkeypatch, output):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(imaging, "read_scan", interrupted)
-    status, out, err = call("classify", "scans", *output)
-    assert status == 130 and not out
-    assert err.strip().splitlines()[-1].startswith("stopped: enter the same command again")
+    monkeypatch.setattr(pipeline, "execute", interrupted)
+    commands = {("classify", "scans", *output): " (with --output)", ("run", "--output", "out"): ""}
+    for command, limit in commands.items():
+        status, out, err = call(*command)
+        stopped = f"stopped: enter the same command again to continue{limit}"
+        assert (status, out, err.splitlines()[-1]) == (130, "", stopped)
 
 
 def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call, tmp_path):

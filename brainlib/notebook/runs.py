@@ -380,9 +380,10 @@ def _checked(name: str, value: Any, settings: type[Settings]) -> Any:
     if kind is float and type(value) is int:  # True is an int too, and no number
         value = float(value)
     if type(value) is not kind:
+        is_quoted = str in (kind, type(value)) and any(map(str.isdigit, str(value)))
+        hint = " (papermill takes a number as text with -r)" * is_quoted
         raise BrainlibError(
-            f"{name} = {value!r} is {type(value).__name__}; it must be {kind.__name__} "
-            "(papermill takes a number as text with -r)"
+            f"{name} = {value!r} is {type(value).__name__}; it must be {kind.__name__}{hint}"
         )
     if choices and value not in choices:
         raise BrainlibError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
