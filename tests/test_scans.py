@@ -227,6 +227,7 @@ def test_a_slice_stored_upside_down_is_turned(tmp_path):
 @pytest.mark.parametrize("spoil", [
     {"heights": [0, 1, 2.5, 3, 7.2, 7.9]}, {"heights": [0, 1, 1, 2, 2, 3]}, {"heights": [3]},
     {"heights": [0, 1, 2], "normal": (0, 0.4, 1)}, {"heights": [0, 1, 2, 4, 5, 6]},
+    {"heights": [0, 1, 2], "ImageOrientationPatient": None},
 ])  # fmt: skip
 def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, spoil):
     write_series(tmp_path, **spoil)
