@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ModelOption = Annotated[str, typer.Option(help="Model file; the released one by default.")]
+ModelOption = Annotated[str | None, typer.Option(help="Model file; the released one by default.")]
 EngineOption = Annotated[str, typer.Option(help="onnx or keras.")]
 PlaneOption = Annotated[str, typer.Option(help="acquired, axial, coronal or sagittal.")]
 SourceOption = Annotated[str, typer.Option(help=f"{describe_sources()}.")]
@@ -56,8 +56,8 @@ def main() -> int:
         with needs_extra("notebooks"):
             status = app(standalone_mode=False) or 0
         if status == INTERRUPTED:
-            hint = "enter the same command again to continue (classify: with --output)"
-            print(f"stopped: {hint}", file=sys.stderr)
+            limit = " (with --output)" * ("classify" in sys.argv[:2])
+            print(f"stopped: enter the same command again to continue{limit}", file=sys.stderr)
         sys.stdout.flush()
         return status
     except Exception as error:
@@ -99,7 +99,7 @@ def classify(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV row a scan.")] = False,
     output: Annotated[str, typer.Option(help="Folder for predictions.csv, studies.csv.")] = "",
     reports: Annotated[bool, typer.Option("--reports", help="Write reports, too.")] = False,
-    model: ModelOption = "",
+    model: ModelOption = None,
     engine: EngineOption = "onnx",
     plane: PlaneOption = "acquired",
     scheduler: SchedulerOption = "",
@@ -117,7 +117,9 @@ def classify(
         option = "--scheduler" if scheduler else "--reports"
         raise BrainlibError(f"{option} needs a folder for what it writes: name it with --output")
     paths = dict.fromkeys(map(_absolute, scans))
-    listed = [scan for path in paths for scan in imaging.list_scans(path, plane)]
+    listed = inference.name_scans(
+        scan for path in paths for scan in imaging.list_scans(path, plane)
+    )
     if output:  # a folder of scans may be its own output
         reported = Path(output).absolute() / "reports"
         listed = [
@@ -143,7 +145,7 @@ def classify(
         if answer.study["unreadable"]:
             status = UNREADABLE
             if answer.study["unreadable"] < answer.study["slices"]:  # the line names no file
-                for file, reason in report.words.list_unreadable(answer.slices):
+                for file, reason in report.words.left_out(answer.slices)["unreadable"]:
                     print(f"{answer.name}: {file}: {reason}", file=sys.stderr)
         print(_printed(answer, as_json, as_csv, index == 0), end="")
     if inference.stamp_scans(listed) != stamp:
@@ -156,7 +158,7 @@ def classify(
 
 @app.command("app")
 def serve(
-    model: ModelOption = "",
+    model: ModelOption = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8866,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> int:
@@ -249,8 +251,8 @@ def _printed(answer: "Answer", as_json: bool, as_csv: bool, is_first: bool) -> s
     return words.line(answer) + "\n"
 
 
-def _absolute(path: str) -> str:
-    return str(given(path)) if path else ""
+def _absolute(path: str | None) -> str | None:
+    return str(given(path)) if path else path  # an empty name is no folder
 
 
 def _source(name: str) -> str:

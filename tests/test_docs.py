@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import brainlib
 from brainlib import CLASS_NAMES, paths
 from brainlib.data import phantom
 
@@ -91,9 +92,16 @@ def test_the_service_answers_each_study_and_says_what_it_cannot_read(folder):
     schema = client.get("/openapi.json").json()["components"]["schemas"]["Answer"]
     assert list(schema["properties"]) == list(answer)
     assert schema["properties"]["set"]["items"]["enum"] == list(CLASS_NAMES)
-    for files in ([], [("file", ("a.jpg", image))] * 2):
-        reply = client.post("/classify", files=files)
-        assert reply.status_code == 422 and isinstance(reply.json()["detail"], list)
+    assert client.post("/classify").status_code == 422
+    reply = client.post("/classify", files=[("file", ("a.jpg", image))] * 2)
+    assert reply.status_code == 422 and reply.json()["detail"].startswith("one file a request")
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    for status, more in ((400, {}), (413, {"content-length": "250000001"})):
+        reply = client.post("/classify", content=b"--bad", headers=form | more)
+        assert reply.status_code == status
+    sha256 = paths.file_hash(ROOT / "model" / "lesion_net.onnx")
+    health = {"version": brainlib.__version__, "model_sha256": sha256}
+    assert client.get("/health").json() == health and answer["model"] == "lesion_net"
     bad = {"empty.png": b"", "cut.dcm": b"DICM", "notes": b"\0 text", "x.zip": b"PK"}
     for name, content in bad.items():
         status, reply = post(name, content)

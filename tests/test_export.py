@@ -126,7 +126,7 @@ def test_what_cannot_be_exported_is_named(tiny, tmp_path, monkeypatch):
     refused(five, "probabilities of glioma")
     refused(tiny, r"does not end in \.onnx", "tiny.keras")
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    refused(tiny, r"tf2onnx: pip install 'brainlib\[export\]'")
+    refused(tiny, r"tf2onnx: pip install .*\[export\]")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     refused(tiny, "KERAS_BACKEND=tensorflow")
 
@@ -145,10 +145,3 @@ def test_a_file_that_cannot_be_run_is_named(exported, tmp_path):
     onnx.save(model, broken)
     with pytest.raises(BrainlibError, match="holds another kind of model"):
         engines.open_onnx(broken)
-
-
-def test_images_of_another_kind_are_refused(exported):
-    engine, whole = engines.open_onnx(exported), images(1, 64, 64)
-    for pixels in (whole.astype(np.float32), whole[0], whole.repeat(2, 3), whole[:, :0]):
-        with pytest.raises(BrainlibError, match="give a uint8 array"):
-            engine(pixels)

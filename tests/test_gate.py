@@ -80,12 +80,7 @@ def test_what_is_no_gate_is_named(fitted, tmp_path, content):
         gate.read_gate(file)
 
 
-def test_what_cannot_be_fitted_or_judged_is_said(fitted):
-    for heads, wrong in ((HEADS[:9], {"x": PAGES}), (HEADS, {})):
-        with pytest.raises(paths.BrainlibError, match="too few"):
-            gate.fit_gate(heads, range(len(heads)), wrong)
-    with pytest.raises(paths.BrainlibError, match="8 bits"):
-        gate.refuse_plainly(np.zeros((64, 64, 3), np.uint8))
+def test_a_gate_of_another_network_is_named(fitted):
     for features in (None, HEADS[:, :5]):
         with pytest.raises(paths.BrainlibError, match="belongs to another"):
             gate.refuse(fitted, features)

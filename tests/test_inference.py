@@ -59,6 +59,13 @@ def dark_is_refused(monkeypatch):
     monkeypatch.setattr(gate, "refuse", refuse)
 
 
+def test_a_strip_cut_from_a_slab_says_how_to_get_the_slices_as_scanned():
+    shapes = {(384, 48): "sagittal", (90, 30): "sagittal", (48, 384): "", (90, 90): "axial"}
+    strips = [a_slice(0, flat(1, shape), plane=plane) for shape, plane in shapes.items()]
+    said = inference.classify(classifier(gate="a gate"), strips)["decision"]
+    assert ["--plane acquired" in decision for decision in said] == [True, True, False, False]
+
+
 def test_answers_keep_the_order_of_the_images_and_large_chunks_are_short():
     batches = []
 
@@ -233,7 +240,7 @@ def test_the_slices_of_an_array_or_a_volume_are_one_study(tmp_path):
     volume[:, 0, 0] = 0
     nibabel.save(nibabel.Nifti1Image(volume.T, np.eye(4)), tmp_path / "a.nii.gz")
     answer = model(tmp_path / "a.nii.gz")
-    assert sorted(answer.pixels) == [1, 2, 3, 4] and answer.name == "a.nii.gz"
+    assert sorted(answer.images) == [1, 2, 3, 4] and answer.name == "a.nii.gz"
     assert answer.show(2).size == (560, 560)
     assert answer.decision.startswith("unjudged") and "unjudged" in str(answer)  # without a gate
     assert "<b>Unjudged.</b>" in answer.report(tmp_path / "a.html").read_text(encoding="utf-8")
@@ -272,5 +279,6 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(package, call, 
     program = f"import sys; sys.modules[{package!r}] = None; import brainlib; {call}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                           env={**os.environ, "BRAINLIB_CACHE": str(tmp_path)})  # fmt: skip
-    said = f"this needs the package {package}: pip install 'brainlib[{extra}]'"
+    # never by its name alone, which on PyPI is another's
+    said = f"this needs the package {package}: pip install '.[{extra}]' in the project folder, or "
     assert said in done.stderr.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import http.cookiejar
 import importlib.util
 import io
 import re
@@ -15,7 +16,6 @@ import zipfile
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import ipywidgets
 import nibabel
@@ -147,7 +147,9 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
     names = [name for name in bad if name != "notes.txt"]
     assert [answer.name for answer in answers] == [*names, "slice.png", "2 slice.png"]
     for answer, name in zip(answers, names, strict=False):
-        assert answer.decision.startswith(f"unreadable: {name}: ")
+        # the path is a column of its own
+        assert re.match(rf"unreadable: (?!.*{re.escape(name)})", answer.decision)
+    assert "it is encrypted" in answers[4].decision
     assert answers[5].probabilities["glioma"] > answers[6].probabilities["glioma"]
     assert len(problems) == 1 and problems[0].startswith("notes.txt: ")
     page = view.Page(stand_in())
@@ -155,6 +157,12 @@ def test_each_bad_file_is_one_sentence_or_one_answer_and_the_rest_is_classified(
     assert str(temporary) not in text and "Traceback" not in text
     assert "<i>" not in "".join(part.value for part in widgets_of(page.box, ipywidgets.HTML))
     assert "cut &lt;i&gt;.jpg" in text
+    series = uploaded_series((9, 240, 99))
+    series[1]["content"] = series[1]["content"][:-99]
+    page = view.Page(stand_in(lambda pixels: brightness(pixels)[:, [1, 2, 0, 3]]))
+    text = give(page, *series)
+    assert "<p>1 slice inside the brain was not classified.</p>" in text
+    assert "IM0001.dcm: its pixels are cut short" in text
 
 
 def test_an_upload_leaves_no_file_behind_and_is_refused_before_it_is_cut(temporary, monkeypatch):
@@ -201,7 +209,7 @@ def test_a_series_is_named_as_in_the_shell_and_without_a_patient(temporary):
     assert "7-T1-" in text and "IM0002.dcm" in text  # number, sequence and a hash name a series
     assert "Doe" not in text and "ID-4711" not in text
     series = dicom_series(np.moveaxis(VOXELS, 2, 0))
-    in_shell = stand_in()(write_files(temporary / "t1_axial", series)).name
+    in_shell = stand_in()(write_files(temporary / "t1_axial", series)).to_dict()["series"]
     dropped = [upload(f"t1_axial\\{name}", content) for name, content in series.items()]
     ((in_app,), _) = uploads.read_uploads(stand_in(), dropped)
     assert in_app.name == in_shell and in_shell.startswith("t1_axial 7-T1-")
@@ -213,7 +221,7 @@ def test_the_slider_opens_at_the_slice_that_decided_and_shows_each(temporary):
     assert "Slice 3 of 4, axial" in " ".join(study.line.value.split())
     for place in range(4):
         study.slider.value = place
-        grey = study.answer.pixels[place + 1][0, 0]
+        grey = study.answer.images[place + 1].pixels[0, 0]
         assert shown(study)[200, 200] == pytest.approx(grey, abs=1)
     study.window.value = (30, 60)
     assert shown(study)[200, 200] == pytest.approx((grey - 30) * 255 / 30, abs=1)
@@ -234,7 +242,7 @@ def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
         assert together.opts.sagittal_nose_left  # as in the slices of the slider
         assert scan.shape == (40, 24, 4) and np.allclose(scan.affine, study.volume.affine)
     study.planes.value, study.zoom.value, study.across.value = "axial", 4, 0
-    study.answer.pixels[3][:, 12:] = 0
+    study.answer.images[3].pixels[:, 12:] = 0
     study.slider.value = 2
     assert shown(study)[50, 300] == pytest.approx(240, abs=2)
     study.across.value = 1
@@ -243,8 +251,8 @@ def test_other_planes_and_a_part_of_a_slice_can_be_looked_at(temporary):
 
 def bright(drawer, images):
     """Draw maps that call the brightest pixels a tumour."""
-    maps = [((one > 200).astype(np.float32), one / np.float32(255)) for one in images]
-    return SimpleNamespace(in_images=lambda: iter(maps))
+    return (explain.Maps(None, (image > 200).astype(np.float32), image / np.float32(255))
+            for image in images)  # fmt: skip
 
 
 @pytest.fixture
@@ -254,7 +262,7 @@ def reported(tmp_path, monkeypatch):
 
     def write(*files):
         model = stand_in(lambda pixels: brightness(255 - pixels), engines.MAPS)
-        scans = [scan for file in files for scan in imaging.list_scans(file)]
+        scans = inference.name_scans(scan for file in files for scan in imaging.list_scans(file))
         tables = [inference.classify(model.classifier, inference.read_slices(scan))
                   for scan in scans]  # fmt: skip
         studies = pd.concat([inference.summarise(model.classifier, one) for one in tables])
@@ -309,7 +317,7 @@ def test_a_series_with_a_gap_has_no_outline_file_and_no_other_planes(
         place = {"ImagePositionPatient": [0, 0, 5 * heights[number]], "InstanceNumber": number + 1}
         series |= dicom_series([pixels], name=number, **place)
     report, _ = reported(write_files(tmp_path / "gap", series))
-    reason = "because slices are missing or unevenly spaced"
+    reason = "because its slices form no regular volume"
     text = report.read_text(encoding="utf-8")
     assert f"No outline file is saved, {reason}" in text and reason in caplog.text
     assert "Could not be read" not in text and ("6 to 7 (2)" in text) == (heights[5] == 7)
@@ -337,7 +345,7 @@ def test_studies_of_one_name_have_a_report_each(reported, tmp_path):
     [report] = (text for name, text in texts.items() if name.startswith("s-7-"))
     assert "<h2>Left out</h2>" in report and "<td>copy.dcm</td>" in report
     assert "<h2>Refused</h2>" not in report
-    named = {"a-x.html": "8", "b-x.html": "5", "x.html": "8", "x-2.html": "5"}
+    named = {"a-x.html": "8", "b-x.html": "5", "a-x-2.html": "8", "b-x-2.html": "5"}
     assert {name for name in texts if name[0] != "s"} == {"index.html", *named}
     assert texts["index.html"].count("<a href=") == 5
     assert '<a href="b-x.html">b/x.nii</a>' in texts["index.html"]
@@ -373,6 +381,7 @@ def served(tmp_path_factory):
     finally:
         process.terminate()
         process.wait(30)
+        assert "websocket_ping" not in process.stderr.read()
         process.stderr.close()
     assert list(folder.iterdir()) == []  # it takes its temporary files along
 
@@ -401,7 +410,9 @@ def test_the_page_is_for_this_machine_and_for_who_has_the_token(served):
     for path in ("brainlib.ipynb", "voila/files/brainlib.ipynb"):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(f"http://{host}/{path}?token={TOKEN}")
-    with urllib.request.urlopen(url) as answer:
+    jar = http.cookiejar.CookieJar()
+    visit = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar)).open
+    with visit(url) as answer:
         kernel = re.search(r'"kernelId": "([^"]+)"', answer.read().decode())[1]
     # a foreign page cannot talk to the kernel even with the token
     for origin, status in ((f"http://{host}", 101), ("http://evil.example", 403)):
@@ -412,6 +423,12 @@ def test_the_page_is_for_this_machine_and_for_who_has_the_token(served):
             })  # fmt: skip
             with connection.getresponse() as answer:
                 assert answer.status == status
+    end = f"http://{host}/voila/api/shutdown/{kernel}"
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        visit(end, b"")  # all that a foreign page could send
+    [cookie] = (cookie.value for cookie in jar if cookie.name == "_xsrf")
+    with visit(end, f"_xsrf={cookie}".encode()) as answer:  # as the page does when it is closed
+        assert answer.status == 204
 
 
 def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path):
@@ -424,6 +441,12 @@ def test_a_visitor_uploads_scans_and_reads_the_answers(served, browser, tmp_path
     assert not browser.find_elements("css selector", "pre, table")  # no other cell of the notebook
     drop(browser, series)
     wait(browser, ".brainlib-ribbon span:nth-child(8):last-child")
+    color = browser.execute_script(
+        "const note = document.createElement('span'); note.className = 'brainlib-quiet';"
+        "document.querySelector('.brainlib-viewer').append(note);"
+        "const color = getComputedStyle(note).color; note.remove(); return color;"
+    )
+    assert min(map(int, re.findall(r"\d+", color)[:3])) > 150  # to be read on black
     shown = browser.find_element("css selector", ".brainlib-image").get_attribute
     before = shown("src")
     browser.find_element("css selector", ".noUi-handle").send_keys("\ue012")  # arrow to the left

@@ -51,6 +51,19 @@ def test_no_figure_shows_an_identifier_and_what_was_not_measured_is_said():
     assert "no maps" in texts(plots.heat_maps(IMAGES, None, [], ""))
 
 
+def test_what_is_drawn_of_a_small_source_hides_nothing():
+    score = {"accuracy": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    [axes] = plots.protocol_scores({"seed_cnn": {"patient": score}}, "Accuracy").axes
+    assert axes.get_ylim() == (0.5, -0.5) and axes.lines[0].get_ydata().tolist() == [0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["new patients"]
+    bins = pd.DataFrame({"confidence": [0.5, 0.95], "accuracy": 0.9, "low": 0.2, "high": 1.0})
+    for table, is_wide in ((bins, True), (bins.assign(low=0.6, high=0.8), False)):
+        [axes] = plots.reliability({"seed_cnn": table}, "Reliability").axes
+        assert bool(axes.child_axes) != is_wide  # the inset
+        legend, frame = axes.get_legend().get_window_extent(), axes.get_window_extent()
+        assert (legend.y1 < frame.y0) == is_wide
+
+
 def test_captions_name_the_truth_and_heat_is_drawn_for_tumours_alone():
     answers = pd.DataFrame({"path": "a.png", "plane": "", "class": ["glioma", "notumor", ""],
                             "truth": ["meningioma", "notumor", ""]})  # fmt: skip

@@ -71,6 +71,7 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(parameter, value, message
         runs.start("02_train", {parameter: value})
     assert str(refused.value).startswith(f"{parameter} = {value!r}")
     assert message in str(refused.value)
+    assert ("-r" in str(refused.value)) == (value == "0.1")  # where it may be the cause
 
 
 def test_the_record_says_what_was_run_on_what_and_where(run, phantom_folder, monkeypatch):

@@ -4,9 +4,10 @@ import gzip
 import io
 import itertools
 import json
-import os
+import re
 import shutil
 import struct
+import time
 import tracemalloc
 import zlib
 
@@ -223,18 +224,17 @@ def test_a_slice_stored_upside_down_is_turned(tmp_path):
         np.testing.assert_array_equal(only(file), usual)
 
 
-@pytest.mark.parametrize(("spoil", "reason"), [
-    ({"heights": [0, 1, 2.5, 3, 7.2, 7.9]}, "slices are missing or unevenly"),
-    ({"heights": [0, 1, 1, 2, 2, 3]}, "same place"),
-    ({"heights": [3]}, "one slice only"),
-    ({"heights": [0, 1, 2], "normal": (0, 0.4, 1)}, "tilted gantry"),
+@pytest.mark.parametrize("spoil", [
+    {"heights": [0, 1, 2.5, 3, 7.2, 7.9]}, {"heights": [0, 1, 1, 2, 2, 3]}, {"heights": [3]},
+    {"heights": [0, 1, 2], "normal": (0, 0.4, 1)}, {"heights": [0, 1, 2, 4, 5, 6]},
+    {"heights": [0, 1, 2], "ImageOrientationPatient": None},
 ])  # fmt: skip
-def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, spoil, reason):
+def test_a_series_that_is_no_volume_is_not_cut_but_shown_as_acquired(tmp_path, spoil):
     write_series(tmp_path, **spoil)
     (refused,) = opened(tmp_path, "coronal")
-    assert reason in refused.error and "plane='acquired'" in refused.error
-    acquired = opened(tmp_path)
-    assert [image.number for image in acquired] == list(range(len(spoil["heights"])))
+    assert re.search("(no regular volume|one slice only).*plane acquired", refused.error)
+    acquired = [image for image in opened(tmp_path) if not image.missing]
+    assert len({image.number for image in acquired}) == len(spoil["heights"])
     assert not any(image.error for image in acquired)
 
 
@@ -678,27 +678,22 @@ def test_16_bits_keep_their_contrast_or_are_refused_for_what_they_are(tmp_path):
         np.testing.assert_allclose(only(tmp_path / file), grey, atol=1)
 
 
-def test_decoders_end_at_their_limits_of_time_however_many_take_for_ever(tmp_path, monkeypatch):
-    import dcm2niix
-
-    Image.new("RGB", (2100, 2000), "red").save(tmp_path / "a.png")  # decoded in a process
-    assert opened(tmp_path / "a.png")[0].error.count("cannot be read as an image: skipped: it") == 1
+def test_what_takes_too_long_to_decode_is_stopped_or_refused_beforehand(tmp_path, monkeypatch):
     endless, scan = tmp_path / "endless", tmp_path / "scan"
     endless.write_text("#!/bin/sh\nwhile true; do :; done\n", encoding="utf-8")
     endless.chmod(0o755)
-    monkeypatch.setattr(dcm2niix, "bin", str(endless))
-    for module in ("dicom", "images"):
-        monkeypatch.setattr(f"brainlib.imaging.{module}.SECONDS", 1)
-    write_head(scan, UNSIGNED, rewritten(uid.JPEG2000Lossless))
+    monkeypatch.setattr("dcm2niix.bin", str(endless))
+    monkeypatch.setattr("brainlib.imaging.dicom.SECONDS", 1)
+    write_head(scan, UNSIGNED[:1], rewritten(uid.JPEG2000Lossless))
     # a bitmap whose rows of one pixel each are filled up byte by byte, in Python
-    body = b"\1\7\0\0" * 1500 + b"\0\1"
-    sizes = 54 + 1024, 40, 65_000, 1500, 1, 8, 1, len(body), 0, 0, 256, 0
+    body = b"\1\7\0\0" * 600 + b"\0\1"
+    sizes = 54 + 1024, 40, 65_000, 600, 1, 8, 1, len(body), 0, 0, 256, 0
     header = b"BM" + struct.pack("<IIIIiiHHIIiiII", 1078 + len(body), 0, *sizes)
     (scan / "c.bmp").write_bytes(header + bytes(1024) + body)
-    before = os.times().children_user
-    *images, bitmap = opened(scan)
-    assert len(images) == 12 and all(image.error for image in images)
-    assert "too much time" in bitmap.error and os.times().children_user - before < 7
+    start = time.monotonic()
+    compressed, bitmap = opened(scan)
+    assert compressed.error and "compressed in a rare way" in bitmap.error
+    assert time.monotonic() - start < 10
 
 
 def test_slices_know_their_total_and_what_their_series_is(tmp_path):

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from brainlib import CLASS_NAMES, models, training
 from brainlib.training import augmentation, calibration, reading
-from brainlib.training.erasing import erase
+from brainlib.training.batches import erase
 
 
 def small_model():
@@ -152,7 +152,9 @@ def test_an_outline_moves_with_its_image_and_each_tumour_has_its_own_channel():
             "erased", "sham")  # fmt: skip
     how = training.Augmentation(**dict.fromkeys(grey, 0.0))
     random = np.random.default_rng(3)
-    pixels, inside = training.Augmenter(how, 64)(seen.pixels[..., 0], seen.outlines, random)
+    pixels, inside = training.Augmenter(how, 64)(
+        seen.pixels[..., 0], seen.outlines, random, seen.pixels[..., 0]
+    )
     tumors = np.flatnonzero(seen.classes != NONE)
     for row in tumors:
         marked = inside[row] > 0.5

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from brainlib.paths import BrainlibError
-
 THUMBNAIL_SIZE = 32
 BLANK_DEVIATION = 0.01
 """Standard deviation, in grey levels, below which a thumbnail counts as blank."""
@@ -157,12 +155,9 @@ def file_features(table: pd.DataFrame, root: Path) -> np.ndarray:
 
     rows = []
     for path in table["path"]:
-        try:
-            with Image.open(root / path) as image:
-                aspect = image.width / image.height
-                rows.append((*image.size, (root / path).stat().st_size, aspect, image.mode))
-        except OSError as error:
-            raise BrainlibError(f"cannot read {root / path}: {error}") from error
+        with Image.open(root / path) as image:
+            aspect = image.width / image.height
+            rows.append((*image.size, (root / path).stat().st_size, aspect, image.mode))
     files = pd.DataFrame(rows)
     files[4] = pd.factorize(files[4], sort=True)[0]  # the mode
     return files.to_numpy(np.float64)

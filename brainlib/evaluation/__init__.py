@@ -20,7 +20,7 @@ from brainlib.evaluation.reports import (
     class_report, confusion, most_confused, reliability, reliability_by_answer, risk_coverage,
 )
 from brainlib.evaluation.scores import (
-    Scores, headline, last_epochs, patient_tables, preferred_protocol, read_histories,
+    Scores, headline, patient_tables, preferred_protocol, read_histories,
     read_metrics, read_robustness, rounded, score_tables, summarize_maps, tumor_type_tables,
     without_look_alikes,
 )

@@ -13,7 +13,6 @@ import pandas as pd
 
 from brainlib.evaluation.metrics import denominator, metric_names, point_metrics, weighted_metrics
 from brainlib.evaluation.tables import Tables, group_codes, is_correct, require_same_labels
-from brainlib.paths import BrainlibError
 
 TAIL = 0.025
 """The share of resamples beyond either limit of an interval."""
@@ -160,10 +159,9 @@ def compare(
     -------
     dict
         `first` and `second`, the metric of each; `difference`, first minus second, with its 95 %
-        interval `low`, `high` over resampled groups; `only_first_right` and `only_second_right`,
-        the images that only one model classifies correctly, and `p_value`, McNemar's exact test
-        (1947) on them; `p_value_groups`, the sign test on the groups in which one has more right;
-        `images` and `groups`.
+        interval `low`, `high` over resampled groups; `p_value`, McNemar's exact test (1947) on the
+        images that only one model classifies correctly; `p_value_groups`, the sign test on the
+        groups in which one has more right; `images` and `groups`.
 
         McNemar's test takes images as independent and is too optimistic where a patient has
         many slices; the interval and the sign test do not.
@@ -190,7 +188,6 @@ def compare(
     group_lead = np.bincount(groups, lead)
     return {
         "first": own, "second": other, "difference": own - other, "low": low, "high": high,
-        "only_first_right": int((lead > 0).sum()), "only_second_right": int((lead < 0).sum()),
         "p_value": _sign_test(lead), "p_value_groups": _sign_test(group_lead),
         "images": len(first), "groups": len(group_lead),
     }  # fmt: skip
@@ -240,8 +237,6 @@ def resampled_weights(groups: np.ndarray, resamples: int, seed: int = 0) -> Iter
     >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())
     ((5, 3), True)
     """
-    if resamples < 1:
-        raise BrainlibError(f"resamples = {resamples}: it must be at least 1")
     generator = np.random.default_rng(seed)
     count = groups.max() + 1
     for start in range(0, resamples, _CHUNK):

@@ -9,7 +9,7 @@ other function is called once a resample, with each image as often as it was dra
 
 import itertools
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -39,13 +39,10 @@ def register(name: str, function: Callable[..., Array]) -> None:
         From labels (n,), probabilities (n, 4) and weights (resamples, n) to values (resamples,).
     """
 
-    @wraps(function)
-    def metric(labels: Array, probabilities: Array, weights: Array | None = None) -> Array | float:
-        if weights is None:
-            return float(function(labels, probabilities, np.ones((1, len(labels))))[0])
-        return function(labels, probabilities, weights)
+    def metric(labels: Array, probabilities: Array) -> float:
+        return float(function(labels, probabilities, np.ones((1, len(labels))))[0])
 
-    metric.takes_weights = True
+    metric.weighted = function
     METRICS[name] = metric
 
 
@@ -226,7 +223,7 @@ def weighted_metrics(table: pd.DataFrame, weights: Array, metrics: Iterable[str]
     Raises
     ------
     BrainlibError
-        For an unknown name, and fractional weights for a metric that takes none.
+        For an unknown name.
     """
     data, weights = (label_codes(table), probabilities(table)), np.asarray(weights)
     return np.stack([_resampled(name, *data, weights) for name in metric_names(metrics)], axis=1)
@@ -248,12 +245,8 @@ def point_metrics(table: pd.DataFrame, metrics: Iterable[str] | None = None) -> 
 
 def _resampled(name: str, labels: Array, probabilities: Array, weights: Array) -> Array:
     metric = METRICS[name]
-    if hasattr(metric, "takes_weights"):
-        return metric(labels, probabilities, weights.astype(float))
-    if (weights % 1).any():
-        raise BrainlibError(
-            f"metric {name} takes no weights: give whole numbers, or add it by metrics.register"
-        )
+    if hasattr(metric, "weighted"):
+        return metric.weighted(labels, probabilities, weights.astype(float))
     rows = (np.repeat(np.arange(len(labels)), counts.astype(int)) for counts in weights)
     return np.array([metric(labels[drawn], probabilities[drawn]) for drawn in rows], float)
 

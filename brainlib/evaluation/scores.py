@@ -108,9 +108,8 @@ def summarize_maps(scored: pd.DataFrame, resamples: int = 1000) -> dict[str, Any
     -------
     dict
         Counts: `images`, `groups`, `correct` (the right class predicted), `without_outline`. Then
-        by name an interval: `dice`, `dice_<label>`, `dice_correct`; `heat_peak_inside` and
-        `outline_peak_inside` among correct images, the same with `_all` among all. What has no
-        image is left out.
+        by name an interval: `dice`, `dice_<label>`; `heat_peak_inside` and `outline_peak_inside`
+        among correct images. What has no image is left out.
 
     Examples
     --------
@@ -121,10 +120,9 @@ def summarize_maps(scored: pd.DataFrame, resamples: int = 1000) -> dict[str, Any
     0.7
     """
     correct = scored[scored["answer"] == scored["label"]]
-    means = {"dice": (scored, "dice"), "dice_correct": (correct, "dice")}
+    means = {name: (correct, name) for name in ("heat_peak_inside", "outline_peak_inside")}
     means |= {f"dice_{name}": (scored[scored["label"] == name], "dice") for name in CLASS_NAMES}
-    for column in ("heat_peak_inside", "outline_peak_inside"):
-        means |= {column: (correct, column), f"{column}_all": (scored, column)}
+    means["dice"] = scored, "dice"
     means = {name: interval_of(*mean, resamples) for name, mean in means.items()}
     counts = {"images": len(scored), "groups": int(scored["group"].nunique()),
               "correct": len(correct),
@@ -158,25 +156,19 @@ def read_robustness(predictions: Path | str) -> dict[str, pd.DataFrame]:
     return {str(name): table.drop(columns="model") for name, table in by_model}
 
 
-def read_histories(folder: Path, model: str = "") -> dict[str, dict[str, pd.DataFrame]]:
-    """Return the training histories of one model, or of all in a folder, by protocol and run."""
+def read_histories(folder: Path, model: str) -> dict[str, dict[str, pd.DataFrame]]:
+    """Return the training histories of a model by protocol and run."""
     histories: dict[str, dict[str, pd.DataFrame]] = {}
     for file in sorted(folder.glob("*.history.csv")):
         name = file.name.removesuffix(".history.csv")
         run = parse_run(name)
-        if run and model in ("", run[0]):
+        if run and run[0] == model:
             histories.setdefault(run[1], {})[name] = pd.read_csv(file)
     return histories
 
 
-def last_epochs(histories: dict[str, dict[str, pd.DataFrame]]) -> dict[str, dict[str, float]]:
-    """Return the last row of every history, by the name of the run, rounded to four digits."""
-    last = {name: table.iloc[-1] for runs in histories.values() for name, table in runs.items()}
-    return rounded(pd.DataFrame(last.values(), last.keys()), digits=4)
-
-
-def rounded(table: pd.DataFrame, digits: int = 6) -> dict[str, dict[str, float]]:
-    """Return the numbers of a table by row and column, without missing ones.
+def rounded(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return the numbers of a table by row and column, to six digits, without missing ones.
 
     Examples
     --------
@@ -184,7 +176,7 @@ def rounded(table: pd.DataFrame, digits: int = 6) -> dict[str, dict[str, float]]
     {'accuracy': {'value': 0.5}}
     """
     numbers = table.select_dtypes("number").astype(float)
-    return {str(row): values.dropna().map(lambda x: round(x, digits)).to_dict()
+    return {str(row): values.dropna().map(lambda x: round(x, 6)).to_dict()
             for row, values in numbers.iterrows()}  # fmt: skip
 
 

@@ -18,5 +18,5 @@ from brainlib.imaging.images import (
     resize,
     sample_images,
 )
-from brainlib.imaging.scans import Scan, list_scans, open_scans, read_scan, require_plane
-from brainlib.imaging.slices import PLANES, ScanSlice, robust_range, to_grey, to_luma
+from brainlib.imaging.scans import list_scans, open_scans, read_scan, require_plane
+from brainlib.imaging.slices import PLANES, Scan, ScanSlice, robust_range, to_grey, to_luma

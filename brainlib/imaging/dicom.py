@@ -1,29 +1,30 @@
 """DICOM series to volumes.
 
 pydicom reads headers, plain pixels and run lengths. JPEG of all kinds is decoded by dcm2niix (C.
-Rorden) in a process of its own, which is given pixels and nothing that names a person; what a
-damaged or hostile file does to it ends at limits of time, memory and disk.
+Rorden) in a process of its own, which is given pixels and nothing that names a person; a damaged or
+hostile file may end that process, but not this one.
 """
 
+import gzip
 import hashlib
 import io
 import logging
 import math
 import os
 import re
-import tempfile
-import zlib
+import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from time import monotonic
-from typing import Any, BinaryIO, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import dcm2niix
 import nibabel
 import numpy as np
 import pydicom
@@ -33,25 +34,24 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.utils import as_pixel_options, get_expected_length, pixel_dtype
 
 from brainlib import paths
-from brainlib.imaging import limits
 from brainlib.imaging.errors import ImageError, reading
-from brainlib.imaging.slices import GZIP_MAGIC, ScanSlice, header_facts, open_plain, to_luma
+from brainlib.imaging.slices import GZIP_MAGIC, Scan, ScanSlice, header_facts, to_luma
 from brainlib.imaging.volumes import Volume, along_numbers, draw, nearest_plane, require_size
 
-MAX_INFLATED = 500_000_000  # bytes that a compressed file (`.dcm.gz`, deflated) may unpack to
-SECONDS = 20  # that dcm2niix may take for the failures of a series, and for each file
+MAX_INFLATED = 500_000_000  # bytes that a `.dcm.gz` may unpack to
+MAX_DEFLATED = 1_000_000  # bytes of a deflated file, which pydicom unpacks a thousandfold
+SECONDS = 10  # that dcm2niix may take for a file
+MEMORY = 8 * 2**20  # kilobytes that it may address
 
 _PERSON = ("PatientID", "PatientName", "StudyInstanceUID")
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _DEFAULTS = {"samples_per_pixel": 1, "photometric_interpretation": "MONOCHROME2",
-             "planar_configuration": 0, "pixel_representation": 0, "pixel_vr": "OW"}  # fmt: skip
-_DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
+             "planar_configuration": 0, "pixel_representation": 0}  # fmt: skip
+_DEFLATED = uid.DeflatedExplicitVRLittleEndian.encode()
 _LPS = (-1, -1, 1)  # DICOM counts to the left and to the back
 _NUMBER = re.compile(r"\s*([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[A-Z]?[\s\0]*")
-_LONGEST = 16_000_000  # bytes of a tag; an enhanced file of a thousand slices has five million
-_GZIP_RATIO = 1032  # deflate packs no tighter
-_MOST = 1000  # missing slices of a gap that are listed
 _THREADS = 2  # that decode; one waits for dcm2niix while the other reads
+_MOST = 1000  # missing slices of a gap that are listed
 _SAME_STEP = 0.05  # how far the steps of a regular volume may differ, as a share of the step
 
 # pydicom logs the values that it doubts, which may name the patient; what is wrong is said anyway
@@ -60,38 +60,45 @@ logging.getLogger("pydicom").propagate = False
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One DICOM file: the series that it belongs to, where it lies, how it is shown; no pixels.
+    """One slice of a DICOM file: its series, where it lies, how it is shown; no pixels.
 
     Attributes
     ----------
     file : Path
+    index : int
+        Of several slices in a file, from 0.
     size : int
-        Bytes.
+        Of the file, bytes.
     series : str
-        The series number and a hash of patient, study and series.
+        Its number, the words of imaging in its description, a hash of patient, study and series.
     study, uid : str
         Hashes of patient and study, and of the series' UID alone.
     copy : tuple
-        The same for copies of a file.
+        The same for copies of a slice.
     instance : int
         Its instance number, -1 where it has none.
     shape : tuple of 2 ints
         Height and width.
     affine : float array of shape (4, 4)
-        From (column, row, slice) to millimetres but for its position, nibabel's axes.
+        From (column, row, slice) to millimetres, nibabel's axes; its position is not a number where
+        that is unknown.
     directed : bool
         Whether it says which way its rows and columns lead.
-    positions : float array of shape (n, 3)
-        Of its slices, nibabel's axes; not a number where that is unknown.
     scale : dict
-        How stored values become signal: `shift`, `slope`, `intercept`, `padding`; their `dtype`.
+        How stored values become signal: `shift`, `slope`, `intercept`, `padding`.
     look : dict
         What it says of a `Volume`.
     facts : dict
         What it says of a `ScanSlice`.
+    stack : tuple
+        Of a sorted series: the pass, the directions and the shape that it has in common with others
+        that lie one behind the other.
+    place : float
+        Of a sorted series: where it lies along its normal, mm.
     """
 
     file: Path
+    index: int
     size: int
     series: str
     study: str
@@ -101,24 +108,15 @@ class Frame:
     shape: tuple[int, int]
     affine: np.ndarray
     directed: bool
-    positions: np.ndarray
     scale: dict[str, Any]
     look: dict[str, Any]
     facts: dict[str, Any]
-
-
-class _Page(NamedTuple):
-    """One slice of a file: the stack that it belongs to, and where along its normal, mm."""
-
-    stack: tuple
-    place: float
-    frame: Frame
-    index: int
-    position: np.ndarray
+    stack: tuple = ()
+    place: float = math.nan
 
 
 @reading()
-def index_file(file: Path) -> Frame:
+def index_file(file: Path) -> list[Frame]:
     """Read the header of one file; no pixels.
 
     Raises
@@ -126,11 +124,11 @@ def index_file(file: Path) -> Frame:
     ImageError
         Where the file is damaged, holds no image, or none to be shown (a localizer).
     """
-    with _open(file) as stream:
-        if not any(stream.read(200)[132:]):
-            raise ImageError("nothing follows the start of its header; copy it again")
-        stream.seek(0)
-        header = pydicom.dcmread(stream, _LONGEST, stop_before_pixels=True, force=True)
+    stream = _open(file)
+    if not any(stream.read(200)[132:]):
+        raise ImageError("nothing follows the start of its header; copy it again")
+    stream.seek(0)
+    header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
     count = int(_number(header, "NumberOfFrames", 1))
     _require_image(header, count)
     tags = Dataset(header)
@@ -144,22 +142,58 @@ def index_file(file: Path) -> Frame:
             return tags.get(name)
 
     person, series = [str(get(name)) for name in _PERSON], str(get("SeriesInstanceUID") or "")
+    number, facts = _numbers(header, "SeriesNumber"), header_facts(get)
+    words = facts["facts"].get("description", "").split()
     # files that name no series are one with the others of their folder
-    name = _hash(*person, series or os.fsencode(file.parent).hex())
-    number, instance = _numbers(header, "SeriesNumber"), int(_number(tags, "InstanceNumber", -1))
-    groups = [*(header.get("PerFrameFunctionalGroupsSequence") or [tags])][:count]
-    positions = np.full((count, 3), np.nan)
-    for position, group in zip(positions, groups, strict=False):
-        lies = (group.get("PlanePositionSequence") or [group])[0]
-        position[:] = _numbers(lies, "ImagePositionPatient", 3) or np.nan
-    scale, look = _scale(tags)
-    return Frame(
-        file, file.stat().st_size, f"{int(number[0])}-{name}" if number else name, _hash(*person),
-        series and _hash(series),
-        (_hash(get("SOPInstanceUID") or str(file)), instance, str(positions[0])), instance,
-        (int(header.Rows), int(header.Columns)), *_affine(tags), positions * _LPS, scale,
-        look | {"inverted": get("PhotometricInterpretation") == "MONOCHROME1"}, header_facts(get),
+    name = [*words, _hash(*person, series or os.fsencode(file.parent).hex())]
+    name = [str(int(number[0])), *name] if number else name
+    like = Frame(
+        file, 0, file.stat().st_size, "-".join(name), _hash(*person), series and _hash(series), (),
+        int(_number(tags, "InstanceNumber", -1)), (int(header.Rows), int(header.Columns)),
+        *_affine(tags), *_scale(tags), facts,
     )  # fmt: skip
+    frames, groups = [], header.get("PerFrameFunctionalGroupsSequence") or [tags]
+    for index in range(count):
+        group = groups[index] if index < len(groups) else Dataset()
+        lies = (group.get("PlanePositionSequence") or [group])[0]
+        affine = like.affine.copy()
+        affine[:3, 3] = _numbers(lies, "ImagePositionPatient", 3) or np.nan
+        affine[:3, 3] *= _LPS
+        copy = _hash(get("SOPInstanceUID") or str(file)), index, like.instance, str(affine[:3, 3])
+        frames.append(replace(like, index=index, affine=affine, copy=copy))
+    return frames
+
+
+def list_series(kinds: dict[Path, str]) -> dict[Path, Scan]:
+    """Sort DICOM files into series, and return each by its first file.
+
+    Parameters
+    ----------
+    kinds : dict of Path to str
+        Files that are `dicom`, and others. What is wrong with a file takes the place of its kind.
+    """
+    series = defaultdict(list)
+    for file in [file for file, kind in kinds.items() if kind == "dicom"]:
+        try:
+            frames = index_file(file)
+            series[frames[0].series] += frames
+        except ImageError as error:
+            kinds[file] = str(error)
+    shared, alike = defaultdict(list), defaultdict(list)
+    for name, (frame, *others) in series.items():
+        shared[frame.uid or name].append(name)
+        if frame.uid and not others:
+            alike[frame.study, name[:-8], frame.shape, str(frame.facts)].append(name)
+    remarks = {
+        names[0]: f"{len(names)} slices that look like one series each name a series of their own, "
+        "and are answered one by one" for names in alike.values() if len(names) > 3
+    } | {
+        name: f"{len(names)} patients or studies share the UID of this series; they are kept apart:"
+        " check who is who" for names in shared.values() if len(names) > 1 for name in names
+    }  # fmt: skip
+    scans = [Scan(frames[0].file, name, "dicom", tuple(frames), remark=remarks.get(name, ""))
+             for name, frames in series.items()]  # fmt: skip
+    return {scan.file: scan for scan in scans}
 
 
 def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[ScanSlice]:
@@ -178,7 +212,7 @@ def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[Sc
     Returns
     -------
     iterator of ScanSlice
-        Stack by stack (directions, echoes, times), then what is missing or odd.
+        Stack by stack (directions, echoes, times), then what is missing or a copy.
 
     Raises
     ------
@@ -188,191 +222,149 @@ def read_series(frames: Iterable[Frame], plane: str, series: str) -> Iterator[Sc
     kept: dict[tuple, Frame] = {}
     for frame in sorted(frames, key=lambda frame: (-frame.size, frame.file)):
         kept.setdefault(frame.copy, frame)  # a copy that was cut short is smaller
-    pages = _in_order(kept.values())
-    first = pages[0].frame
+    copies = {frame.file for frame in frames} - {frame.file for frame in kept.values()}
+    frames = _in_order(kept.values())
+    first, numbers = frames[0], _numbered(frames)
     with paths.temporary_folder() as folder:
-        signals, errors = _decode(pages, folder)
-        whole = [row for row, page in enumerate(pages) if page.frame not in errors]
-        irregular = _irregularity([pages[row] for row in whole]) if whole else ""
-        runs = [slice(row, row + 1) for row in whole]
-        if runs and not irregular:
-            runs = [slice(whole[0], whole[-1] + 1)]
-        volumes = [_volume(pages[run], signals[run], first.look) for run in runs]
+        signals, errors = _decode(frames, folder)
+        irregular = "a file of it cannot be read" if errors else _irregularity(frames)
+        runs = [slice(row, row + 1) for row, frame in enumerate(frames) if frame.file not in errors]
+        runs = runs if irregular else [slice(None)]
+        volumes = [_volume(frames[run], signals[run], first.look) for run in runs]
         planes = [nearest_plane(volume.affine) for volume in volumes]
         cut_anew = plane != "acquired" and any(own != plane for own in planes)
-        if cut_anew and (problem := "a file of it cannot be read" if errors else irregular):
-            raise ImageError(f"its series cannot be cut to {plane} slices, because {problem}; "
-                             "plane='acquired' gives the slices as they were scanned")  # fmt: skip
-        like = ScanSlice(first.file, series, irregular=irregular if len(whole) > 1 else "")
-        planes = [plane] if cut_anew else planes
-        slices = draw(volumes, planes, replace(like, **first.facts)) if volumes else iter(())
-        # of a file that cannot be read, one slice says so
-        pages = [page for page in pages if page.index == 0 or page.frame not in errors]
-        numbers, gap = _numbered(pages)
+        if cut_anew and irregular:
+            raise ImageError(f"its series cannot be cut to {plane} slices, because {irregular}; "
+                             "--plane acquired gives the slices as they were scanned")  # fmt: skip
+        like = ScanSlice(first.file, series, irregular=irregular if len(frames) > 1 else "")
+        slices = draw(volumes, [plane] if cut_anew else planes, replace(like, **first.facts))
         if cut_anew:
-            pages, numbers = [], range(volumes[0].turned(plane)[0].shape[2])
+            frames, numbers = [], range(volumes[0].turned(plane)[0].shape[2])
             yield from slices
-        for page, number in zip(pages, numbers, strict=not cut_anew):
-            error = errors.get(page.frame, "")
-            each = replace(like, error=error) if error else next(slices)
-            yield replace(each, file=page.frame.file, number=number)
-    end = numbers[-1] + 1
-    for number in sorted({*range(end)} - {*numbers}):
-        yield replace(like, number=number, error=gap)
-    for frame in sorted({*frames} - {*kept.values()}, key=lambda frame: frame.file):
+        for frame, number in zip(frames, numbers, strict=not cut_anew):
+            if frame.file not in errors:
+                yield replace(next(slices), file=frame.file, number=number)
+            elif frame.index == 0:  # of a file that cannot be read, one slice says so
+                yield replace(like, file=frame.file, number=number, error=errors[frame.file])
+    for number in sorted({*range(numbers[-1])} - {*numbers}):
+        error = "missing: its series has a gap at its place; copy the missing files as well"
+        yield replace(like, number=number, error=error)
+    for file in sorted(copies):
         error = "skipped: it is a second copy of another file of its series"
-        yield replace(like, file=frame.file, number=end, error=error)
-    instances = [frame.instance for frame in kept.values() if frame.instance >= 0]
-    if pages and math.isnan(pages[0].place) and len(set(instances)) < len(instances):
-        yield replace(like, number=end, error=(
-            "several of its slices have the same instance number, and no position; they come in the"
-            " order of their names: look at the order before you trust a number"
-        ))  # fmt: skip
+        yield replace(like, file=file, number=numbers[-1] + 1, error=error)
 
 
-def list_series(kinds: dict[Path, str]) -> dict[Path, dict[str, Any]]:
-    """Sort DICOM files into series: return what a `Scan` says of each, by its first file.
-
-    Parameters
-    ----------
-    kinds : dict of Path to str
-        Files that are `dicom`, and others. What is wrong with a file takes the place of its kind.
-    """
-    series = defaultdict(list)
-    for file in [file for file, kind in kinds.items() if kind == "dicom"]:
-        try:
-            frame = index_file(file)
-            series[frame.series].append(frame)
-        except ImageError as error:
-            kinds[file] = str(error)
-    remarks, shared, alike = {}, defaultdict(list), defaultdict(list)
-    for name, (frame, *others) in series.items():
-        shared[frame.uid or name].append(name)
-        if frame.uid and len(frame.positions) == 1 and not others:
-            alike[frame.study, name[:-8], frame.shape, str(frame.facts)].append(name)
-    for names in alike.values():
-        if len(names) > 3:
-            remarks[names[0]] = (f"{len(names)} slices that look like one series each name a series"
-                                 " of their own, and are answered one by one")  # fmt: skip
-    for names in shared.values():
-        for name in names[1:] and names:
-            remarks[name] = (f"{len(names)} patients or studies share the UID of this series; they "
-                             "are kept apart: check who is who")  # fmt: skip
-    scans = {}
-    for name, (frame, *others) in series.items():
-        number, _, digest = name.rpartition("-")
-        words = frame.facts["facts"].get("description", "").split()
-        told = "-".join(filter(None, (number, *words, digest)))
-        frames, remark = (frame, *others), remarks.get(name, "")
-        scans[frame.file] = {"series": told, "frames": frames, "remark": remark}
-    return scans
-
-
-def _in_order(frames: Iterable[Frame]) -> list[_Page]:
+def _in_order(frames: Iterable[Frame]) -> list[Frame]:
     """Sort slices by position along the normal, or by instance where a position is missing."""
-    located = all(frame.directed and np.isfinite(frame.positions).all() for frame in frames)
-    pages, passes = [], Counter()
-    for frame in sorted(frames, key=lambda frame: (frame.instance, frame.file)):
-        normal = along_numbers(frame.affine)
+    located = all(frame.directed and np.isfinite(frame.affine).all() for frame in frames)
+    ordered, passes = [], Counter()
+    for frame in sorted(frames, key=lambda frame: (frame.instance, frame.file, frame.index)):
         way = (*(frame.affine[:3, :2].round(2) + 0.0).ravel().tolist(), *frame.shape)
-        for index, position in enumerate(frame.positions):
-            place = round(float(normal @ position), 2) if located else math.nan
-            passes[way, place] += located  # slices at one place are of several echoes or times
-            pages.append(_Page((passes[way, place], *way), place, frame, index, position))
-    return sorted(pages, key=lambda page: page[:2]) if located else pages
+        place = round(float(along_numbers(frame.affine) @ frame.affine[:3, 3]), 2)
+        place = place if located else math.nan
+        passes[way, place] += located  # slices at one place are of several echoes or times
+        ordered.append(replace(frame, stack=(passes[way, place], *way), place=place))
+    return sorted(ordered, key=lambda frame: (frame.stack, frame.place)) if located else ordered
 
 
-def _decode(pages: list[_Page], folder: Path) -> tuple[np.ndarray, dict[Frame, str]]:
-    """Write the signal of each slice as a row of a file; also return why files are left out."""
-    rows = {(page.frame, page.index): row for row, page in enumerate(pages)}
-    longest = max(math.prod(page.frame.shape) for page in pages)
-    scales = {repr(page.frame.scale): page.frame.scale["dtype"] for page in pages}
-    dtype = np.dtype("f4" if len(scales) > 1 else max(scales.values()))
-    file, frames, lost = folder / "signals", dict.fromkeys(page.frame for page in pages), []
+def _numbered(frames: list[Frame]) -> list[int]:
+    """Return the numbers of slices in order, those missing in a gap left out."""
+    numbers = [-1]
+    for _, stack in groupby(frames, lambda frame: frame.stack):
+        steps = np.diff([frame.place for frame in stack])
+        apart = steps / np.median(steps) if steps.size > 3 else steps * np.nan
+        if not (np.abs(apart - np.rint(apart)) < _SAME_STEP).all() or apart.max(initial=0) > _MOST:
+            apart = np.ones(steps.size)
+        numbers += (numbers[-1] + 1 + np.cumsum([0, *np.rint(apart)])).astype(int).tolist()
+    return numbers[1:]
 
-    def write(frame: Frame) -> str:
-        start = monotonic()
-        try:
-            if sum(lost) > SECONDS:
-                raise ImageError("damaged files of its series took too long; remove them first")
-            with reading(), file.open("r+b") as store:
-                signals = zip(range(len(frame.positions)), _signals(frame, folder), strict=True)
-                for index, signal in signals:
-                    store.seek(dtype.itemsize * longest * rows[frame, index])
-                    store.write(signal.astype(dtype).reshape(frame.shape).tobytes())
-        except ImageError as error:
-            lost.append(monotonic() - start)
-            return str(error)
+
+def _irregularity(frames: list[Frame]) -> str:
+    """Return why slices in order make no regular volume; empty where they do."""
+    if len(frames) == 1:
+        return "it has one slice only"
+    steps = np.diff([frame.affine[:3, 3] for frame in frames], axis=0)
+    step, normal = np.median(steps, axis=0), along_numbers(frames[0].affine)
+    most = _SAME_STEP * np.linalg.norm(step)
+    is_even = most > 0 and (np.linalg.norm(steps - step, axis=1) < most).all()
+    is_tilted = np.linalg.norm(np.cross(normal, step)) > most
+    is_one = len({frame.stack for frame in frames}) == 1 and not math.isnan(frames[0].place)
+    if is_one and is_even and not is_tilted:
         return ""
+    return ("its slices form no regular volume: some are missing, unevenly spaced, tilted or at the"
+            " same place, or it does not say where they lie")  # fmt: skip
 
-    with file.open("wb") as store:
-        store.truncate(dtype.itemsize * longest * len(rows))
+
+def _decode(frames: list[Frame], folder: Path) -> tuple[np.ndarray, dict[Path, str]]:
+    """Write the signal of each slice as a row of a file; also return why files are left out."""
+    longest = max(math.prod(frame.shape) for frame in frames)
+    rows, errors, signals = defaultdict(list), {}, folder / "signals"
+    for row, frame in enumerate(frames):
+        rows[frame.file].append((frame.index, row, frame))
+
+    def write(file: Path) -> None:
+        try:
+            with reading(), signals.open("r+b") as store:
+                decoded = _signals(rows[file][0][-1], folder)
+                for (_, row, frame), signal in zip(sorted(rows[file]), decoded, strict=True):
+                    store.seek(4 * longest * row)
+                    store.write(signal.reshape(frame.shape).tobytes())
+        except ImageError as error:
+            errors[file] = str(error)
+
+    with signals.open("wb") as store:
+        store.truncate(4 * longest * len(frames))
     with ThreadPoolExecutor(_THREADS) as threads:
-        told = zip(frames, threads.map(write, frames), strict=True)
-        errors = {frame: error for frame, error in told if error}
-    return np.memmap(file, dtype, "r", shape=(len(rows), longest)), errors
+        list(threads.map(write, rows))
+    return np.memmap(signals, np.float32, "r", shape=(len(frames), longest)), errors
 
 
-def _volume(pages: list[_Page], signals: np.ndarray, look: dict[str, Any]) -> Volume:
-    (first, *_), last, shape = pages, pages[-1], pages[0].frame.shape
-    affine = first.frame.affine.copy()
-    affine[:3, 3] = np.nan_to_num(first.position)
-    if len(pages) > 1:
-        affine[:3, 2] = (last.position - first.position) / (len(pages) - 1)
-    voxels = signals[:, : math.prod(shape)].reshape(-1, *shape).transpose(2, 1, 0)
-    return Volume(voxels, affine, first.frame.directed, **look)
+def _volume(frames: list[Frame], signals: np.ndarray, look: dict[str, Any]) -> Volume:
+    first, last, affine = frames[0], frames[-1], np.nan_to_num(frames[0].affine)
+    if len(frames) > 1:
+        affine[:3, 2] = (last.affine - first.affine)[:3, 3] / (len(frames) - 1)
+    voxels = signals[:, : math.prod(first.shape)].reshape(-1, *first.shape).transpose(2, 1, 0)
+    return Volume(voxels, affine, first.directed, **look)
 
 
 def _signals(frame: Frame, folder: Path) -> Iterator[np.ndarray]:
-    """Decode the slices of a file, colours to luma, padding to values that are not finite."""
-    with _open(frame.file) as stream:
-        header = pydicom.dcmread(stream, _LONGEST, force=True)
-        name = next((name for name in _PIXELS if name in header), None)
-        if name is None:
-            raise ImageError("it holds no pixel data; it has been cut short, or never had any")
-        pixels, (implicit, _) = header.get_item(name, keep_deferred=True), header.original_encoding
-        plain = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
-        syntax = uid.UID(header.file_meta.get("TransferSyntaxUID") or plain)
-        fits = syntax.is_encapsulated == (pixels.length == 0xFFFFFFFF)
-        if not syntax.is_encapsulated:
-            stream.seek(0, os.SEEK_END)
-            held = min(pixels.length, stream.tell() - pixels.value_tell)
-            # a few bytes are padding; as much as a row or a column means that the sizes are wrong
-            spare = max(2, min(frame.shape) * header.BitsAllocated // 8)
-            surplus = held - get_expected_length(header)
-            if surplus >= spare:
-                raise ImageError(f"its pixels are {surplus} bytes longer than its header says: "
-                                 "padded, or of other rows or columns; export it anew")  # fmt: skip
-            fits = fits and surplus >= 0
-        if not fits:
-            raise ImageError("its pixels are cut short or contradict its header; copy it again")
-        stream.seek(pixels.value_tell)
-        if syntax.is_encapsulated and syntax != uid.RLELossless:
-            images = _unpack(header, syntax, stream.read(), folder)
-        else:
-            options = {**_DEFAULTS, **as_pixel_options(header), "pixel_keyword": name}
-            options["bits_stored"] = header.BitsAllocated
-            decoded = pydicom.pixels.get_decoder(syntax).iter_array(stream, **options)
-            images = (image for image, _ in decoded)
-        for stored in images:
-            if stored.ndim == 3:
-                yield to_luma(stored)
-                continue
-            stored = stored >> frame.scale["shift"] if frame.scale["shift"] else stored
-            with np.errstate(over="ignore"):
-                signal = stored.astype(np.float32) * np.float32(frame.scale["slope"])
-                signal += np.float32(frame.scale["intercept"])
-            if frame.scale["padding"]:
-                low, high = frame.scale["padding"]
-                signal[(stored >= low) & (stored <= high)] = np.nan
-            yield signal
+    """Decode the slices of a file to float32, colours to luma, padding to not a number."""
+    header = pydicom.dcmread(_open(frame.file), force=True)
+    name = next((name for name in _PIXELS if name in header), None)
+    if name is None:
+        raise ImageError("it holds no pixel data; it has been cut short, or never had any")
+    implicit = header.original_encoding[0]
+    plain = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+    syntax = uid.UID(header.file_meta.get("TransferSyntaxUID") or plain)
+    surplus = len(header[name].value) - get_expected_length(header)
+    # a few bytes are padding; as much as a row or a column means that the sizes are wrong
+    fits = 0 <= surplus < max(2, min(frame.shape) * header.BitsAllocated // 8)
+    is_packed = header[name].is_undefined_length
+    if syntax.is_encapsulated != is_packed or not (fits or is_packed):
+        raise ImageError("its pixels are cut short or contradict its header; export it anew")
+    if syntax.is_encapsulated and syntax != uid.RLELossless:
+        images = _unpack(header, syntax, folder)
+    else:
+        options = {**_DEFAULTS, **as_pixel_options(header), "bits_stored": header.BitsAllocated}
+        decoded = pydicom.pixels.get_decoder(syntax).iter_array(header, **options)
+        images = (image for image, _ in decoded)
+    for stored in images:
+        if stored.ndim == 3:
+            yield to_luma(stored)
+            continue
+        stored = stored >> frame.scale["shift"] if frame.scale["shift"] else stored
+        with np.errstate(over="ignore"):
+            signal = stored.astype(np.float32) * np.float32(frame.scale["slope"])
+            signal += np.float32(frame.scale["intercept"])
+        if frame.scale["padding"]:
+            low, high = frame.scale["padding"]
+            signal[(stored >= low) & (stored <= high)] = np.nan
+        yield signal
 
 
-def _unpack(header: Dataset, syntax: str, pixels: bytes, folder: Path) -> Iterator[np.ndarray]:
+def _unpack(header: Dataset, syntax: str, folder: Path) -> Iterator[np.ndarray]:
     """Let dcm2niix decode pixels, given what they need of a header and no more."""
-    import dcm2niix
-
-    _, data = islice(pydicom.encaps.generate_fragments(pixels), 2)  # a table of offsets is first
+    _, data = islice(pydicom.encaps.generate_fragments(header.PixelData), 2)  # after the offsets
     shown = said = header.Columns, header.Rows
     with suppress(Exception):  # Pillow does not know all that dcm2niix decodes
         shown = Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")).size
@@ -381,16 +373,17 @@ def _unpack(header: Dataset, syntax: str, pixels: bytes, folder: Path) -> Iterat
     bare = header.group_dataset(0x28)
     bare.file_meta = FileMetaDataset()
     bare.file_meta.TransferSyntaxUID = syntax
-    bare.add_new("PixelData", "OB", pixels)
-    bare["PixelData"].is_undefined_length = True
+    bare["PixelData"] = header["PixelData"]
     bare.BitsStored, bare.HighBit = header.BitsAllocated, header.BitsAllocated - 1
     bare.SOPClassUID, bare.SOPInstanceUID, bare.SeriesInstanceUID = uid.MRImageStorage, "1.1", "1.2"
-    count = math.prod(said) * int(_number(header, "NumberOfFrames", 1))
-    with tempfile.TemporaryDirectory(dir=folder) as folder:
+    with TemporaryDirectory(dir=folder) as folder:
         bare.save_as(Path(folder, "a.dcm"), enforce_file_format=True)
         command = [dcm2niix.bin, "-g", "i", "-b", "n", "-z", "n", "-x", "i", "-d", "0", "-f", "a",
                    folder]  # fmt: skip
-        limits.run(command, SECONDS + count // 2_000_000, 16 * count + 2**20, cwd=folder)
+        if os.name == "posix":
+            command = ["/bin/sh", "-c", f'ulimit -v {MEMORY} 2>&-; exec "$@"', "sh", *command]
+        silent = dict.fromkeys(("stdout", "stderr", "stdin"), subprocess.DEVNULL)
+        subprocess.run(command, timeout=SECONDS, cwd=folder, **silent)
         file = next(Path(folder).glob("*.nii"), None)
         if file is None:
             raise ImageError("dcm2niix cannot convert it: cut short, damaged or of a rare "
@@ -402,40 +395,38 @@ def _unpack(header: Dataset, syntax: str, pixels: bytes, folder: Path) -> Iterat
             yield colours if image.dtype.names else image.astype(pixel_dtype(header))
 
 
-@contextmanager
-def _open(file: Path) -> Iterator[BinaryIO]:
-    """Open a file, without gzip or deflate; mapped, for a damaged length may ask for gigabytes."""
-    with file.open("rb") as plain, mmap(plain.fileno(), 0, access=ACCESS_READ) as mapped:
-        start = mapped[:1000]
-        if start[:2] != GZIP_MAGIC and _DEFLATED not in start:
-            yield mapped
-            return
-    with open_plain(file) as stream:
-        content = stream.read(min(MAX_INFLATED, _GZIP_RATIO * file.stat().st_size) + 1)
-    if _DEFLATED in start:
-        body = 144 + int.from_bytes(content[140:144], "little")
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS).decompress
-        plain = inflate(content[body:], MAX_INFLATED)
-        content = content[:body].replace(_DEFLATED, _EXPLICIT) + plain
-    if len(content) > MAX_INFLATED:
-        raise ImageError(f"it unpacks to more than {MAX_INFLATED:,} bytes; unpack it yourself")
-    yield io.BytesIO(content)
+def _open(file: Path) -> mmap | io.BytesIO:
+    """Open a file, unpacked; mapped, so that a damaged length of gigabytes takes no memory."""
+    with file.open("rb") as plain:
+        content = mmap(plain.fileno(), 0, access=ACCESS_READ)
+    if content[:2] == GZIP_MAGIC:
+        with gzip.open(file) as packed:
+            content = packed.read(MAX_INFLATED + 1)
+        if len(content) > MAX_INFLATED:
+            raise ImageError(f"it unpacks to more than {MAX_INFLATED:,} bytes; unpack it yourself")
+    if _DEFLATED in content[:1000] and len(content) > MAX_DEFLATED:
+        raise ImageError(f"it is deflated to more than {MAX_DEFLATED:,} bytes; export it plainly")
+    return io.BytesIO(content) if isinstance(content, bytes) else content
 
 
 def _require_image(header: Dataset, frames: int) -> None:
     kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     # the value of a damaged tag may run into the next, which may name the patient
     name = kind.name if kind in uid.UID_dictionary else ""
-    if name and "Image Storage" not in name:
-        raise ImageError(f"skipped: it holds no image ({name})")
+    image_type = {*(header.get("ImageType") or [])}
+    reasons = {
+        f"it holds no image ({name})": name and "Image Storage" not in name,
+        "it is a mosaic of slices; convert it with dcm2niix first":
+            frames == 1 and "MOSAIC" in image_type,
+        "it is a localizer, which shows where the other series lie":
+            image_type & {"LOCALIZER", "SCOUT"},
+        "its colours are those of a palette; export it in grey":
+            header.get("PhotometricInterpretation") == "PALETTE COLOR",
+    }  # fmt: skip
+    for reason in filter(reasons.get, reasons):
+        raise ImageError(f"skipped: {reason}")
     if not header.get("Rows") or not header.get("Columns"):
         raise ImageError("it is no DICOM image, or cut short; copy it again from where it came")
-    if frames == 1 and "MOSAIC" in (header.get("ImageType") or []):
-        raise ImageError("skipped: it is a mosaic of slices; convert it with dcm2niix first")
-    if {"LOCALIZER", "SCOUT"} & {*(header.get("ImageType") or [])}:
-        raise ImageError("skipped: it is a localizer, which shows where the other series lie")
-    if header.get("PhotometricInterpretation") == "PALETTE COLOR":
-        raise ImageError("skipped: its colours are those of a palette; export it in grey")
     require_size((header.Rows, header.Columns, frames))
 
 
@@ -444,21 +435,19 @@ def _scale(tags: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     allocated = int(_number(tags, "BitsAllocated", 16))
     bits = int(_number(tags, "BitsStored", allocated))
     shift = int(_number(tags, "HighBit", bits - 1)) + 1 - bits
-    slope, intercept = _number(tags, "RescaleSlope", 1) or 1, _number(tags, "RescaleIntercept", 0)
-    dtype = f"{'ui'[_number(tags, 'PixelRepresentation', 0) == 1]}{max(1, allocated // 8)}"
     padding, window = _numbers(tags, "PixelPaddingValue", 1), None
     if padding:  # whose tags may have been written without their sign
         padding += _numbers(tags, "PixelPaddingRangeLimit", 1) or padding
+        dtype = f"{'ui'[_number(tags, 'PixelRepresentation', 0) == 1]}{max(1, allocated // 8)}"
         padding = sorted(np.array(padding, int).astype(dtype).tolist())
-    as_stored = (slope, intercept, _number(tags, "SamplesPerPixel", 1)) == (1, 0, 1)
-    if padding or allocated > 16 or not as_stored:
-        dtype = "f4"
     centre, width = _numbers(tags, "WindowCenter"), _number(tags, "WindowWidth", 0)
     if centre and 1 < width < 1e9:  # DICOM PS3.3, C.11.2.1.2
         window = centre[0] - width / 2, centre[0] + width / 2 - 1
-    shift = shift if 0 < shift <= allocated - bits else 0
-    return {"shift": shift, "slope": slope, "intercept": intercept, "padding": padding,
-            "dtype": dtype}, {"window": window, "bits": bits if allocated == 8 else 0}  # fmt: skip
+    scale = {"shift": shift if 0 < shift <= allocated - bits else 0, "padding": padding,
+             "slope": _number(tags, "RescaleSlope", 1) or 1,
+             "intercept": _number(tags, "RescaleIntercept", 0)}  # fmt: skip
+    return scale, {"window": window, "bits": bits if allocated == 8 else 0,
+                   "inverted": tags.get("PhotometricInterpretation") == "MONOCHROME1"}  # fmt: skip
 
 
 def _affine(tags: Dataset) -> tuple[np.ndarray, bool]:
@@ -494,39 +483,3 @@ def _number(tags: Dataset, name: str, otherwise: float) -> float:
 
 def _hash(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(errors="replace"), digest_size=4).hexdigest()
-
-
-def _irregularity(pages: list[_Page]) -> str:
-    """Return why slices make no regular volume; empty where they do."""
-    places = np.array([page.place for page in pages])
-    steps = np.diff(places)
-    step = np.median(steps) if steps.size else 0.0
-    way = pages[-1].position - pages[0].position if step > 0 else np.zeros(3)
-    problems = {
-        "it does not say how its slices lie": np.isnan(places).any(),
-        "several of its slices lie at the same place (echoes, times or copies)":
-            len({page.stack for page in pages}) > 1,
-        "it has one slice only": steps.size < 1,
-        "slices are missing or unevenly spaced":
-            steps.size and np.abs(steps - step).max() > _SAME_STEP * step,
-        "its slices are shifted against each other (a tilted gantry)":
-            way @ way - np.ptp(places) ** 2 > (_SAME_STEP * step * steps.size) ** 2 + 0.01,
-    }  # fmt: skip
-    return next(filter(problems.get, problems), "")
-
-
-def _numbered(pages: list[_Page]) -> tuple[list[int], str]:
-    """Return the numbers of slices, those missing left out, and what says of them that they are."""
-    numbers, gap = [-1], ""
-    for _, stack in groupby(pages, lambda page: page.stack):
-        steps = np.diff([page.place for page in stack])
-        step = np.median(steps) if steps.size > 3 else np.nan
-        apart = np.rint(steps / step)
-        if np.abs(steps - apart * step).max(initial=0) < _SAME_STEP * step and apart.max() < _MOST:
-            if apart.max() > 1:
-                gap = (f"missing: slices lie {step:.3g} mm apart, but up to {steps.max():.3g} mm at"
-                       " a gap; copy the missing files as well")  # fmt: skip
-        else:
-            apart = np.ones(steps.size)
-        numbers += (numbers[-1] + 1 + np.cumsum([0, *apart])).astype(int).tolist()
-    return numbers[1:], gap

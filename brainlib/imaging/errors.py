@@ -1,6 +1,5 @@
 """Errors of unreadable files: one class, one line, no patient data."""
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +45,7 @@ def readable(name: str) -> str:
     >>> readable("J\udcf6rg.png")
     'J\\xf6rg.png'
     """
-    return re.sub("[\ud800-\udfff]", lambda match: rf"\x{ord(match[0]) & 0xFF:02x}", name)
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def one_line(text: str) -> str:

@@ -6,10 +6,7 @@ Images are recognised by their content, whatever their name ends with.
 import hashlib
 import json
 import logging
-import os
-import subprocess
-import sys
-import tempfile
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,32 +19,15 @@ from tqdm import tqdm
 
 from brainlib import paths
 from brainlib.data.datasets import Collection
-from brainlib.imaging import limits
 from brainlib.imaging.errors import ImageError, reading
-from brainlib.imaging.slices import (
-    MAX_PIXELS,
-    MAX_SIDE,
-    refuse_colours,
-    robust_range,
-    to_grey,
-)
+from brainlib.imaging.slices import MAX_PIXELS, MAX_SIDE, refuse_colours, robust_range, to_grey
 
 CACHE_VERSION = "1"  # to be raised when the same file would decode to other pixels
 UNREADABLE_LIMIT = 0.01  # share of unreadable images above which a collection is refused
+MAX_BYTES = 30_000_000  # of a file, which bounds the tables that it may hold
 MAX_DECODED = 1e9  # pixels times scans of a progressive JPEG: each scan decodes all of it again
-MAX_INSIDE = 4_000_000  # bytes and pixels of an image that is decoded in this process
-SECONDS = 10  # of computing that another image may take
+MAX_TILES = 10_000  # of a TIFF
 
-_PROGRAM = """
-import sys, numpy
-from brainlib.imaging import images
-images.MAX_INSIDE = numpy.inf
-try:
-    grey = images.read_image(sys.argv[1])
-except images.ImageError as error:
-    grey = numpy.array(str(error))
-numpy.save(sys.argv[2], grey)
-"""
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")  # no reader that starts programs (EPS)
 _DARK = 32  # of 255: 48 bits a pixel that are darker have their signal where Pillow does not look
 _FINER = 4  # a mask is drawn this much larger and averaged, so that its border has shares
@@ -94,7 +74,7 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises
     ------
     ImageError
-        Where the file is absent, no image, cut short, larger than 100 million pixels or than
+        Where the file is absent, no image, cut short, larger than 40 million pixels or than
         65,535 along a side, holds several pages, is drawn in colours, or takes too long to decode.
 
     Examples
@@ -106,41 +86,24 @@ def read_image(path: Path | str) -> np.ndarray:
     (2, 3)
     """
     try:
-        with reading(), Path(path).open("rb") as file:
-            is_large = file.seek(0, os.SEEK_END) > MAX_INSIDE
-            if not is_large:
-                with Image.open(file, formats=_FORMATS) as image:
-                    _require_one_slice(image)
-                    is_large = image.width * image.height > MAX_INSIDE
-                    if not is_large:
-                        return _to_grey(image)
+        with reading():
+            if Path(path).stat().st_size > MAX_BYTES:
+                raise ImageError(f"it has more than {MAX_BYTES:,} bytes; scale it down first")
+            with Image.open(path, formats=_FORMATS) as image:
+                _require_one_slice(image)
+                return _to_grey(image)
     except ImageError as error:
         reason = error
-        if isinstance(error.__cause__, Image.DecompressionBombError | UnidentifiedImageError):
-            reason = ("it is no JPEG, PNG, TIFF, WebP or BMP, its start is damaged, or it is too "
-                      "large; save it again, or scale it down first")  # fmt: skip
-        raise ImageError(f"{path} cannot be read as an image: {reason}") from error
-    return _read_apart(path)
-
-
-def _read_apart(path: Path | str) -> np.ndarray:
-    """Read a large image in a process that ends at its limits, whatever the decoder does."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "grey.npy"
-        command = [sys.executable, "-c", _PROGRAM, str(path), str(result)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        with suppress(subprocess.TimeoutExpired):
-            limits.run(command, SECONDS, 4 * MAX_PIXELS, env=environment)
-        if not result.is_file():
-            raise ImageError(f"{path} cannot be read as an image: it takes too much time or memory "
-                             "to decode; save it as an 8-bit PNG, or scale it down")  # fmt: skip
-        grey = np.load(result)
-    if grey.dtype.kind == "U":
-        raise ImageError(str(grey))
-    return grey
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            reason = "it is no JPEG, PNG, TIFF, WebP or BMP, or its start is damaged; save it again"
+        elif isinstance(error.__cause__, Image.DecompressionBombError):
+            count = int(re.search(r"\d+", str(error.__cause__))[0])
+            reason = f"it has {count:,} pixels, over {MAX_PIXELS:,}; scale it down first"
+        raise ImageError(f"{path}: {reason}") from error
 
 
 def _require_one_slice(image: Image.Image) -> None:
+    """Refuse what is no single image, and what would take Pillow more than seconds to decode."""
     width, height = image.size
     tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the image
     decoded = max(width * height, int(tags.get(322, 0)) * int(tags.get(323, 0)))
@@ -150,11 +113,13 @@ def _require_one_slice(image: Image.Image) -> None:
     # to count the pages takes Pillow minutes where they are many
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError("it holds several pages; save each as an image of its own")
-    if image.format in ("JPEG", "MPO"):
-        image.fp.seek(0)
-        scans = image.fp.read().count(b"\xff\xda")
-        if scans * width * height > MAX_DECODED and scans > 1:
-            raise ImageError(f"its {scans:,} scans are too slow to decode; save it not progressive")
+    coding, scans = str(image.tile[:1]), 0
+    if "jpeg" in coding:
+        scans = Path(image.filename).read_bytes().count(b"\xff\xda")
+    is_slow = scans > 1 and scans * width * height > MAX_DECODED
+    if is_slow or len(image.tile) > MAX_TILES or "rle" in coding:
+        raise ImageError("it is compressed in a rare way, or in too many scans or tiles; save it as"
+                         " an 8-bit PNG")  # fmt: skip
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
@@ -223,19 +188,20 @@ def load_images(collection: Collection, size: int = 150) -> LoadedImages:
     ImageError
         Where more than one image in a hundred cannot be read.
     """
-    files = [collection.root / path for path in collection.table["path"]]
-    pixels, reasons = _load(files, size)
-    readable = np.array([not reason for reason in reasons], dtype=bool)
-    unreadable = dict(zip(collection.table["path"][~readable], filter(None, reasons), strict=True))
+    table = collection.table
+    pixels, reasons = _load([collection.root / path for path in table["path"]], size)
+    is_unreadable = np.array(reasons) != ""
+    unreadable = dict(zip(table["path"][is_unreadable], filter(None, reasons), strict=True))
     for name, reason in unreadable.items():
         logger.warning("left out %s: %s", name, reason)
-    if len(unreadable) > UNREADABLE_LIMIT * len(files):
+    if len(unreadable) > UNREADABLE_LIMIT * len(table):
         name, reason = next(iter(unreadable.items()))
-        raise ImageError(f"{len(unreadable)} of {len(files)} images in {collection.root} cannot be "
+        raise ImageError(f"{len(unreadable)} of {len(table)} images in {collection.root} cannot be "
                          f"read, more than {UNREADABLE_LIMIT:.0%}. The first is {name}: {reason}. "
                          "Restore or remove them.")  # fmt: skip
-    table = collection.table[readable].reset_index(drop=True)
-    return LoadedImages(pixels[readable] if unreadable else pixels, table, unreadable)
+    if unreadable:
+        pixels, table = pixels[~is_unreadable], table[~is_unreadable]
+    return LoadedImages(pixels, table.reset_index(drop=True), unreadable)
 
 
 def file_formats(collection: Collection) -> pd.DataFrame:
@@ -268,17 +234,23 @@ def sample_images(loaded: LoadedImages, count: int, seed: int = 0) -> dict[str, 
 def grey_histograms(loaded: LoadedImages, bins: int = 64) -> pd.DataFrame:
     """Return the share of pixels at each grey value, a column for each class.
 
+    Parameters
+    ----------
+    loaded : LoadedImages
+    bins : int
+        A divisor of 256.
+
     Returns
     -------
     DataFrame of shape (bins, classes)
         Indexed by the grey value at the middle of each bin.
     """
-    edges = np.linspace(0, 256, bins + 1)
-    columns = {}
+    shares = {}
     for label, part in loaded.table.groupby("label"):
         counts = np.bincount(loaded.pixels[part.index].ravel(), minlength=256)
-        columns[label] = np.histogram(np.arange(256), edges, weights=counts)[0] / counts.sum()
-    return pd.DataFrame(columns, index=pd.Index(edges[:-1] + 128 / bins, name="grey value"))
+        shares[label] = counts.reshape(bins, -1).sum(axis=1) / counts.sum()
+    middles = (np.arange(bins) + 0.5) * 256 / bins
+    return pd.DataFrame(shares, index=pd.Index(middles, name="grey value"))
 
 
 def _load(files: list[Path], size: int) -> tuple[np.ndarray, list[str]]:
@@ -338,7 +310,11 @@ def draw_outlines(table: pd.DataFrame, root: Path, size: int) -> tuple[np.ndarra
     outlined = table["outline"] != ""
     for row in np.flatnonzero(outlined):
         image = table.iloc[row]
-        points = np.array(json.loads(image["outline"])) * size / _frame(image, root)
+        frame = image["outline_frame"]  # the side of a square, where it is not the image itself
+        if frame in ("", None):
+            with Image.open(root / image["path"]) as header:
+                frame = header.size
+        points = np.array(json.loads(image["outline"])) * size / np.array(frame, float)
         masks[row] = draw_polygon(points, size)
     return masks, (outlined | (table["label"] == "notumor")).to_numpy()
 
@@ -349,10 +325,3 @@ def draw_polygon(points: np.ndarray, size: int) -> np.ndarray:
     if len(points) > 2:
         ImageDraw.Draw(canvas).polygon([tuple(point) for point in points * _FINER], fill=255)
     return np.asarray(canvas.reduce(_FINER))
-
-
-def _frame(image: pd.Series, root: Path) -> tuple[int, int]:
-    if image["outline_frame"] not in ("", None):
-        return (int(image["outline_frame"]),) * 2
-    with Image.open(root / image["path"]) as header:
-        return header.size

@@ -6,18 +6,14 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from brainlib import paths
 from brainlib.data.datasets import IMAGE_SUFFIXES
 from brainlib.imaging.errors import ImageError, one_line, readable, reading
 from brainlib.imaging.images import read_image
-from brainlib.imaging.slices import GZIP_MAGIC, PLANES, ScanSlice, open_plain
-
-if TYPE_CHECKING:
-    from brainlib.imaging.dicom import Frame
+from brainlib.imaging.slices import PLANES, Scan, ScanSlice, open_plain
 
 SCAN_SUFFIXES = {
     ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".dcm.gz": "dicom", ".nii": "nifti",
@@ -45,51 +41,13 @@ STARTS = {
 }  # fmt: skip
 """How files of each kind start: the first 512 bytes, unpacked, decide before the name does."""
 
-_WITHOUT_START = (".hdr", ".img", ".mgh", ".json")  # of volumes, and what lies beside them
-
-
-@dataclass(frozen=True)
-class Scan:
-    """One unit of reading: an image, a volume, a series, an archive, or an unreadable file.
-
-    It holds no pixels, can be pickled, and is read by `read_scan`.
-
-    Attributes
-    ----------
-    file : Path
-        As it was named; of a series the first file.
-    series : str
-        The name of its slices, as in `ScanSlice`.
-    root : Path
-        What `list_scans` looked through, on disk.
-    given : Path
-        The same, as it was named.
-    kind : str
-        `image`, `dicom`, `nifti`, `archive` or `unreadable`.
-    frames : tuple of Frame
-        The files of a DICOM series, in any order; empty for others.
-    error : str
-        Why it is unreadable, without the name of the file; empty for others.
-    remark : str
-        What is odd about how its files name patient, study and series.
-    """
-
-    file: Path
-    series: str
-    root: Path
-    given: Path
-    kind: str = "unreadable"
-    frames: tuple["Frame", ...] = ()
-    error: str = ""
-    remark: str = ""
-
 
 def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]:
     """Give the slices of a scan, one after the other, in an order that does not change.
 
     A file that cannot be read, or a path at which nothing is a scan, gives a `ScanSlice` with its
     `error`, and the rest goes on; so does, as the last of its series, what is wrong with a series
-    (slices are missing, its order is a guess, patients share its UID).
+    (slices are missing, patients share its UID).
     In a folder, what is neither a scan nor named as one (`notes.txt`, a licence) is passed over, as
     are names that start with a dot; links to folders are followed once.
 
@@ -97,7 +55,7 @@ def open_scans(path: Path | str, plane: str = "acquired") -> Iterator[ScanSlice]
     ----------
     path : Path or str
         An image, a DICOM file, a NIfTI, Analyze or MGH volume, a `.zip` of these, or a folder,
-        nested as deep as one likes; a relative one is taken from the project's root. Recognised by
+        nested or not; a relative one is taken from the project's root. Recognised by
         content.
     plane : str
         `acquired`, or one of `axial`, `coronal`, `sagittal`: volumes, and DICOM series that make a
@@ -144,21 +102,34 @@ def list_scans(path: Path | str, plane: str = "acquired") -> list[Scan]:
         Where the plane is unknown, or there is nothing at the path.
     """
     require_plane(plane)
-    try:
-        root, given = paths.resolve(path), Path(path)
-        there = path != "" and root.exists()  # of an empty name, the project itself
-    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, too long a name
-        raise ImageError(f"{one_line(str(path))} is no path ({type(error).__name__})") from error
-    if not there:
-        raise ImageError(f"there is nothing at '{path}'; name an image, DICOM, NIfTI or folder")
+    root = paths.absolute(path)
+    if not path or not os.path.exists(root):  # noqa: PTH110 (pathlib raises errors of odd names)
+        raise ImageError(
+            one_line(f"there is nothing at '{path}'; name an image, DICOM, NIfTI or folder")
+        )
     if root.name.upper() == "DICOMDIR" and root.is_file():
-        root, given = root.parent, given.parent
-    failures: dict[Path, str] = {}
-    files = _list_files(root, failures) if root.is_dir() else [root]
-    kinds = {file: kind for file in files if (kind := _kind(file))} | failures
-    holds = "holds" if root.is_dir() else "is"
-    kinds = kinds or {root: f"it {holds} no image, no DICOM and no NIfTI; name another"}
-    return list(_units(dict(sorted(kinds.items())), root, given))
+        root = root.parent
+    kinds = _kinds(root) if root.is_dir() else {root: _kind(root)}
+    kinds = {file: kind for file, kind in sorted(kinds.items()) if kind}
+    if not kinds:
+        holds = "holds" if root.is_dir() else "is"
+        kinds = {root: f"it {holds} no image, no DICOM and no NIfTI; name another"}
+    series: dict[Path, Scan] = {}
+    if "dicom" in kinds.values():
+        from brainlib.imaging import dicom
+
+        series = dicom.list_series(kinds)
+    scans = []
+    for file, kind in kinds.items():
+        below = file.relative_to(root)
+        name = readable(below.as_posix() if below.name else file.name)
+        if kind not in READERS:
+            scans.append(Scan(file, name, error=kind))
+        elif kind != "dicom":
+            scans.append(Scan(file, name, kind))
+        elif file in series:
+            scans.append(series[file])
+    return scans
 
 
 def require_plane(plane: str) -> None:
@@ -178,106 +149,78 @@ def read_scan(scan: Scan, plane: str = "acquired") -> Iterator[ScanSlice]:
     plane : str
         As `open_scans` takes it.
     """
-    file, number = scan.root / scan.file.relative_to(scan.given), 0
-
-    def named(each: ScanSlice) -> ScanSlice:
-        name = scan.given / each.file.relative_to(scan.root)
-        error = each.error and f"{name}: {each.error}".replace(str(each.file), str(name))
-        return replace(each, file=name, error=one_line(error))
-
+    number = 0
     try:
         with reading():
-            for each in READERS[scan.kind](scan, file, plane):
-                number = max(number, each.number + 1)
-                yield named(each)
+            for each in READERS[scan.kind](scan, plane):
+                number = each.number + 1
+                yield replace(each, error=_told(each.file, each.error))
     except ImageError as error:
-        yield named(ScanSlice(file, scan.series, number, error=str(error).removeprefix(f"{file} ")))
+        yield ScanSlice(scan.file, scan.series, number, error=_told(scan.file, str(error)))
     if scan.remark:
-        yield named(ScanSlice(file, scan.series, number, error=scan.remark))
+        yield ScanSlice(scan.file, scan.series, number, error=_told(scan.file, scan.remark))
 
 
-def _units(kinds: dict[Path, str], root: Path, given: Path) -> Iterator[Scan]:
-    series: dict[Path, dict] = {}
-    if "dicom" in kinds.values():
-        from brainlib.imaging import dicom
-
-        series = dicom.list_series(kinds)
-    for file, kind in kinds.items():
-        below = file.relative_to(root)
-        name = readable(below.as_posix() if below.name else file.name)
-        scan = Scan(given / below, name, root, given, kind)
-        if kind not in READERS:
-            yield replace(scan, kind="unreadable", error=kind)
-        elif kind != "dicom":
-            yield scan
-        elif file in series:
-            yield replace(scan, **series[file])
+def _told(file: Path, error: str) -> str:
+    """Return an error, if there is one, as a line that names the file."""
+    named = error if error.startswith(str(file)) else f"{file}: {error}"
+    return error and one_line(named)
 
 
-def _read_volume(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+def _read_volume(scan: Scan, plane: str) -> Iterator[ScanSlice]:
     from brainlib.imaging import volumes  # nibabel is imported where there is a volume
 
-    return volumes.read_volume(file, plane, scan.series)
+    return volumes.read_volume(scan.file, plane, scan.series)
 
 
-def _read_series(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
+def _read_series(scan: Scan, plane: str) -> Iterator[ScanSlice]:
     from brainlib.imaging import dicom
 
     return dicom.read_series(scan.frames, plane, scan.series)
 
 
-def _read_archive(scan: Scan, file: Path, plane: str) -> Iterator[ScanSlice]:
-    """Unpack an archive and give the slices of all that it holds, as series of their own.
-
-    Of a member that does not begin as a scan, no more than its start is unpacked.
-    """
-    with paths.temporary_folder() as inside, zipfile.ZipFile(file) as whole:
-        for member in whole.infolist():
-            with whole.open(member) as stream:
-                head = stream.read(512)
-            is_scan = head.startswith(GZIP_MAGIC) or _kind_by_start(head)
-            if not is_scan and not member.filename.lower().endswith(_WITHOUT_START):
-                member.file_size, member.CRC = len(head), None  # the rest is not unpacked
+def _read_archive(scan: Scan, plane: str) -> Iterator[ScanSlice]:
+    """Unpack an archive and give the slices of all that it holds, as series of their own."""
+    with paths.temporary_folder() as inside, zipfile.ZipFile(scan.file) as whole:
+        if any(member.flag_bits & 1 for member in whole.infolist()):
+            raise ImageError("it is encrypted; unpack it with its password")
         if sum(member.file_size for member in whole.infolist()) > MAX_UNZIPPED:
             raise ImageError(f"it unpacks to more than {MAX_UNZIPPED:,} bytes; unpack it yourself")
         whole.extractall(inside)
         for each in open_scans(inside, plane):
-            if each.file == inside:  # of which nothing is a scan
-                raise ImageError(each.error.removeprefix(f"{inside}: "))
-            error = each.error.replace(f"{inside}{os.sep}", "").replace(str(inside), "")
-            yield replace(each, file=file, series=f"{scan.series}/{each.series}", error=error)
+            error = each.error.replace(f"{inside}: ", "").replace(f"{inside}{os.sep}", "")
+            series = scan.series if each.file == inside else f"{scan.series}/{each.series}"
+            yield replace(each, file=scan.file, series=series, error=error)
 
 
-READERS: dict[str, Callable[[Scan, Path, str], Iterable[ScanSlice]]] = {
-    "image": lambda scan, file, _: [ScanSlice(file, scan.series, pixels=read_image(file), total=1)],
+READERS: dict[str, Callable[[Scan, str], Iterable[ScanSlice]]] = {
+    "image": lambda scan, _: [
+        ScanSlice(scan.file, scan.series, pixels=read_image(scan.file), total=1)
+    ],
     "nifti": _read_volume, "dicom": _read_series, "archive": _read_archive,
-    "unreadable": lambda scan, file, _: [ScanSlice(file, scan.series, error=scan.error)],
+    "unreadable": lambda scan, _: [ScanSlice(scan.file, scan.series, error=scan.error)],
 }  # fmt: skip
 """Gives the slices of a file of each kind, cut in a plane."""
 
 
-def _list_files(root: Path, failures: dict[Path, str]) -> Iterator[Path]:
-    """Give all files below a folder; `os.walk` gives up where folders are nested too deep."""
-    seen, waiting = set(), [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue  # a link to where we have been, perhaps in a circle
-            seen.add((status.st_dev, status.st_ino))
-            inside = [file for file in folder.iterdir()
-                      if not file.name.startswith((".", "__MACOSX"))]  # fmt: skip
-            folders = {file for file in inside if file.is_dir()}
-        except OSError as error:
-            failures[folder] = f"the folder cannot be opened ({error.strerror}); look at who may"
+def _kinds(root: Path) -> dict[Path, str]:
+    """Return what the files below a folder are, and which folders cannot be opened."""
+    kinds, seen = {}, set()
+
+    def fail(error: OSError) -> None:
+        problem = f"the folder cannot be opened ({error.strerror}); look at who may"
+        kinds[Path(error.filename)] = problem
+
+    for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
+        here = Path(folder).resolve()
+        if here in seen:  # a link to where we have been, perhaps in a circle
+            folders.clear()
             continue
-        waiting += folders
-        yield from (file for file in inside if file not in folders)
-
-
-def _kind_by_start(head: bytes) -> str:
-    return next((kind for kind, start in STARTS.items() if start.match(head)), "")
+        seen.add(here)
+        for names in (folders, files):
+            names[:] = [name for name in names if not name.startswith((".", "__MACOSX"))]
+        kinds |= {file: _kind(file) for file in map(Path(folder).joinpath, files)}
+    return kinds
 
 
 def _kind(file: Path) -> str:
@@ -291,17 +234,16 @@ def _kind(file: Path) -> str:
         with open_plain(file) as stream:
             head = stream.read(512)
     except (EOFError, zlib.error, gzip.BadGzipFile):  # it will be said where it is opened
-        head = GZIP_MAGIC
+        head = b"damaged"
     except OSError as error:
         return f"it cannot be opened ({error.strerror}); look at who may read it"
-    if kind := _kind_by_start(head):
+    kind = next((kind for kind, start in STARTS.items() if start.match(head)), "")
+    if kind:
         pair = kind == "nifti" and head[344:347] == b"ni1" and name.endswith((".img", ".img.gz"))
         document = kind == "archive" and not claimed and not unnamed  # .docx, .npz
         return "" if pair or document else kind
-    if not head and claimed:
-        return "it is empty; copy it again from where it came"
-    if claimed == "dicom":  # to parse what is none could take for ever
-        return "it is named as a DICOM file and does not begin as one; copy it again or remove it"
-    if not claimed and unnamed and (not head or b"\0" in head):
+    if claimed and (not head or claimed == "dicom"):  # to parse what is none could take for ever
+        return "it is empty, or named as a DICOM file and none; copy it again or remove it"
+    if unnamed and not claimed and (not head or b"\0" in head):
         return "it is no image, no DICOM and no NIfTI, or damaged; copy it again or remove it"
     return claimed

@@ -15,7 +15,7 @@ PLANES = ("axial", "coronal", "sagittal")
 """The planes that a volume can be cut in."""
 
 PERCENTILES = (0.5, 99.5)  # that are drawn black and white where no window says otherwise
-MAX_PIXELS = 100_000_000  # of an image; a larger one would fill the memory
+MAX_PIXELS = 40_000_000  # of an image; a larger one would fill the memory or take minutes
 MAX_SIDE = 65_535  # the most that JPEG and DICOM can say
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -33,6 +33,36 @@ _WORDS = re.compile(
 _CODES = re.compile(r"(SE|IR|GR|EP|RM)(\W+(SE|IR|GR|EP|RM))*")
 _COMPLEX = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}
 _PHASE = "it is a phase or imaginary image; choose the magnitude image"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One unit of reading: an image, a volume, a series, an archive, or an unreadable file.
+
+    It holds no pixels, can be pickled, and is read by `read_scan`.
+
+    Attributes
+    ----------
+    file : Path
+        Of a series the first file.
+    series : str
+        The name of its slices, as in `ScanSlice`.
+    kind : str
+        `image`, `dicom`, `nifti`, `archive` or `unreadable`.
+    frames : tuple of dicom.Frame
+        The slices of a DICOM series, in any order; empty for others.
+    error : str
+        Why it is unreadable, without the name of the file; empty for others.
+    remark : str
+        What is odd about how its files name patient, study and series.
+    """
+
+    file: Path
+    series: str
+    kind: str = "unreadable"
+    frames: tuple[Any, ...] = ()
+    error: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, eq=False)

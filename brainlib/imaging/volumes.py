@@ -15,7 +15,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
 from brainlib import paths
@@ -33,8 +32,7 @@ from brainlib.imaging.slices import (
 )
 
 MAX_VOXELS = 400_000_000  # of a volume that is opened
-_KINDS = (nibabel.Nifti1Header, nibabel.Nifti2Header)
-_KINDS_BY_NAME = {".hdr": nibabel.AnalyzeHeader, ".mgz": MGHHeader, ".mgh": MGHHeader}
+_KINDS = (nibabel.Nifti1Header, nibabel.Nifti2Header, nibabel.AnalyzeHeader)
 _CODES = ("sform_code", "qform_code", "goodRASFlag")
 _LABEL_INTENT = 1002
 _OBLIQUE_COSINE = 0.8  # D. Clunie's threshold, 37 degrees
@@ -140,7 +138,8 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
     places = []
     for volume, plane in zip(volumes, planes, strict=True):
         view, affine = volume.turned(plane)
-        name = plane_name(volume.affine, plane) if volume.located else ""
+        is_near = along_numbers(affine) @ _ALONG_NUMBERS[plane] >= _OBLIQUE_COSINE
+        name = "" if not volume.located else plane if is_near else "oblique"
         places += [(volume, view, affine, name, number) for number in range(view.shape[2])]
     sampled = []
     for index in np.unique(np.linspace(0, len(places) - 1, _SAMPLED_SLICES).astype(int)):
@@ -158,17 +157,12 @@ def draw(volumes: list[Volume], planes: list[str], like: ScanSlice) -> Iterator[
         grey = square(grey, *nibabel.affines.voxel_sizes(affine)[:2])
         shown = replace(like, number=order, total=len(places), plane=name, pixels=grey)
         if volume.located:
+            scale = np.divide(view.shape[:2], grey.shape)
+            start = [*(scale - 1) / 2, number]  # centres of the first pixel and the first voxel
+            to_voxels = nibabel.affines.from_matvec(np.diag([*scale, 1]), start)
             grid = volume.stored.shape, volume.affine
-            affine = _of_pixels(affine, number, view.shape, grey.shape)
-            shown = replace(shown, affine=affine, grid=grid)
+            shown = replace(shown, affine=affine @ to_voxels, grid=grid)
         yield shown
-
-
-def _of_pixels(affine: np.ndarray, number: int, voxels: tuple, pixels: tuple) -> np.ndarray:
-    """Return the affine of one slice of a view, resampled to other pixels."""
-    scale = np.divide(voxels[:2], pixels)
-    start = [*(scale - 1) / 2, number]  # centres of the first pixel and the first voxel
-    return affine @ nibabel.affines.from_matvec(np.diag([*scale, 1]), start)
 
 
 def _limits(volume: Volume, values: np.ndarray) -> tuple[float, float]:
@@ -202,15 +196,6 @@ def nearest_plane(affine: np.ndarray) -> str:
     return _PLANE_OF_AXIS[int(nibabel.io_orientation(affine)[2, 0])]
 
 
-def plane_name(affine: np.ndarray, plane: str) -> str:
-    """Return `plane`, or `oblique` where the nearest slices of the array are far from it."""
-    across = nibabel.io_orientation(affine)[:, 0] == _PLANE_OF_AXIS.index(plane)
-    first, second = affine[:3, :3].T[~across]
-    normal = np.cross(first, second)
-    cosine = abs(normal @ _ALONG_NUMBERS[plane]) / np.linalg.norm(normal)
-    return plane if cosine >= _OBLIQUE_COSINE else "oblique"
-
-
 def along_numbers(affine: np.ndarray) -> np.ndarray:
     """Return the unit normal of an array's slices, in the direction in which they are numbered."""
     normal = np.cross(affine[:3, 0], affine[:3, 1])
@@ -230,7 +215,7 @@ def square(pixels: np.ndarray, row_spacing: float, column_spacing: float) -> np.
     Raises
     ------
     ImageError
-        Where one spacing is a hundred times the other, or there would be more than 100 million
+        Where one spacing is a hundred times the other, or there would be more than 40 million
         pixels.
     """
     spacing = np.array([row_spacing, column_spacing])
@@ -252,7 +237,7 @@ def require_size(shape: tuple[int, ...]) -> None:
     Raises
     ------
     ImageError
-        Where it has more than 400 million voxels, more than 100 million in a slice, more than
+        Where it has more than 400 million voxels, more than 40 million in a slice, more than
         65,535 along a side, or none.
     """
     *_, second, longest = sorted((1, *shape))
@@ -304,13 +289,12 @@ def _read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
     """Return the header of a volume, and where in which file its voxels start."""
     with open_plain(file) as stream:
         start = stream.read(nibabel.Nifti2Header.sizeof_hdr)  # no extension is read
-    kind = next((kind for kind in _KINDS if kind.may_contain_header(start)), None)
-    kind = kind or _KINDS_BY_NAME.get(file.suffix.lower())
-    if kind is None:
-        raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
-    if kind is MGHHeader:
+    if file.suffix.lower() in (".mgz", ".mgh"):
         footer = bytes(MGHHeader._ftrdtype.itemsize)
         return MGHHeader(start[: MGHHeader._hdrdtype.itemsize] + footer, check=False), 284, file
+    kind = next((kind for kind in _KINDS if kind.may_contain_header(start)), None)
+    if kind is None:
+        raise ImageError("it does not start as a NIfTI volume does; copy or convert it again")
     header = kind(start[: kind.sizeof_hdr], check=False)
     if header.get("intent_code", 0) == _LABEL_INTENT:
         raise ImageError("skipped: it is a label map; choose the image that it was drawn on")
@@ -328,7 +312,7 @@ def _read_header(file: Path) -> tuple[nibabel.Nifti1Header, int, Path]:
 def _affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
     """Return the first affine that is usable, sform before qform, and whether the file gives it."""
     for code in (*_CODES, ""):
-        with suppress(TypeError, ValueError, HeaderDataError):  # none, infinite or damaged
+        with suppress(Exception):  # none, infinite or damaged
             affine = header.get_best_affine()
             if np.linalg.matrix_rank(affine[:3, :3]) == 3:
                 return affine, any(header.get(name, 0) > 0 for name in _CODES)

@@ -27,6 +27,7 @@ from brainlib.inference.folder import (
     Task,
     classify_scans,
     cut,
+    name_scans,
     read_slice_table,
     read_study_table,
     stamp_scans,

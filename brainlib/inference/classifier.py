@@ -75,7 +75,9 @@ class Classifier:
     stamp: bytes = b""
 
 
-def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int = 0) -> Classifier:
+def open_classifier(
+    model: Path | str | None = None, engine: str = "onnx", threads: int = 0
+) -> Classifier:
     """Load a model with its gate and its rules, which lie beside it.
 
     Parameters
@@ -96,8 +98,8 @@ def open_classifier(model: Path | str = "", engine: str = "onnx", threads: int =
         where the gate or the rules are damaged, or the rules those of another model;
         where a file of a released model is absent or not the released one.
     """
-    path = paths.resolve(model or paths.released_model())
-    if not model:
+    path = paths.resolve(paths.released_model() if model is None else model)
+    if model is None:
         manifest.require_manifest(path)
     stamp = paths.stamp(path.with_suffix(f".{engine}"))
     classifier = Classifier(
@@ -270,27 +272,24 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
             for row, reason in zip(rows, refused, strict=True):
                 reasons[row] = reason
     values[[bool(reason) for reason in reasons]] = np.nan
-    table = pd.DataFrame(values, columns=[*CLASS_NAMES, "lesion_x", "lesion_y"])
-    table = table.assign(**{"class": "", "set": ""})
-    table["path"] = [str(scan_slice.file) for scan_slice in slices]
-    table["series"] = [scan_slice.series for scan_slice in slices]
-    table["slice"] = [scan_slice.number + 1 for scan_slice in slices]
-    table["plane"] = [scan_slice.plane for scan_slice in slices]
-    table["error"] = ["" if reason or scan_slice.missing else scan_slice.error
-                      for scan_slice, reason in zip(slices, reasons, strict=True)]  # fmt: skip
     accepted = UNJUDGED if classifier.gate is None else ACCEPTED
-    table["decision"] = [
-        REFUSED + reason if reason else MISSING + scan_slice.missing if scan_slice.missing
-        else "" if scan_slice.error else accepted
-        for scan_slice, reason in zip(slices, reasons, strict=True)
-    ]  # fmt: skip
+    lines = []
+    for one, reason, numbers in zip(slices, reasons, values, strict=True):
+        decision = "" if one.error else accepted
+        decision = MISSING + one.missing if one.missing else decision
+        error = "" if reason or one.missing else one.error.removeprefix(f"{one.file}: ")
+        where = (str(one.file), one.series, one.number + 1, one.plane)
+        judged = (REFUSED + reason if reason else decision, error)
+        lines.append((*where, "", *numbers[:4], "", *numbers[4:], *judged))
+    table = pd.DataFrame(lines, columns=list(COLUMNS))
+    table = table.astype(dict.fromkeys([*CLASS_NAMES, "lesion_x", "lesion_y"], float))
     answered = table[list(CLASS_NAMES)].dropna()
     best = answered.to_numpy().argmax(axis=1)
     table.loc[answered.index, "class"] = np.take(CLASS_NAMES, best)
     if classifier.rules is not None and len(answered):
         sets = evaluation.conformal_sets(answered, classifier.rules["conformal"]["thresholds"])
         table.loc[answered.index, "set"] = [" ".join(sets.columns[row]) for row in sets.to_numpy()]
-    return table[list(COLUMNS)]
+    return table
 
 
 def _refuse_unseen(classifier: Classifier, scan_slice: imaging.ScanSlice) -> str:
@@ -301,7 +300,10 @@ def _refuse_unseen(classifier: Classifier, scan_slice: imaging.ScanSlice) -> str
         return ""
     if scan_slice.modality in OTHER_MODALITIES:
         return f"its file says that it is {OTHER_MODALITIES[scan_slice.modality]}, not an MRI"
-    return gate.refuse_plainly(scan_slice.pixels)
+    reason = gate.refuse_plainly(scan_slice.pixels)
+    if scan_slice.plane and reason not in ("", gate.BLANK):  # it may be cut from a slab
+        reason += "; --plane acquired, the default, gives the slices as they were scanned"
+    return reason
 
 
 def _strongest_places(outputs: dict[str, np.ndarray], sizes: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ its own means (`dask scheduler` and `dask worker`, SLURM, Kubernetes, SSH) and i
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from functools import partial
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,20 @@ def connect(scheduler: str) -> "distributed.Client":
     return client
 
 
+@contextmanager
+def running(scheduler: str, workers: int) -> Iterator[str]:
+    """Give the address of a cluster: the one that is named, or one of this machine's own."""
+    if scheduler:
+        yield scheduler
+        return
+    with needs_extra("cluster"):
+        from distributed import LocalCluster
+    # its processes end with this one, even if it is killed
+    with LocalCluster(workers, threads_per_worker=1, memory_limit=None, dashboard_address=None,
+                      silence_logs=logging.CRITICAL) as local:  # fmt: skip
+        yield local.scheduler_address
+
+
 def spread(
     function: Callable[[Any], Any], items: Iterable[Any], scheduler: str, retries: int = 0
 ) -> Iterator[tuple[int, Any, BaseException | None]]:
@@ -86,9 +100,25 @@ def spread(
     """
     with connect(scheduler) as client:
         executor = client.get_executor(pure=False, retries=retries)
-        room = partial(_room, client, scheduler)
-        for place, future in submit(executor, function, items, room):
-            yield place, *_outcome(future, scheduler)
+
+        def room() -> int:
+            return max(LEAST_WAITING, 2 * sum(client.nthreads().values()))
+
+        try:
+            for place, future in submit(executor, function, items, room):
+                error = future.exception()
+                if "during deserialization" in str(error):
+                    raise BrainlibError(
+                        "the workers cannot load what they are to do "
+                        f"({error.__cause__ or error}): install the same version of brainlib there"
+                    ) from error
+                yield place, None if error else future.result(), error
+        except (OSError, TimeoutError, CancelledError) as error:
+            # all are cancelled where the scheduler cannot be reached
+            raise BrainlibError(
+                f"the scheduler at {scheduler} answers no more: start the cluster again, and then "
+                "this; what is done is kept"
+            ) from error
 
 
 def submit(
@@ -103,31 +133,3 @@ def submit(
             return
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             yield running.pop(future), future
-
-
-def _room(client: "distributed.Client", scheduler: str) -> int:
-    try:
-        return max(LEAST_WAITING, 2 * sum(client.nthreads().values()))
-    except (OSError, TimeoutError) as error:
-        raise _gone(scheduler) from error
-
-
-def _outcome(future: Future, scheduler: str) -> tuple[Any, BaseException | None]:
-    try:
-        return future.result(), None
-    except CancelledError as error:  # all are cancelled where the scheduler cannot be reached
-        raise _gone(scheduler) from error
-    except Exception as error:
-        if "during deserialization" in str(error):
-            raise BrainlibError(
-                f"the workers cannot load what they are to do ({error.__cause__ or error}): "
-                "install the same version of brainlib there"
-            ) from error
-        return None, error
-
-
-def _gone(scheduler: str) -> BrainlibError:
-    return BrainlibError(
-        f"the scheduler at {scheduler} answers no more: start the cluster again, and then this; "
-        "what is done is kept"
-    )

@@ -5,17 +5,17 @@ resumes with the parts that are missing, and in the end they are joined.
 """
 
 import csv
-import dataclasses
 import hashlib
 import logging
 import os
 import shutil
 import socket
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from brainlib import CLASS_NAMES, __version__, imaging, paths
+from brainlib.imaging.errors import readable
 from brainlib.inference import classifier, cluster
 from brainlib.inference.classifier import COLUMNS, STUDY_COLUMNS, Classifier
 from brainlib.inference.studies import COUNTS
@@ -90,7 +91,7 @@ def classify_scans(
         where the folder cannot be written to, another run is writing into it, or the model cannot
         be opened.
     """
-    task = dataclasses.replace(task, model=paths.resolve(task.model))
+    task = replace(task, model=paths.resolve(task.model))
     digest = model_digest(task)
     _open(task, digest, 0)  # errors of the model come before the work
     identity = _identity(scans, task)
@@ -114,6 +115,40 @@ def classify_scans(
         if _identity(scans, task) != identity:
             raise BrainlibError("scans or model changed while they were used: run it again")
         return _join(parts, len(pieces), folder)
+
+
+def name_scans(scans: Iterable[imaging.Scan], hidden: str = "") -> list[imaging.Scan]:
+    """Name studies: a DICOM series after its folder, too, and all so that no two share a name.
+
+    Where names are the same, they get as much of their folders as tells them apart.
+
+    Parameters
+    ----------
+    scans : iterable of Scan
+        As `imaging.list_scans` gives them, of one path or of several.
+    hidden : str
+        A temporary folder, after which nothing is named.
+    """
+    scans = list(scans)
+    parts = [_parts(scan, hidden) for scan in scans]
+    lengths = {each: scan.series.count("/") + 1 for each, scan in zip(parts, scans, strict=True)}
+    while True:
+        names = {each: "/".join(each[-length:]) for each, length in lengths.items()}
+        uses = Counter(names.values())
+        shared = [each for each, name in names.items() if uses[name] > 1]
+        if not shared:
+            return [replace(scan, series=names[each])
+                    for each, scan in zip(parts, scans, strict=True)]  # fmt: skip
+        lengths |= {each: lengths[each] + 1 for each in shared}
+
+
+def _parts(scan: imaging.Scan, hidden: str) -> tuple[str, ...]:
+    """Return the path of a scan as it is named, in parts; its last one names a DICOM series."""
+    path = Path(os.path.commonpath([frame.file for frame in scan.frames] or [scan.file]))
+    if scan.frames:
+        folder = "" if str(path) == hidden else path.name
+        path = path.parent / f"{folder} {scan.series}".strip()
+    return tuple(readable(path.as_posix()).split("/"))
 
 
 def cut(scans: Iterable[imaging.Scan]) -> Iterator[list[imaging.Scan]]:
@@ -243,8 +278,7 @@ def stamp_scans(scans: Iterable[imaging.Scan]) -> str:
     for scan in scans:
         named = (str(scan.file), scan.series, scan.kind, scan.error, len(scan.frames))
         identity.update(repr(named).encode())
-        on_disk = scan.root / scan.file.relative_to(scan.given)
-        for file in dict.fromkeys((on_disk, *(frame.file for frame in scan.frames))):
+        for file in dict.fromkeys((scan.file, *(frame.file for frame in scan.frames))):
             identity.update(paths.stamp(file))
     return identity.hexdigest()
 

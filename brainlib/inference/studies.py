@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from brainlib import CLASS_NAMES
-from brainlib.paths import BrainlibError
 
 RADIUS = 0.12
 """Places of neighbouring slices this close, in shares of the image's sides, are the same."""
@@ -128,11 +127,6 @@ def summarise_studies(predictions: pd.DataFrame, rule: Mapping[str, float]) -> p
         `deciding` names at most 4 slices by number, with blanks between: those of the most
         persistent evidence. A study without an accepted slice has no class and no
         probabilities.
-
-    Raises
-    ------
-    BrainlibError
-        Where an accepted slice has no probabilities.
     """
     table = predictions.reset_index(drop=True)
     codes, names = pd.factorize(study_keys(table))
@@ -210,11 +204,6 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 def _answers(table: pd.DataFrame, codes: np.ndarray, rule: Mapping[str, Any]) -> pd.DataFrame:
     """Return what is known of the studies that have accepted slices, indexed by their code."""
     values = table[list(CLASS_NAMES)].to_numpy(float)
-    if not np.isfinite(values).all():
-        row = table.index[~np.isfinite(values).all(axis=1)][0]
-        raise BrainlibError(
-            f"{table.loc[row, 'path']} is accepted and has no probabilities: classify it again"
-        )
     present, dense = np.unique(codes, return_inverse=True)
     if not len(present):
         return pd.DataFrame(columns=["class", *CLASS_NAMES, "tumor_slices", "deciding"])

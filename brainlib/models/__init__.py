@@ -16,8 +16,7 @@ _HOMES = {
                    "SECOND_EVIDENCE", "SECOND_READING", "build_cropper", "build_lesion_net",
                    "build_pooler", "calibration_of", "draws_maps", "network_of", "recalibrate",
                    "strongest_evidence", "with_maps"),
-    "registry": ("MODELS", "TRAINING_SIZES", "build_model"),
-    "seed_cnn": ("INPUT_SIZE", "build_seed_cnn"),
+    "registry": ("INPUT_SIZE", "MODELS", "TRAINING_SIZES", "build_model", "build_seed_cnn"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

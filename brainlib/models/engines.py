@@ -71,18 +71,9 @@ class Engine:
         Raises
         ------
         BrainlibError
-            Where the images have another shape or type, or the model answers with anything but
-            probabilities of the four classes.
+            Where the model answers with anything but probabilities of the four classes.
         """
-        shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
-        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
-            raise BrainlibError(
-                f"images of shape {tuple(shape)} and type {dtype} cannot be classified: give a "
-                "uint8 array (n, height, width, 1 or 3) of raw pixels, 0 to 255"
-            )
-        starts = range(0, len(images), CHUNK)
-        parts = [self.run(images[start : start + CHUNK]) for start in starts]
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+        outputs = self.run(images)
         answers = np.asarray(outputs["probabilities"])
         is_right = answers.shape == (len(images), len(CLASS_NAMES)) and (answers >= 0).all()
         if not is_right or not np.allclose(answers.sum(axis=1), 1, atol=1e-3):

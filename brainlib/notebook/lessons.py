@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 
-from brainlib import evaluation, explain, imaging, models, plots, report
+from brainlib import evaluation, explain, imaging, inference, models, plots, report
 from brainlib.data import splits
 from brainlib.notebook.runs import Run
 from brainlib.paths import BrainlibError
@@ -42,6 +43,11 @@ def summarize(model: "keras.Model") -> pd.DataFrame:
     parts = pd.DataFrame(columns).groupby("part", sort=False).agg(rules).query("parameters > 0")
     parts.loc["total"] = (parts["layers"].sum(), "", network.count_params())
     return parts.assign(parameters=parts["parameters"].map("{:,}".format))
+
+
+def shown(table: pd.DataFrame, otherwise: str) -> pd.DataFrame | Markdown:
+    """Return a table to display or, where it has no rows, a sentence that says why."""
+    return table if len(table) else Markdown(otherwise)
 
 
 def main_rows(run: Run, scores: evaluation.Scores) -> pd.DataFrame:
@@ -78,7 +84,7 @@ def choose_scans(run: Run, count: int = 12) -> list[imaging.Scan]:
         If there is nothing at the path in the parameter `scans`.
     """
     if run.settings.scans:
-        return imaging.list_scans(run.settings.scans, run.settings.plane)
+        return inference.name_scans(imaging.list_scans(run.settings.scans, run.settings.plane))
     collection = run.open_collection()
     table = collection.table
     try:
@@ -103,7 +109,7 @@ def first_slices(scans: Iterable[imaging.Scan], count: int, plane: str) -> list[
     return list(islice((image for image in slices if image.pixels is not None), count))
 
 
-def draw_maps(model: report.Model, images: Sequence[np.ndarray]) -> explain.Maps | None:
-    """Return outlines and heat maps of some images; None if the model draws none."""
+def draw_maps(model: report.Model, images: Sequence[np.ndarray]) -> list[explain.Maps]:
+    """Return outlines and heat maps of some images; none if the model draws none."""
     engine = model.classifier.predict
-    return explain.draw_maps(engine, images) if engine.draws_maps else None
+    return list(explain.draw_maps(engine, images)) if engine.draws_maps else []

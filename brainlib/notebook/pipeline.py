@@ -2,12 +2,9 @@
 
 import itertools
 import logging
-import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -19,6 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from brainlib import evaluation, paths
+from brainlib.inference import cluster
 from brainlib.notebook import runs
 from brainlib.paths import BrainlibError
 
@@ -188,14 +186,10 @@ def run(
     target = (source, output, seed, executed)
     for is_independent, group in itertools.groupby(steps, key=lambda step: bool(step.suffix)):
         batch = list(group)
-        if is_independent and scheduler:
-            from brainlib.inference import cluster
-
+        if is_independent and (scheduler or jobs > 1):
             attempt = partial(_attempt_on_worker, target=target)
-            outcomes = cluster.spread(attempt, batch, scheduler)
-            _watch(batch, ((index, error) for index, _, error in outcomes))
-        elif is_independent and jobs > 1:
-            _watch(batch, _in_processes(batch, target, jobs))
+            with cluster.running(scheduler, jobs) as address:
+                _watch(batch, cluster.spread(attempt, batch, address))
         else:
             for step in batch:
                 logger.info("[%d/%d] %s", steps.index(step) + 1, len(steps), step.name)
@@ -249,7 +243,7 @@ def _watch(steps: list[Step], outcomes: Iterator[tuple]) -> None:
     """Show which steps are done and which failed; raise at the end if any failed."""
     reasons: dict[str, BaseException] = {}
     with tqdm(outcomes, total=len(steps), desc="notebooks", unit=" runs") as bar:
-        for index, error in bar:
+        for index, _, error in bar:
             if error:
                 reasons[steps[index].name] = error
             bar.set_postfix(last=steps[index].name, failed=", ".join(reasons) or "none")
@@ -258,14 +252,6 @@ def _watch(steps: list[Step], outcomes: Iterator[tuple]) -> None:
             f"{len(reasons)} of {len(steps)} steps failed, the others are done. "
             + "; ".join(f"{name}: {error}" for name, error in reasons.items())
         )
-
-
-def _in_processes(steps: list[Step], target: Target, jobs: int) -> Iterator[tuple]:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _begin_worker, (threads,)) as pool:
-        futures = {pool.submit(_attempt, step, target): i for i, step in enumerate(steps)}
-        yield from ((futures[done], done.exception()) for done in as_completed(futures))
 
 
 def _attempt(step: Step, target: Target) -> Path:
@@ -288,32 +274,16 @@ def _attempt(step: Step, target: Target) -> Path:
 
 
 def _attempt_on_worker(step: Step, target: Target) -> Path:
-    """Execute a step on a worker of a cluster, which shares its machine's cores with others."""
+    """Execute a step on a worker of a cluster, which shares its machine's cores with others.
+
+    Trainings side by side are faster than one on all cores.
+    """
     from dask.system import CPU_COUNT
     from distributed import get_client, get_worker
 
     here = urlsplit(get_worker().address).hostname
     threads = get_client().nthreads().items()
     sharing = sum(count for address, count in threads if urlsplit(address).hostname == here)
-    _use_threads(max(1, CPU_COUNT // max(1, sharing)))
-    return _attempt(step, target)
-
-
-def _begin_worker(threads: int) -> None:
-    """Share the cores, and end with the parent process, even if that was killed.
-
-    Otherwise the worker would finish its training beside that of a run that is started again.
-    """
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    _use_threads(threads)
-
-
-def _use_threads(count: int) -> None:
-    """Share the cores: trainings side by side are faster than one on all of them."""
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(count)
+        os.environ[name] = str(max(1, CPU_COUNT // max(1, sharing)))
+    return _attempt(step, target)

@@ -42,38 +42,26 @@ _PACKAGES = ("brainlib", "keras", "tensorflow", "numpy", "pandas", "scikit-learn
 _WRITTEN = (".png", ".csv", ".json", ".keras", ".html")
 
 
-def _number(default: float, least: float, most: float) -> Any:
-    return field(default=default, metadata={"least": least, "most": most})
-
-
-def _choice(default: str, *choices: str) -> Any:
-    return field(default=default, metadata={"choices": lambda: choices})
-
-
-def _registered_model(default: str) -> Any:
-    return field(default=default, metadata={"choices": lambda: models.MODELS})  # loads Keras
-
-
 @dataclass(frozen=True)
 class Settings:
     """Parameters of every notebook, and all of `01_explore`."""
 
     source: str = "kaggle"
     output: str = "runs/lab"
-    seed: int = _number(0, 0, 2**31 - 1)
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class TrainSettings(Settings):
     """Parameters of `02_train`."""
 
-    model: str = _registered_model(RELEASED)
-    protocol: str = _choice("patient", *splits.PROTOCOLS)
-    fold: int = _number(0, 0, splits.FOLDS - 1)
-    hold_out: float = _number(splits.VALIDATION_FRACTION, 0.0, 0.5)
-    epochs: int = _number(0, 0, 1000)
-    batch_size: int = _number(0, 0, 1024)
-    learning_rate: float = _number(0.0, 0.0, 1.0)
+    model: str = RELEASED
+    protocol: str = "patient"
+    fold: int = 0
+    hold_out: float = splits.VALIDATION_FRACTION
+    epochs: int = 0
+    batch_size: int = 0
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ class EvaluateSettings(Settings):
     """Parameters of `03_evaluate`."""
 
     predictions: str = PUBLISHED
-    resamples: int = _number(1000, 100, 100_000)
+    resamples: int = 1000
 
 
 @dataclass(frozen=True)
@@ -89,11 +77,11 @@ class InferSettings(Settings):
     """Parameters of `04_infer`."""
 
     scans: str = ""
-    plane: str = _choice("acquired", "acquired", *PLANES)
+    plane: str = "acquired"
     model: str = f"model/{paths.RELEASED_MODEL}"
-    engine: str = _choice("onnx", *ENGINES)
+    engine: str = "onnx"
     scheduler: str = ""
-    reports: int = _number(1, 0, 1000)
+    reports: int = 1
 
 
 SETTINGS: dict[str, type[Settings]] = {
@@ -101,6 +89,16 @@ SETTINGS: dict[str, type[Settings]] = {
     "03_evaluate": EvaluateSettings, "04_infer": InferSettings,
 }  # fmt: skip
 """The parameters of each notebook, in the order in which they run."""
+
+RANGES = {
+    "seed": (0, 2**31 - 1), "fold": (0, splits.FOLDS - 1), "hold_out": (0.0, 0.5),
+    "epochs": (0, 1000), "batch_size": (0, 1024), "learning_rate": (0.0, 1.0),
+    "resamples": (100, 100_000), "reports": (0, 1000),
+}  # fmt: skip
+CHOICES = {
+    "protocol": splits.PROTOCOLS, "plane": ("acquired", *PLANES), "engine": tuple(ENGINES),
+}  # fmt: skip
+"""What these parameters can be."""
 
 
 @dataclass
@@ -313,8 +311,8 @@ def start(notebook: str, variables: Mapping[str, Any]) -> Run:
             raise BrainlibError(
                 f"{notebook} has no parameter {name!r}; its parameters are {', '.join(names)}"
             )
-    given = [parameter for parameter in fields(kind) if parameter.name in variables]
-    settings = kind(**{part.name: _checked(part, variables[part.name]) for part in given})
+    given = {name: variables[name] for name in names if name in variables}
+    settings = kind(**{name: _checked(name, value, kind) for name, value in given.items()})
     run = Run(notebook, settings, paths.resolve(settings.output))
     # 04_infer shares the lock of `brainlib classify`, which writes the same tables
     lock = "" if notebook == "04_infer" else f".{notebook}"
@@ -374,21 +372,23 @@ def _injected_names(variables: Mapping[str, Any]) -> list[str]:
     return [s.targets[0].id for s in statements if isinstance(s, ast.Assign)]
 
 
-def _checked(parameter: Any, value: Any) -> Any:
-    kind, limits = parameter.type, parameter.metadata
+def _checked(name: str, value: Any, settings: type[Settings]) -> Any:
+    kind, (least, most) = type(getattr(settings, name)), RANGES.get(name, (value, value))
+    choices = CHOICES.get(name, ())
+    if name == "model" and settings is TrainSettings:
+        choices = models.MODELS  # which loads Keras
     if kind is float and type(value) is int:  # True is an int too, and no number
         value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if type(value) is not kind:
+        is_quoted = str in (kind, type(value)) and any(map(str.isdigit, str(value)))
+        hint = " (papermill takes a number as text with -r)" * is_quoted
         raise BrainlibError(
-            f"{parameter.name} = {value!r} is {type(value).__name__}; it must be {kind.__name__} "
-            "(papermill takes a number as text with -r)"
+            f"{name} = {value!r} is {type(value).__name__}; it must be {kind.__name__}{hint}"
         )
-    if "choices" in limits and value not in (choices := limits["choices"]()):
-        raise BrainlibError(f"{parameter.name} = {value!r}: choose one of {', '.join(choices)}")
-    if "least" in limits and not limits["least"] <= value <= limits["most"]:
-        raise BrainlibError(
-            f"{parameter.name} = {value!r}: it can be {limits['least']} to {limits['most']}"
-        )
+    if choices and value not in choices:
+        raise BrainlibError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
+    if not least <= value <= most:
+        raise BrainlibError(f"{name} = {value!r}: it can be {least} to {most}")
     return value
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from brainlib import imaging, inference, paths
+from brainlib import __version__, imaging, inference, paths
+from brainlib.imaging.errors import reading
 from brainlib.inference.studies import study_keys
 from brainlib.paths import BrainlibError
 from brainlib.report import drawing, html, words
@@ -38,17 +39,20 @@ class Answer(ClassifiedStudy):
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain Python values, ready for JSON, named as in the tables."""
         counts = ("slices", "accepted", "refused", "unreadable", "gaps", "tumor_slices")
+        left_out = words.left_out(self.slices)
         return {
             "series": self.study["series"],
             "path": self.path,
             "class": self.label,
             "probabilities": self.probabilities,
             "set": list(self.set),
-            "decision": words.decision_of(self),
+            "decision": self.decision,
             **{name: int(self.study[name]) for name in counts},
             "deciding": self.deciding,
-            "remarks": words.remarks(self.slices),
+            "remarks": [": ".join(pair) for pairs in left_out.values() for pair in pairs],
             "facts": dict(self.facts),
+            "model": self.classifier.model.stem,
+            "version": __version__,
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -121,6 +125,9 @@ class Model:
         imaging.require_plane(plane)
         self.classifier, self.plane = classifier, plane
 
+    def __repr__(self) -> str:
+        return f"Model({self.classifier.model.stem}, {self.classifier.engine}, {self.plane})"
+
     def __call__(self, scan: Any) -> Answer | Answers:
         """Classify a scan, or several.
 
@@ -130,8 +137,9 @@ class Model:
             A path names an image, a DICOM file, a NIfTI volume, or a folder of them. An array is a
             grey image (height, width), an RGB image (height, width, 3), or slices of one study
             (n, height, width); values that are not uint8 are scaled from their percentiles 0.5 and
-            99.5. Bytes are the content of a file. Of a list, what has no name is called by its
-            place in it, such as `array 2`, and what is no scan gets an answer that says why.
+            99.5. Bytes are the content of a file. A file or folder that cannot be read gets an
+            answer that says why, and in a list so does what is no scan; there, what has no name is
+            called by its position, such as `array 2`.
 
         Returns
         -------
@@ -166,7 +174,7 @@ class Model:
             yield from self._answer(_slices_of(scan, f"array{number}"))
         elif isinstance(scan, str | Path):
             path = scan and paths.given(scan)
-            yield from self.answers(imaging.list_scans(path, self.plane))
+            yield from self.answers(inference.name_scans(imaging.list_scans(path, self.plane)))
         else:
             with paths.temporary_folder() as folder:
                 file = folder / f"scan{number}"
@@ -209,13 +217,13 @@ class Model:
             yield Answer(study, rows.reset_index(drop=True), images, self.classifier)
 
 
-def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") -> Model:
+def load(model: Path | str | None = None, engine: str = "onnx", plane: str = "acquired") -> Model:
     """Load a model that takes scans in any form.
 
     Parameters
     ----------
     model : path of a model file
-        The released model by default.
+        The released model by default. A warning names the gate or the rules that a model lacks.
     engine : str
         `onnx`, which needs no TensorFlow, or `keras`, which also takes the place of an absent ONNX
         file, with a warning; not for a released model.
@@ -234,15 +242,21 @@ def load(model: Path | str = "", engine: str = "onnx", plane: str = "acquired") 
     >>> model = brainlib.load()
     >>> model("scan.dcm").show()  # doctest: +SKIP
     """
-    file = paths.resolve(model or paths.released_model())
+    file = paths.resolve(paths.released_model() if model is None else model)
     endings = (".onnx", ".keras", ".release.json")
     there = {ending for ending in endings if file.with_suffix(ending).exists()}
     # a released model, which has a manifest, is whole
-    if engine == "onnx" and there == {".keras"} and file.suffix in endings:
+    is_unexported = engine == "onnx" and there == {".keras"} and file.suffix in endings
+    classifier = inference.open_classifier(model, "keras" if is_unexported else engine)
+    if is_unexported:
         logger.warning("%s is absent: Keras runs the model, more slowly; write the file with "
                        "brainlib.models.export.export_onnx", file.with_suffix(".onnx"))  # fmt: skip
-        engine = "keras"
-    return Model(inference.open_classifier(model, engine), plane)
+    parts = {".gate.npz": classifier.gate, ".rules.json": classifier.rules}
+    absent = [file.with_suffix(ending).name for ending, part in parts.items() if part is None]
+    if absent:
+        logger.warning("answers are unjudged, for there is no %s beside %s: see docs/own_models.md",
+                       " or ".join(absent), file)  # fmt: skip
+    return Model(classifier, plane)
 
 
 def _slices_of(array: np.ndarray, name: str) -> list[imaging.ScanSlice]:
@@ -282,5 +296,6 @@ def _content_of(scan: Any) -> bytes:
             "a PIL image, the bytes of a file, or a list of these"
         )
     stream = io.BytesIO()
-    scan.save(stream, "TIFF")  # which takes every mode
+    with reading():  # the image may be empty, or its file cut short
+        scan.save(stream, "TIFF")  # which takes every mode
     return stream.getvalue()

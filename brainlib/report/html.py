@@ -90,10 +90,7 @@ def describe(answer: ClassifiedStudy, made: datetime | None = None) -> dict[str,
         "answer": answer,
         "head": words.headline(answer),
         "counted": {**answer.study, "missing": int(is_missing.sum())},
-        "refused": words.list_refusals(answer.slices),
-        "missing": words.list_refusals(answer.slices, MISSING),
-        "copies": words.list_copies(answer.slices),
-        "unreadable": words.list_unreadable(answer.slices),
+        **words.left_out(answer.slices),
         "made": made or datetime.now(UTC),
     }
 
@@ -205,10 +202,13 @@ def read_again(
 
 def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> None:
     outlines: list[Path] = []
-    if answer.study["tumor_slices"] and answer.draws_maps and answer.irregular:
+    if answer.label and answer.study["tumor_slices"] and answer.draws_maps and answer.irregular:
         logger.warning("%s: no outline file, because %s", answer.name, answer.irregular)
     if answer.outline is not None:
-        image, files = next(iter(answer.images.values())), [frame.file for frame in scan.frames]
+        image, files = (
+            next(iter(answer.images.values())),
+            [*dict.fromkeys(frame.file for frame in scan.frames)],
+        )
         model = answer.classifier.model.stem
         outlines = write_outline(path.with_suffix(""), answer.outline, image, files, model)
     write_report(path, answer, [file.name for file in outlines])

@@ -70,13 +70,9 @@ class ClassifiedStudy:
     def name(self) -> str:
         """The file below the folder that was named, or folder and series of DICOM files.
 
-        Folders above, which may name a patient, are left out.
+        Folders above, which may name a patient, are left out unless they tell two studies apart.
         """
-        if "/" in self.study["series"]:
-            return one_line(self.study["series"])
-        path = file_name(self.study["path"])
-        series = file_name(self.study["series"] or self.study["path"])
-        return series if series.endswith(path) else f"{path} {series}"
+        return one_line(self.study["series"] or file_name(self.study["path"]))
 
     @property
     def path(self) -> str:
@@ -84,11 +80,6 @@ class ClassifiedStudy:
         path, series = str(self.study["path"]), self.study["series"]
         inside = series.partition(f"{PurePath(path).name}/")[2]
         return path if path.endswith(series) or not inside else f"{path}/{inside}"
-
-    @property
-    def pixels(self) -> dict[int, np.ndarray]:
-        """Grey slices, uint8 of shape (height, width), by their number."""
-        return {number: image.pixels for number, image in self.images.items()}
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -115,9 +106,10 @@ class ClassifiedStudy:
     def outline(self) -> Stack | None:
         """The outline of every classified slice as one volume, 0 to 255.
 
-        None where no slice was called tumour, or the slices do not lie on one grid.
+        None where there is no answer, no slice was called tumour, or the slices do not lie on one
+        grid.
         """
-        if not self.study["tumor_slices"]:
+        if not self.label or not self.study["tumor_slices"]:
             return None
         numbers = [number for number in self.images if self.row(number)["class"]]
         drawn = zip(numbers, self._drawn(numbers), strict=False)
@@ -133,7 +125,8 @@ class ClassifiedStudy:
         if not self.draws_maps or not all(self.row(number)["class"] for number in numbers):
             return iter(())
         pixels = (self.images[number].pixels for number in numbers)
-        return explain.draw_maps(self.classifier.predict, pixels).in_images()
+        drawn = explain.draw_maps(self.classifier.predict, pixels)
+        return ((maps.outline, maps.heat_map) for maps in drawn)
 
 
 def file_name(path: Any) -> str:

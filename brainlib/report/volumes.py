@@ -134,7 +134,7 @@ def write_outline(
         One of the slices; the mask has the grid of its volume.
     files : sequence of Path
         Those of the DICOM series. Its SEG refers to them by their UIDs, and leaves empty what names
-        a person; none is written without highdicom (`pip install 'brainlib[seg]'`).
+        a person; none is written without highdicom (the extra `seg`).
     model : str
         The name of the model that drew it.
     """

@@ -49,17 +49,12 @@ def headline(answer: ClassifiedStudy) -> dict[str, str]:
     return {"kind": kind, "title": title, "probability": probability}
 
 
-def decision_of(answer: ClassifiedStudy) -> str:
-    """Return the decision without the path of a file."""
-    return one_line(answer.decision.replace(f"{answer.study['path']}: ", ""))
-
-
 def line(answer: ClassifiedStudy) -> str:
     """Return an answer in one line that is safe to print, after its name."""
     head = headline(answer)
     title = head["title"][:1].lower() + head["title"][1:]
     if head["kind"] == "none":
-        title = decision_of(answer)
+        title = answer.decision
     elif head["kind"] == "undecided":
         best = f"most probably {NAMES[answer.label]}, {percent(answer.probabilities[answer.label])}"
         title = f"undecided, {' or '.join(NAMES[name] for name in answer.set) or best}"
@@ -72,33 +67,29 @@ def line(answer: ClassifiedStudy) -> str:
     return one_line(text.replace(NO_BREAK, " "))
 
 
-def list_refusals(slices: pd.DataFrame, start: str = REFUSED) -> list[tuple[str, str]]:
-    """Return pairs of a reason and the slices that were refused (or are missing) for it."""
-    is_copy = slices["decision"].str.startswith(COPY)  # which is no slice of the study
-    refused = slices[slices["decision"].str.startswith(start) & ~is_copy]
-    by_reason = refused["slice"].groupby(refused["decision"].str.removeprefix(start), sort=False)
-    listed = [(str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
-              for reason, numbers in by_reason]  # fmt: skip
-    return _shortened(listed, "other reasons")
+def left_out(slices: pd.DataFrame) -> dict[str, list[tuple[str, str]]]:
+    """Return what was not classified and why.
 
-
-def list_unreadable(slices: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return pairs of a file's name and what was wrong with it."""
-    bad = slices[slices["error"] != ""]
-    return _by_file(bad["path"], bad["error"])
-
-
-def list_copies(slices: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return pairs of a file's name and why it was left out of its series."""
-    copies = slices[slices["decision"].str.startswith(COPY)]
-    return _by_file(copies["path"], copies["decision"].str.removeprefix(REFUSED))
-
-
-def remarks(slices: pd.DataFrame) -> list[str]:
-    """Return a line for each reason why slices were not classified, and for each file left out."""
-    pairs = [*list_refusals(slices), *list_refusals(slices, MISSING),
-             *list_copies(slices), *list_unreadable(slices)]  # fmt: skip
-    return [f"{first}: {second}" for first, second in pairs]
+    Returns
+    -------
+    dict of str to list of pairs
+        `refused` and `missing`: a reason and the slices; `copies`, which are no slices of the
+        study, and `unreadable`: the name of a file and what is wrong with it.
+    """
+    decision, path, listed = slices["decision"], slices["path"], {}
+    is_copy, is_bad = decision.str.startswith(COPY), slices["error"] != ""
+    for name, start in (("refused", REFUSED), ("missing", MISSING)):
+        rows = slices[decision.str.startswith(start) & ~is_copy]
+        by_reason = rows["slice"].groupby(rows["decision"].str.removeprefix(start), sort=False)
+        reasons = [(str(reason), f"{ranges(numbers.astype(int).tolist())} ({len(numbers)})")
+                   for reason, numbers in by_reason]  # fmt: skip
+        listed[name] = _shortened(reasons, "other reasons")
+    copies = zip(path[is_copy], decision[is_copy].str.removeprefix(REFUSED), strict=True)
+    unreadable = zip(path[is_bad], slices["error"][is_bad], strict=True)
+    for name, pairs in (("copies", copies), ("unreadable", unreadable)):
+        files = [(file_name(file), one_line(str(text))) for file, text in pairs]
+        listed[name] = _shortened(files, "other files")
+    return listed
 
 
 def sequence_doubt(facts: Mapping[str, str]) -> str:
@@ -160,12 +151,6 @@ def ranges(numbers: list[int]) -> str:
     ends = [(run[0][1], run[-1][1]) for run in (list(pairs) for _, pairs in runs)]
     texts = [f"{first} to {last}" if last > first else f"{first}" for first, last in ends]
     return ", ".join(texts[:12]) + (" …" if len(texts) > 12 else "")
-
-
-def _by_file(paths: pd.Series, texts: pd.Series) -> list[tuple[str, str]]:
-    listed = [(file_name(path), one_line(str(text).removeprefix(f"{path}: ")))
-              for path, text in zip(paths, texts, strict=True)]  # fmt: skip
-    return _shortened(listed, "other files")
 
 
 def _shortened(listed: list[tuple[str, str]], others: str) -> list[tuple[str, str]]:

@@ -99,7 +99,7 @@ class Augmenter:
         pixels: np.ndarray,
         outlines: np.ndarray,
         random: np.random.Generator,
-        others: np.ndarray | None = None,
+        others: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Change each image at random, its outline along with it.
 
@@ -108,8 +108,8 @@ class Augmenter:
         pixels, outlines : uint8 arrays of shape (n, height, width)
         random : Generator
             All that is drawn comes from it.
-        others : uint8 array of shape (m, height, width), optional
-            Images whose histograms are matched; without it those of the batch itself.
+        others : uint8 array of shape (m, height, width)
+            Images whose histograms are matched.
 
         Returns
         -------
@@ -118,7 +118,6 @@ class Augmenter:
             Share of each pixel inside the tumour, 0 to 1.
         """
         how, count = self.how, len(pixels)
-        others = pixels if others is None else others
         pixels = _degrade(pixels, how.degraded, random)
         pixels = _match_histograms(pixels, others, how.matched, random)
         moved = self._move(pixels, outlines, random)

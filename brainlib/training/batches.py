@@ -1,4 +1,8 @@
-"""Examples for training, and batches of them in an order set by seed and epoch."""
+"""Examples for training, and batches of them in an order set by seed and epoch.
+
+In the collection, images without tumour come from other scanners than those with one. So the lesion
+is erased from some slices: tissue of the same slice takes its place, and the scanner stays.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -7,14 +11,20 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from brainlib import CLASS_NAMES, imaging, models
 from brainlib.imaging import LoadedImages
 from brainlib.models.lesion_net import TISSUES
 from brainlib.training.augmentation import Augmentation, Augmenter
-from brainlib.training.erasing import erase
 
 Targets = dict[str, np.ndarray]
+
+_RIM = 0.02
+"""Margin around the outline that is erased too, share of the image's width."""
+
+_TRIES = 12
+_FULL_HEAD = 0.9
 
 
 @dataclass(frozen=True)
@@ -129,9 +139,7 @@ class AugmentedBatches(ShuffledBatches):
         super().__init__(seen, batch_size, seed)
         self.max_queue_size = 4
         self.augmenter = augmenter or Augmenter(Augmentation(), seen.pixels.shape[1])
-        how = self.augmenter.how
-        is_needed = how.erased or how.sham
-        self.erased, self.sham = erased_copies(seen, seed) if is_needed else ({}, {})
+        self.erased, self.sham = erased_copies(seen, seed)
 
     def rows(self, index: int) -> np.ndarray:
         """Return the rows of one batch, the last one filled up: compilers like one shape."""
@@ -177,6 +185,70 @@ def erased_copies(seen: Examples, seed: int) -> tuple[dict[int, np.ndarray], dic
         lesions, healthy = zip(*threads.map(copies, range(len(seen))), strict=True)
     return tuple({row: image for row, image in enumerate(images) if image is not None}
                  for images in (lesions, healthy))  # fmt: skip
+
+
+def erase(image: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
+    """Replace the tissue under a mask by tissue from elsewhere in the image.
+
+    The tissue is the mirrored side or the image shifted, moved to the grey level around the mask so
+    that no seam shows: both images are interpolated smoothly across the mask, and the difference of
+    the two interpolations is added (compare Poisson image editing, Pérez et al., 2003).
+
+    Parameters
+    ----------
+    image : uint8 array of shape (size, size)
+    mask : bool array of shape (size, size)
+        What is to go.
+    random : Generator
+        Draws where the tissue is taken from.
+
+    Returns
+    -------
+    uint8 array of shape (size, size), or None
+        None where there is no tissue of that shape elsewhere in the head.
+    """
+    size = len(image)
+    wide = ndimage.binary_dilation(mask, iterations=max(1, round(_RIM * size)))
+    grey = image.astype(np.float32)
+    source = _find_source(grey, wide, random)
+    if source is None:
+        return None
+    radius = np.sqrt(wide.sum() / np.pi)
+    kept = 1 - ndimage.gaussian_filter(wide.astype(np.float32), 1.0).clip(0, 1)
+    spread = [_interpolate(part, 1.0 - wide, sigma=max(2.0, radius / 2)) for part in (grey, source)]
+    filled = source + spread[0] - spread[1]
+    return (kept * grey + (1 - kept) * filled).clip(0, 255).round().astype(np.uint8)
+
+
+def _interpolate(grey: np.ndarray, known: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the Gaussian mean of the known pixels around each pixel (normalised convolution)."""
+    total, weight = 0.0, 1e-6
+    # the wider one counts where the narrow one sees nothing
+    for scale, width in ((1.0, sigma), (1e-3, 3 * sigma)):
+        total = total + scale * ndimage.gaussian_filter(grey * known, width)
+        weight = weight + scale * ndimage.gaussian_filter(known.astype(np.float32), width)
+    return total / weight
+
+
+def _find_source(
+    grey: np.ndarray, mask: np.ndarray, random: np.random.Generator
+) -> np.ndarray | None:
+    """Return the image moved so that other tissue of the head lies on the mask."""
+    size = len(grey)
+    head = ndimage.uniform_filter(grey, size // 32) > 0.1 * np.quantile(grey, 0.98)
+    middle = ndimage.center_of_mass(head)[1] if head.any() else size / 2
+    across = round(2 * middle) - size + 1
+    diameter = 2 * np.sqrt(mask.sum() / np.pi)
+    step, shift = -1, (0, across)  # first the mirrored side
+    for _ in range(_TRIES):
+        moved, lesion, inside = (
+            np.roll(part[:, ::step], shift, axis=(0, 1)) for part in (grey, mask, head)
+        )
+        if not (lesion & mask).any() and inside[mask].mean() >= _FULL_HEAD:
+            return moved
+        angle, length = random.uniform(0, 2 * np.pi), random.uniform(1.0, 2.2) * diameter
+        step, shift = 1, (round(length * np.sin(angle)), round(length * np.cos(angle)))
+    return None
 
 
 def cropped_examples(seen: Examples, augmenter: Augmenter) -> tuple[np.ndarray, Targets, Targets]:

@@ -55,21 +55,17 @@ def fit_calibration(logits: np.ndarray, one_hot: np.ndarray) -> tuple[float, flo
     4.0
     """
     from scipy.optimize import minimize
+    from scipy.special import log_expit, log_softmax
 
     position = CLASS_NAMES.index("notumor")
-    kinds, truth = np.delete(logits, position, axis=1), np.delete(one_hot, position, axis=1)
-    evidence = evidence_of(logits)
+    kinds, evidence = np.delete(logits, position, axis=1), evidence_of(logits)
 
     def loss(values: np.ndarray) -> float:
         offset, temperature, kind_temperature = values
-        odds, scores = (evidence + offset) / temperature, kinds / kind_temperature
-        scores = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        tumor, none = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
-        right = (truth * (scores + tumor[:, np.newaxis])).sum(axis=1)
-        right += one_hot[:, position] * none
-        return -right.mean() + _PENALTY * (
-            offset**2 + np.log([*values[1:]]) @ np.log([*values[1:]])
-        )
+        odds = (evidence + offset) / temperature
+        scores = log_softmax(kinds / kind_temperature, axis=1) + log_expit(odds)[:, np.newaxis]
+        right = (one_hot * np.insert(scores, position, log_expit(-odds), axis=1)).sum(axis=1)
+        return -right.mean() + _PENALTY * (offset**2 + np.square(np.log(values[1:])).sum())
 
-    fitted = minimize(loss, np.array([0.0, 1.0, 1.0]), method="L-BFGS-B", bounds=_LIMITS).x
-    return float(fitted[0]), float(fitted[1]), float(fitted[2])
+    fitted = minimize(loss, np.array([0.0, 1.0, 1.0]), method="L-BFGS-B", bounds=_LIMITS)
+    return tuple(fitted.x.tolist())

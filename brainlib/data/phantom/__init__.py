@@ -10,5 +10,5 @@ the right, y to the front, z to the top); signals are multiples of white matter'
 from brainlib.paths import needs_extra
 
 with needs_extra("notebooks"):
+    from brainlib.data.phantom.anatomy import PLANES, Slice, simulate_patient
     from brainlib.data.phantom.collection import PHANTOM_VERSION, open_phantom, write_phantom
-    from brainlib.data.phantom.patient import PLANES, Slice, simulate_patient

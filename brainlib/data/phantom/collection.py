@@ -11,8 +11,7 @@ from PIL import Image
 
 from brainlib import CLASS_NAMES, paths
 from brainlib.data.datasets import Collection, open_cached, trace_outline
-from brainlib.data.phantom.anatomy import grow_anatomy
-from brainlib.data.phantom.patient import simulate_patient
+from brainlib.data.phantom.anatomy import grow_anatomy, simulate_patient
 
 PHANTOM_VERSION = "2"
 """Changes whenever the pixels of a seed do."""
@@ -58,8 +57,6 @@ def write_phantom(
 
     Raises
     ------
-    ValueError
-        For numbers that are not allowed.
     FileExistsError
         If the folder is not empty.
 
@@ -69,12 +66,7 @@ def write_phantom(
     PosixPath('my-phantom')
     """
     folder = Path(folder)
-    if patients < 4 or patients % 4 or patients // 4 * slices < 4 or size < 64:
-        raise ValueError(
-            f"patients must be a multiple of 4, patients / 4 * slices at least 4 and size at least "
-            f"64, not {patients}, {slices} and {size}"
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists: delete it, or choose another folder")
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm

@@ -16,7 +16,7 @@ LIMIT_VARIABLE = "BRAINLIB_UPLOAD_MB"
 
 
 def open_page(
-    model: Path | str = "", engine: str = "onnx", plane: str = "acquired"
+    model: Path | str | None = None, engine: str = "onnx", plane: str = "acquired"
 ) -> "ipywidgets.VBox":
     """Return a page that takes scans and shows what the network says about them.
 

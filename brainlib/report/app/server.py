@@ -9,7 +9,7 @@ import webbrowser
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brainlib import paths
 from brainlib.paths import BrainlibError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from voila.app import Voila
 
 ADDRESS = "127.0.0.1"
-PORT = 8866
 UPLOAD_MEGABYTES = 500
 IDLE_SECONDS = 3600
 
@@ -40,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    model: Path | str = "", port: int = PORT, open_browser: bool = True, token: str = ""
+    model: str | None = None, port: int = 8866, open_browser: bool = True, token: str = ""
 ) -> None:
     """Serve the app on 127.0.0.1 until it is interrupted.
 
@@ -67,7 +66,7 @@ def serve(
         import nbformat
         import voila  # noqa: F401
     token = token or secrets.token_urlsafe(24)
-    source = f"from brainlib.report import app\napp.open_page({str(model)!r})"
+    source = f"from brainlib.report import app\napp.open_page({model!r})"
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(source)],
@@ -82,8 +81,13 @@ def serve(
         app = _make_app(file, port, token)
         from tornado.ioloop import IOLoop
 
-        url = f"http://{ADDRESS}:{port}/?token={token}"
-        IOLoop.current().add_callback(_announce, url, open_browser)
+        def announce() -> None:
+            url = f"http://{ADDRESS}:{port}/?token={token}"
+            logger.info("the page is at %s (end it with Ctrl-C)", url)
+            if open_browser:
+                webbrowser.open(url)
+
+        IOLoop.current().add_callback(announce)
         app.start()
 
 
@@ -97,6 +101,11 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
 
         def should_check_origin(self, handler: object) -> bool:
             return True
+
+        async def get_user(self, handler: Any) -> Any:
+            handler.current_user = user = await self._get_user(handler)
+            # the cookie by which the page ends its kernel; reading it sets it
+            return user and handler.xsrf_token and user
 
     class App(Voila):
         """Voilà that takes uploads in one piece; its own server ends at 100 MB."""
@@ -118,7 +127,10 @@ def _make_app(file: Path, port: int, token: str) -> "Voila":
     app.template_paths.insert(0, str(_TEMPLATE))
     app.tornado_settings = {
         "websocket_max_message_size": _MOST_BYTES,
-        "headers": {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
+        # ms; Jupyter's own timeout is longer than its interval, of which Tornado complains
+        "ws_ping_interval": 90_000,
+        "ws_ping_timeout": 90_000,
+        "headers": {"Content-Security-Policy": _POLICY, "Referrer-Policy": "same-origin"},
     }
     chosen = app.voila_configuration
     chosen.allow_template_override = chosen.allow_theme_override = "NO"
@@ -135,9 +147,3 @@ def _free_port(port: int) -> int:
         with suppress(OSError), socket.create_server((ADDRESS, wanted)) as probe:
             return probe.getsockname()[1]
     raise BrainlibError(f"no port is free on {ADDRESS}: end another program first")
-
-
-def _announce(url: str, open_browser: bool) -> None:
-    logger.info("the page is at %s (end it with Ctrl-C)", url)
-    if open_browser:
-        webbrowser.open(url)

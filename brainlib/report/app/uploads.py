@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from brainlib import imaging, paths
+from brainlib import imaging, inference, paths
 from brainlib.paths import BrainlibError
 from brainlib.report.answers import Answer, Model
 from brainlib.report.app import LIMIT_VARIABLE
@@ -77,6 +77,7 @@ def read_uploads(
         scans = imaging.list_scans(folder, model.plane)
         if scans[0].file == folder:
             raise BrainlibError(" ".join(_passed_over(folder, [])))
+        scans = inference.name_scans(scans, str(folder))
         answers = list(model.answers(scans, watch, str(folder)))
         answers.sort(key=lambda answer: order.get(answer.slices["path"].iloc[0], 0))
         return answers, _passed_over(folder, scans)

@@ -109,7 +109,8 @@ class StudyView:
     def __init__(self, answer: Answer, answers: list[Answer]) -> None:
         self.answer, self.answers = answer, answers
         self.numbers = sorted(answer.images)
-        self.volume = volumes.stack(answer.images, answer.pixels) if self.numbers[1:] else None
+        pixels = {number: image.pixels for number, image in answer.images.items()}
+        self.volume = volumes.stack(answer.images, pixels) if self.numbers[1:] else None
         self.own_plane = nearest_plane(self.volume.affine) if self.volume else ""
         self.links = ipywidgets.HTML()
         verdict = _html("verdict", html.describe(answer))
@@ -135,8 +136,7 @@ class StudyView:
     def _add_outline(self, files: dict[str, tuple[str, bytes]], name: str) -> None:
         if self.answer.outline is not None:
             mask = volumes.nifti_mask(self.answer.outline, self.answer.images[self.numbers[0]])
-            text = f"Save the outline{' (no finding)' * (self.answer.label is None)}"
-            self.links.value = _html("downloads", {**files, text: (name, mask)})
+            self.links.value = _html("downloads", {**files, "Save the outline": (name, mask)})
 
     def _viewer(self) -> ipywidgets.VBox:
         shown = [number for number in self.answer.deciding if number in self.numbers]
