@@ -6,6 +6,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,15 +212,18 @@ def _kinds(root: Path) -> dict[Path, str]:
         problem = f"the folder cannot be opened ({error.strerror}); look at who may"
         kinds[Path(error.filename)] = problem
 
-    for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
-        here = Path(folder).resolve()
-        if here in seen:  # a link to where we have been, perhaps in a circle
-            folders.clear()
-            continue
-        seen.add(here)
-        for names in (folders, files):
-            names[:] = [name for name in names if not name.startswith((".", "__MACOSX"))]
-        kinds |= {file: _kind(file) for file in map(Path(folder).joinpath, files)}
+    with suppress(RecursionError):  # os.walk calls itself before Python 3.12
+        for folder, folders, files in os.walk(root, onerror=fail, followlinks=True):
+            here = Path(folder).resolve()
+            if here in seen:  # a link to where we have been, perhaps in a circle
+                folders.clear()
+                continue
+            seen.add(here)
+            for names in (folders, files):
+                names[:] = [name for name in names if not name.startswith((".", "__MACOSX"))]
+            kinds |= {file: _kind(file) for file in map(Path(folder).joinpath, files)}
+        return kinds
+    kinds[root] = "its folders are nested too deeply to be read; move the scans up"
     return kinds
 
 
