@@ -49,7 +49,10 @@ def test_no_figure_shows_an_identifier_and_what_was_not_measured_is_said():
     assert "no maps" in texts(plots.heat_maps(IMAGES, [], [], ""))
 
 
-def test_what_is_drawn_of_a_small_source_hides_nothing():
+def test_few_data_are_drawn_without_empty_panels_and_nothing_hides_them():
+    for count in (1, 3, 6, 8, 12):
+        figure = plots.labelled_images(IMAGES[:1] * count, ["caption"] * count, "Images")
+        assert len(figure.axes) == count
     score = {"accuracy": {"value": 0.6, "low": 0.5, "high": 0.7}}
     [axes] = plots.protocol_scores({"seed_cnn": {"patient": score}}, "Accuracy").axes
     assert axes.get_ylim() == (0.5, -0.5) and axes.lines[0].get_ydata().tolist() == [0]
@@ -81,9 +84,3 @@ def test_names_of_files_are_never_read_as_formulas():
     assert texts(figure).count(name) == 3
     bins = pd.DataFrame(0.01, range(3), CLASS_NAMES)
     assert "$" not in texts(plots.grey_histograms(bins, "Grey values"))
-
-
-@pytest.mark.parametrize("count", [1, 3, 6, 8, 12])
-def test_a_grid_has_no_empty_panel(count):
-    figure = plots.labelled_images(IMAGES[:1] * count, ["caption"] * count, "Images")
-    assert len(figure.axes) == count
