@@ -56,6 +56,7 @@ def main() -> int:
         with needs_extra("notebooks"):
             status = app(standalone_mode=False) or 0
         if status == INTERRUPTED:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of the cell that was stopped
             limit = " (with --output)" * ("classify" in sys.argv[:2])
             print(f"stopped: enter the same command again to continue{limit}", file=sys.stderr)
         sys.stdout.flush()

@@ -227,9 +227,8 @@ def reliability(diagrams: Mapping[str, pd.DataFrame], title: str) -> Figure:
         axes.set(title=name, xlabel="confidence (highest probability)", xlim=(0.2, 1.02),
                  xticks=[0.2, 0.4, 0.6, 0.8, 1])  # fmt: skip
     row[0][0].set(ylabel="accuracy", ylim=(0, 1.02))
-    first = next(iter(diagrams.values()))
-    is_free = not (first["confidence"].lt(0.75) & first["high"].gt(0.85)).any()
-    row[0][0].legend(loc="upper left", bbox_to_anchor=None if is_free else (0, -0.15))
+    hidden = next(iter(diagrams.values())).query("confidence < 0.75 and high > 0.85")
+    row[0][0].legend(loc="upper left", bbox_to_anchor=None if hidden.empty else (0, -0.15))
     figure.suptitle(title)
     return figure
 
@@ -287,8 +286,7 @@ def protocol_scores(results: Mapping[str, Mapping], title: str, metric: str = "a
                       markersize=5, capsize=2, color=PROTOCOL_COLORS[protocol],
                       label=readable(protocol))  # fmt: skip
     axes.set_yticks(range(len(best)), [readable(name) for name in best])
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(high, len(best) - 0.5), min(low, -0.5))
+    axes.set_ylim(max(axes.get_ylim()[1], len(best) - 0.5), min(axes.get_ylim()[0], -0.5))
     axes.xaxis.set_major_formatter(percent)
     axes.set_xlabel(f"{readable(metric)}, 95 % interval over patients")
     axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1))

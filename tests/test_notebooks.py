@@ -11,7 +11,7 @@ import pytest
 
 from brainlib import CLASS_NAMES, evaluation, inference, paths, plots
 from brainlib.data import phantom
-from brainlib.notebook import pipeline, runs
+from brainlib.notebook import lessons, pipeline, runs
 from scripts import reproduce
 
 NOTEBOOKS = {
@@ -126,6 +126,7 @@ def test_explore_says_nothing_of_a_split_or_a_baseline_that_there_is_not(capsys)
     said = capsys.readouterr().out
     assert "no official split" in said and "new patients: 70.0 %" in said
     assert "nan" not in said and "Training" not in said
+    assert lessons.shown(pd.DataFrame(), "No rows.").data == "No rows."
 
 
 def test_a_wrong_parameter_stops_the_run(execute):

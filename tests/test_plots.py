@@ -1,7 +1,5 @@
 """Figures: words for readers, the same colours everywhere, nothing promised that is not drawn."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,10 +46,13 @@ def test_no_figure_shows_an_identifier_and_what_was_not_measured_is_said():
     for figure in figures:
         assert "notumor" not in texts(figure) and "_" not in texts(figure).replace("_{", "")
     assert "not been measured" in texts(plots.robustness({}, ""))
-    assert "no maps" in texts(plots.heat_maps(IMAGES, None, [], ""))
+    assert "no maps" in texts(plots.heat_maps(IMAGES, [], [], ""))
 
 
-def test_what_is_drawn_of_a_small_source_hides_nothing():
+def test_few_data_are_drawn_without_empty_panels_and_nothing_hides_them():
+    for count in (1, 3, 6, 8, 12):
+        figure = plots.labelled_images(IMAGES[:1] * count, ["caption"] * count, "Images")
+        assert len(figure.axes) == count
     score = {"accuracy": {"value": 0.6, "low": 0.5, "high": 0.7}}
     [axes] = plots.protocol_scores({"seed_cnn": {"patient": score}}, "Accuracy").axes
     assert axes.get_ylim() == (0.5, -0.5) and axes.lines[0].get_ydata().tolist() == [0]
@@ -70,8 +71,8 @@ def test_captions_name_the_truth_and_heat_is_drawn_for_tumours_alone():
     wrong, right, none = plots.answer_captions(answers)
     assert wrong == "a\nglioma\nWRONG, true: meningioma"
     assert (right, none) == ("a\nno tumour\ntrue: no tumour", "a\nno answer")
-    drawn = [(np.zeros((20, 30)), np.ones((20, 30)))] * 2  # outline and heat map
-    maps = SimpleNamespace(probabilities=np.eye(4)[[0, 2]], threshold=0.5, in_images=lambda: drawn)
+    outline, heat_map = np.zeros((20, 30)), np.ones((20, 30))
+    maps = [(probabilities, outline, heat_map) for probabilities in np.eye(4)[[0, 2]]]
     figure = plots.heat_maps(IMAGES[:2], maps, [wrong, right], "")
     assert [len(axes.images) for axes in figure.axes] == [2, 1]
 
@@ -83,9 +84,3 @@ def test_names_of_files_are_never_read_as_formulas():
     assert texts(figure).count(name) == 3
     bins = pd.DataFrame(0.01, range(3), CLASS_NAMES)
     assert "$" not in texts(plots.grey_histograms(bins, "Grey values"))
-
-
-@pytest.mark.parametrize("count", [1, 3, 6, 8, 12])
-def test_a_grid_has_no_empty_panel(count):
-    figure = plots.labelled_images(IMAGES[:1] * count, ["caption"] * count, "Images")
-    assert len(figure.axes) == count

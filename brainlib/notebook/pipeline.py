@@ -208,7 +208,8 @@ def execute(step: Step, source: str, output: str, seed: int, executed: Path) -> 
     papermill.execute_notebook(
         root / "notebooks" / f"{step.notebook}.ipynb", target, parameters | step.parameters,
         cwd=root, kernel_name="python3", log_output=True, progress_bar=False,
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # each kernel would warn of its ports
+        # each kernel would warn of its ports, and one that is interrupted of its sockets
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )  # fmt: skip
     return target
 
