@@ -163,7 +163,7 @@ def _count(slices: pd.DataFrame, **others: pd.Series) -> dict[str, int]:
     return {"slices": len(slices), **counts}
 
 
-def main(scans: Path, model: str = "") -> None:
+def main(scans: Path, model: Path | None = None) -> None:
     """Classify the scans with a model, print the counts, and keep those of the released network."""
     classifier = inference.open_classifier(model)
     section = measure(classifier, paths.resolve(scans))
