@@ -176,7 +176,7 @@ def test_a_study_with_gaps_has_no_headline_of_absence():
     assert "1 slice inside the brain was not classified." in words_of(answer(gaps=1))
     assert study.outline is None  # which would be a finding
     base = words_of(no_answer(table, f"incomplete: {inference.studies.BASE_ONLY}", accepted=3))
-    assert "Incomplete Its lowest slices" in base and "None of the three" not in base
+    assert "Incomplete Most of its lowest slices" in base and "None of the three" not in base
 
 
 def test_a_refusal_gives_its_reasons_and_a_long_list_is_cut():

@@ -124,8 +124,8 @@ def test_the_slices_that_decided_come_strongest_first_and_are_four_at_most():
 
 
 @pytest.mark.parametrize(("called", "plane", "decision"), [
-    ("PPPPPPPPPP", "axial", "incomplete: its lowest"), ("PPPPPPNHHH", "axial", "incomplete: its"),
-    ("HPPPPPPPPP", "axial", "accepted"), ("PPHPPPPPPP", "axial", "accepted"),
+    ("PGPPHPPPPP", "axial", "incomplete: most of"), ("PPPPPPNHHH", "axial", "incomplete: most"),
+    ("HHHPPPPPPP", "axial", "accepted"), ("PPHHHPPPPP", "axial", "accepted"),
     ("PPPPPPPPPP", "coronal", "accepted"), ("PPPPPPP", "axial", "accepted"),
     ("GGGGGGGGGG", "axial", "accepted"),
 ])  # fmt: skip

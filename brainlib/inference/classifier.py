@@ -341,8 +341,9 @@ def _decide(study: Mapping[str, Any], rows: pd.DataFrame, classifier: Classifier
         return rows.loc[rows["decision"].str.startswith(REFUSED), "decision"].mode().iloc[0]
     if study["class"] == "notumor" and study["gaps"]:
         return INCOMPLETE + describe_gaps(study["gaps"])
-    if study["class"] == "pituitary" and studies.starts_in_pituitary(rows):
+    is_undecided = bool(classifier.rules) and rules.is_undecided(classifier.rules, study)
+    if study["class"] == "pituitary" and not is_undecided and studies.starts_in_pituitary(rows):
         return INCOMPLETE + studies.BASE_ONLY
     if classifier.gate is None or classifier.rules is None:
         return UNJUDGED
-    return UNDECIDED if rules.is_undecided(classifier.rules, study) else ACCEPTED
+    return UNDECIDED if is_undecided else ACCEPTED

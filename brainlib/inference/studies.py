@@ -23,12 +23,12 @@ LEAST_SLICES = 3
 """In studies of fewer slices each stands for itself."""
 
 BASE_ONLY = (
-    "its lowest slices are classified as a pituitary tumour, as those of the base of the skull and "
-    "the neck often are"
+    "most of its lowest slices are classified as a pituitary tumour, as those of the base of the "
+    "skull and the neck often are"
 )
 """Why a study called a pituitary tumour is incomplete."""
 
-LOWEST_SLICES, LEAST_AXIAL_SLICES = 3, 8
+LOWEST_SLICES, LEAST_AXIAL_SLICES = 5, 8
 
 SHOWN = 4
 """So many of the slices that decided are named, the strongest first."""
@@ -151,7 +151,7 @@ def study_keys(slices: pd.DataFrame) -> pd.Series:
 
 
 def starts_in_pituitary(rows: pd.DataFrame) -> bool:
-    """Return whether the lowest slices of an axial study are called a pituitary tumour.
+    """Return whether most of the lowest slices of an axial study are called a pituitary tumour.
 
     The pituitary gland lies in the middle of the head: a series that shows the cerebrum starts well
     below it. Of the base of the skull and the neck, the network calls nearly all slices a pituitary
@@ -161,7 +161,7 @@ def starts_in_pituitary(rows: pd.DataFrame) -> bool:
     return (
         len(called) >= LEAST_AXIAL_SLICES
         and bool((called["plane"] == "axial").all())
-        and bool((called["class"].head(LOWEST_SLICES) == "pituitary").all())
+        and bool((called["class"].head(LOWEST_SLICES) == "pituitary").mean() > 0.5)
     )
 
 
