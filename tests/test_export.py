@@ -61,7 +61,7 @@ def test_the_released_network_answers_and_draws_the_same_from_its_file(
 
 
 def test_many_images_are_answered_as_each_alone_and_as_by_keras(tiny, exported):
-    pixels = images(2 * engines.CHUNK + 1, 48, 40)
+    pixels = images(2 * engines.BATCH + 1, 48, 40)
     engine = engines.open_onnx(exported, threads=1)
     assert not engine.draws_maps
     alone = [engine(pixels[n : n + 1])["probabilities"] for n in range(len(pixels))]
