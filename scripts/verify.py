@@ -17,8 +17,8 @@ from scripts import command
 from scripts.release.files import FOLD, RELEASED, list_files, read_images
 
 TOLERANCE = 5e-3
-"""How far probabilities may be apart: machines round differently, and a grey value on the other side
-of a threshold moves the square around the head by a fraction of a pixel."""
+"""How far probabilities may be apart: machines round differently, and a grey value beyond a
+threshold moves the square around the head by a fraction of a pixel."""
 
 METRIC_TOLERANCE = 2e-6
 """How far metrics may be apart: `metrics.json` has six digits."""
