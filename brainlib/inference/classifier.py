@@ -274,13 +274,16 @@ def _classify_chunk(classifier: Classifier, slices: list[imaging.ScanSlice]) -> 
     values[[bool(reason) for reason in reasons]] = np.nan
     accepted = UNJUDGED if classifier.gate is None else ACCEPTED
     lines = []
-    for one, reason, numbers in zip(slices, reasons, values, strict=True):
-        decision = "" if one.error else accepted
-        decision = MISSING + one.missing if one.missing else decision
-        error = "" if reason or one.missing else one.error.removeprefix(f"{one.file}: ")
-        where = (str(one.file), one.series, one.number + 1, one.plane)
-        judged = (REFUSED + reason if reason else decision, error)
-        lines.append((*where, "", *numbers[:4], "", *numbers[4:], *judged))
+    for scan_slice, reason, numbers in zip(slices, reasons, values, strict=True):
+        decision, error = accepted, scan_slice.error.removeprefix(f"{scan_slice.file}: ")
+        if reason:
+            decision, error = REFUSED + reason, ""
+        elif scan_slice.missing:
+            decision, error = MISSING + scan_slice.missing, ""
+        elif error:
+            decision = ""
+        where = (str(scan_slice.file), scan_slice.series, scan_slice.number + 1, scan_slice.plane)
+        lines.append((*where, "", *numbers[:4], "", *numbers[4:], decision, error))
     table = pd.DataFrame(lines, columns=list(COLUMNS))
     table = table.astype(dict.fromkeys([*CLASS_NAMES, "lesion_x", "lesion_y"], float))
     answered = table[list(CLASS_NAMES)].dropna()

@@ -205,10 +205,8 @@ def _write_study(path: Path, answer: ClassifiedStudy, scan: imaging.Scan) -> Non
     if answer.label and answer.study["tumor_slices"] and answer.draws_maps and answer.irregular:
         logger.warning("%s: no outline file, because %s", answer.name, answer.irregular)
     if answer.outline is not None:
-        image, files = (
-            next(iter(answer.images.values())),
-            [*dict.fromkeys(frame.file for frame in scan.frames)],
-        )
+        image = next(iter(answer.images.values()))
+        files = [*dict.fromkeys(frame.file for frame in scan.frames)]
         model = answer.classifier.model.stem
         outlines = write_outline(path.with_suffix(""), answer.outline, image, files, model)
     write_report(path, answer, [file.name for file in outlines])
