@@ -151,9 +151,7 @@ def test_a_run_that_is_stopped_leaves_nothing_on_the_cluster(dask, task, tmp_pat
     before = threading.active_count()
     with pytest.raises(paths.WriteError, match="No space"):
         inference.classify_scans(scans, tmp_path / "out", task, dask[0])
-    from distributed import Client
-
-    with Client(dask[0], set_as_default=False) as client:
+    with cluster.connect(dask[0]) as client:
         until = time.monotonic() + 20
         while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
             assert time.monotonic() < until

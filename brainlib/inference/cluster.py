@@ -4,6 +4,7 @@ Nothing lies between the caller and dask but the function that is mapped: the cl
 its own means (`dask scheduler` and `dask worker`, SLURM, Kubernetes, SSH) and is left as it was.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
@@ -39,6 +40,7 @@ def connect(scheduler: str) -> "distributed.Client":
     """
     with needs_extra("cluster"):
         from distributed import Client
+    gc.collect()  # a client that is collected while another starts waits for a lock of the other
     try:
         # a notebook's own client stays the default one
         client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
