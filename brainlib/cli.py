@@ -153,7 +153,7 @@ def classify(
         raise BrainlibError("scans changed while they were classified: run it again")
     if output and not (as_json or as_csv):
         tables = f"tables: {Path(output, 'predictions.csv')}, {Path(output, 'studies.csv')}"
-        print(tables + f"; reports and outlines: {Path(output, 'reports')}" * reports)
+        print(tables + f"; reports: {Path(output, 'reports')}" * reports)
     return status
 
 
@@ -168,7 +168,11 @@ def serve(
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("brainlib").setLevel(logging.INFO)
-    serve_page(_absolute(model), port=port, open_browser=browser)
+    path = _absolute(model)
+    endings = (".onnx", ".keras")
+    if path and not any(Path(path).with_suffix(ending).exists() for ending in endings):
+        raise BrainlibError(f"there is no file {path}: check the name")
+    serve_page(path, port=port, open_browser=browser)
     return 0
 
 

@@ -87,7 +87,7 @@ def test_json_and_csv_are_for_programs_and_a_terminal_is_not_coloured(call, scan
 def test_tables_and_reports_go_where_the_user_says(call, scans, tmp_path, monkeypatch):
     status, out, _ = call("classify", "scans", "--output", "out", "--reports")
     assert status == 0 and len(out.splitlines()) == 3
-    assert out.endswith("out/predictions.csv, out/studies.csv; reports and outlines: out/reports\n")
+    assert out.endswith("out/predictions.csv, out/studies.csv; reports: out/reports\n")
     assert len(pd.read_csv(tmp_path / "out" / "studies.csv")) == 2
     reports = tmp_path / "out" / "reports"
     names = ["a-x1b-31m.html", "blank.html", "index.html"]
@@ -143,6 +143,7 @@ def test_an_unreadable_scan_ends_with_3_and_the_others_are_answered(call, scans,
         (["classify", "scans", "--model", "mine.keras"], "mine.keras: check the name"),
         (["classify", "scans", "--model", "m.pt"], "m.pt is no model"),
         (["classify", "scans", "--model", ""], "is no model"),
+        (["app", "--model", "absent.keras", "--no-browser"], "absent.keras: check the name"),
         (["classify", "scans", "--output", "/proc/x"], "): name another folder"),
         (["classify", "scans", "--model", "m.keras", "--engine", "keras"], "is empty or damaged"),
         (["classify", "scans", "--plane", "tilted"], "tilted"),

@@ -146,4 +146,5 @@ def _free_port(port: int) -> int:
     for wanted in (port, 0):
         with suppress(OSError), socket.create_server((ADDRESS, wanted)) as probe:
             return probe.getsockname()[1]
+        logger.warning("port %d is taken: another one is used", port)
     raise BrainlibError(f"no port is free on {ADDRESS}: end another program first")
