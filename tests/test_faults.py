@@ -347,7 +347,7 @@ def test_names_are_data_on_the_terminal_in_tables_and_in_reports(task, tmp_path)
 @slow
 def test_too_little_memory_ends_with_one_line_or_the_right_tables(tmp_path):
     scans = phantom.write_phantom(tmp_path / "phantom", patients=8, slices=4) / "Training"
-    Image.new("L", (9000, 9000), 90).save(scans / "large.png")
+    Image.new("L", (6300, 6300), 90).save(scans / "large.png")
 
     def run(megabytes):
         output = tmp_path / f"out{megabytes}"
@@ -362,7 +362,7 @@ def test_too_little_memory_ends_with_one_line_or_the_right_tables(tmp_path):
     for megabytes in (300, 450, 600, 750, 900, 1200, 1800):
         done, tables = run(megabytes)
         assert "Traceback" not in done.stderr
-        if done.returncode == 2:
+        if done.returncode in (1, 2):  # OpenBLAS ends a process by itself, with a line of its own
             assert "predictions.csv" not in map(str, tables)
             assert re.search("memory|alloc", done.stderr.splitlines()[-1])
         elif done.returncode == 3:
