@@ -181,7 +181,7 @@ def run(
     source: SourceOption = "phantom",
     output: OutputOption = "runs/demo",
     protocol: Annotated[str, typer.Option(help="patient, official or deduplicated.")] = "patient",
-    epochs: Annotated[int, typer.Option(help="0: as the recipe says.")] = 5,
+    epochs: Annotated[int, typer.Option(min=0, help="0: as the recipe says.")] = 5,
     seed: int = 0,
 ) -> int:
     """Run the four notebooks on any source; takes minutes."""

@@ -384,6 +384,15 @@ def test_links_in_circles_and_pipes_do_not_hang(tmp_path):
         opened(tmp_path / "self.dcm")
 
 
+def test_folders_nested_too_deeply_are_one_reason(tmp_path, monkeypatch):
+    def walk(*args, **kwargs):  # Python 3.11 does so a thousand levels down, later ones never
+        raise RecursionError
+
+    monkeypatch.setattr(os, "walk", walk)
+    [image] = opened(tmp_path)
+    assert not sound(image) and "nested too deeply" in image.error
+
+
 @pytest.mark.parametrize("path", ["", "a\0b", "a" * 5000, "\udcff", "/dev/null/x"])
 def test_a_path_that_is_none_is_refused_at_once_on_one_line(tmp_path, path):
     with pytest.raises(imaging.ImageError, match=r"^.*\Z"):

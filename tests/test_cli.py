@@ -178,6 +178,8 @@ def test_ctrl_c_is_one_line_and_ends_with_130(call, scans, monkeypatch, output):
 def test_a_command_that_is_none_is_said_and_help_fits_a_screen(call, tmp_path):
     status, _, err = call("clasify")
     assert status == 2 and "No such command" in err and "classify" in err
+    status, _, err = call("run", "--epochs", "-1")
+    assert status == 2 and "'--epochs'" in err
     for command in ([], ["classify"], ["app"], ["run"], ["sweep"]):
         status, out, _ = call(*command, "--help")
         assert status == 0 and 0 < len(out.splitlines()) <= 40
