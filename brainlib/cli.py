@@ -164,15 +164,14 @@ def serve(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> int:
     """Open the app: drop a scan, see the answer."""
+    from brainlib import report
     from brainlib.report.app.server import serve as serve_page
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("brainlib").setLevel(logging.INFO)
-    path = _absolute(model)
-    endings = (".onnx", ".keras")
-    if path and not any(Path(path).with_suffix(ending).exists() for ending in endings):
-        raise BrainlibError(f"there is no file {path}: check the name")
-    serve_page(path, port=port, open_browser=browser)
+    model = _absolute(model)
+    report.load(model)  # a model that the page could not load is an error here
+    serve_page(model, port=port, open_browser=browser)
     return 0
 
 
