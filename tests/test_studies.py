@@ -75,8 +75,7 @@ def test_what_does_not_persist_is_no_tumour_of_the_study(probabilities, places):
     strict = {"offset": 4.5, "temperature": 1.0}  # more than a slice needs to be called a tumour
     for rule in (studies.UNFITTED, strict):
         study = summarise(slices_of("a", *probabilities, places=places), rule).loc[0]
-        assert study["class"] == "notumor"
-        assert study["tumor_slices"] == probabilities.count(GLIOMA)
+        assert study["class"] == "notumor" and study["tumor_slices"] == probabilities.count(GLIOMA)
 
 
 def test_the_order_of_rows_and_the_other_studies_do_not_matter():

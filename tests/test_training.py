@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from brainlib import CLASS_NAMES, models, training
-from brainlib.training import augmentation, calibration, reading
+from brainlib.training import augmentation, calibration, healthy_head, reading
 from brainlib.training.batches import erase
 
 
@@ -149,7 +149,7 @@ def batches_of(seen, **how):
 def test_an_outline_moves_with_its_image_and_each_tumour_has_its_own_channel():
     seen = lesion_examples(16)
     grey = ("overlays", "degraded", "gamma", "matched", "inverted", "bias", "noise", "coarse",
-            "erased", "sham")  # fmt: skip
+            "erased", "sham", "healthy")  # fmt: skip
     how = training.Augmentation(**dict.fromkeys(grey, 0.0))
     random = np.random.default_rng(3)
     pixels, inside = training.Augmenter(how, 64)(
@@ -216,6 +216,15 @@ def test_an_image_whose_lesion_was_erased_is_one_without_tumour_of_half_the_weig
     np.testing.assert_array_equal(targets["logits"], expected["logits"])
     np.testing.assert_allclose(targets["tissue"], expected["tissue"], atol=0.15)
     assert (weights["logits"] == 1).all()
+
+
+def test_a_slice_of_the_healthy_head_takes_the_place_of_an_image_and_shows_no_tumour():
+    _, targets, weights = batches_of(lesion_examples(8), healthy=1.0, erased=1.0)[0]
+    assert (targets["logits"].argmax(axis=1) == NONE).all()
+    assert (targets["tissue"][..., 0] == 1).all() and (weights["logits"] == 1).all()
+    slices = [healthy_head.draw_healthy(96, np.random.default_rng(seed)) for seed in range(60)]
+    assert min((each > 12).mean() for each in slices) > 0.1  # the head, not its rim
+    assert np.ptp([np.median(each[each > 12]) for each in slices]) > 100  # many contrasts
 
 
 def test_erasing_puts_tissue_in_a_lesions_place_and_hides_the_seam():

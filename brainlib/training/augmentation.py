@@ -52,6 +52,8 @@ class Augmentation:
         Share of the outlined images whose lesion is erased; they become images without tumour.
     sham : float
         Share of the images in which healthy tissue is erased the same way.
+    healthy : float
+        Share of the images whose place a slice of the healthy head takes (`healthy_head`).
     """
 
     rotation: float = 20.0
@@ -71,6 +73,7 @@ class Augmentation:
     mirror: float = 0.5
     erased: float = 0.1
     sham: float = 0.1
+    healthy: float = 0.1
 
 
 class Augmenter:

@@ -1,7 +1,8 @@
 """Examples for training, and batches of them in an order set by seed and epoch.
 
 In the collection, images without tumour come from other scanners than those with one. So the lesion
-is erased from some slices: tissue of the same slice takes its place, and the scanner stays.
+is erased from some slices: tissue of the same slice takes its place, and the scanner stays. And
+they seldom show the base of the skull: slices of a healthy head take the place of some images.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from brainlib import CLASS_NAMES, imaging, models
 from brainlib.imaging import LoadedImages
 from brainlib.models.lesion_net import TISSUES
 from brainlib.training.augmentation import Augmentation, Augmenter
+from brainlib.training.healthy_head import draw_healthy
 
 Targets = dict[str, np.ndarray]
 
@@ -116,6 +118,7 @@ class ShuffledBatches(keras.utils.PyDataset):
         return np.sort(order[place * self.batch_size : (place + 1) * self.batch_size])
 
 
+_NONE = CLASS_NAMES.index("notumor")
 _ERASED_WEIGHT = 0.5
 """Weight of the class of an image whose lesion was erased: traces of it may remain."""
 
@@ -150,16 +153,21 @@ class AugmentedBatches(ShuffledBatches):
         rows = self.rows(index)
         random = np.random.default_rng((self.seed, *self.place(index)))
         part, how = self.seen.part(rows), self.augmenter.how  # a copy
-        pixels, classes = part.pixels[..., 0], part.classes.copy()
+        pixels, classes = part.pixels[..., 0], part.classes
+        weights = np.ones(len(rows), np.float32)
         for position, (row, choice) in enumerate(zip(rows, random.random(len(rows)), strict=True)):
             if choice < how.erased and row in self.erased:
                 pixels[position], part.outlines[position] = self.erased[row], 0
-                classes[position] = CLASS_NAMES.index("notumor")
+                classes[position], weights[position] = _NONE, _ERASED_WEIGHT
             elif choice > 1 - how.sham and row in self.sham:
                 pixels[position] = self.sham[row]
+        for position in np.flatnonzero(random.random(len(rows)) < how.healthy):
+            pixels[position] = draw_healthy(pixels.shape[1], random)
+            part.outlines[position], part.outlined[position] = 0, True
+            classes[position], weights[position] = _NONE, 1
         grey, inside = self.augmenter(pixels, part.outlines, random, self.seen.pixels[..., 0])
         batch = as_targets(grey[..., np.newaxis], classes, inside, part.outlined)
-        batch[2]["logits"][classes != part.classes] = _ERASED_WEIGHT
+        batch[2]["logits"] = weights
         return batch
 
 
