@@ -26,12 +26,11 @@ _AIR, _HEAD, _KNOTS = 12, 0.2, 5
 def draw_healthy(size: int, random: np.random.Generator) -> np.ndarray:
     """Draw a slice of the healthy head: uint8 of shape (size, size)."""
     axis = random.choice(3, p=PLANES)
-    image = np.take(_load(), random.choice(_places(axis)), axis)
-    image = np.rot90(image)
+    image = np.rot90(np.take(_load(), random.choice(_places(axis)), axis))
     margins = np.subtract(max(image.shape), image.shape)
     square = np.pad(image, [(margin // 2, margin - margin // 2) for margin in margins])
-    square = imaging.resize(square, size)
-    return bend(square, random) if random.random() < BENT else square
+    image = imaging.resize(square, size)
+    return bend(image, random) if random.random() < BENT else image
 
 
 def bend(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
