@@ -95,4 +95,5 @@ def test_no_file_in_git_is_large_or_an_image_of_the_data_set():
     for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
         assert (ROOT / name).stat().st_size < 30_000_000, name
         is_image = re.search(r"\.(png|jpe?g|gif|bmp|tiff?|dcm|nii(\.gz)?|mat)$", name.lower())
-        assert not is_image or name.startswith(("figures/", "docs/images/")), name
+        is_known = name == "brainlib/training/colin27.nii.gz"  # under a licence of its own: NOTICE
+        assert not is_image or is_known or name.startswith(("figures/", "docs/images/")), name
