@@ -1,8 +1,8 @@
 """Training: recipes, augmented batches, and a fit that resumes at its last epoch.
 
-`schedules` holds the recipes, `batches` the order of the images and their `augmentation`, `fitting`
-the fit. What is random in an epoch depends only on the seed and the epoch, so an interrupted fit
-ends where an uninterrupted one would.
+`schedules` holds the recipes, `batches` the order of the images, their `augmentation` and what the
+`healthy_head` adds to them, `fitting` the fit. What is random in an epoch depends only on the seed
+and the epoch, so an interrupted fit ends where an uninterrupted one would.
 """
 
 # ruff: noqa: F401
