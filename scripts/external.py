@@ -119,7 +119,7 @@ def classify(
     table : DataFrame
         As `inference.classify` gives it without the gate, with `accepted` by the gate.
     study : str
-        The answer to the study: a class, `incomplete` or `refused`.
+        The answer to the study: a class, `undecided`, `incomplete` or `refused`.
     """
     read = list(slices)
     gated_table = inference.classify(classifier, read)
@@ -127,7 +127,9 @@ def classify(
     if table.empty or (table["class"] == "").any():
         raise BrainlibError("; ".join({*table["error"]} - {""}) or "there is nothing to classify")
     study = inference.summarise(classifier, gated_table).iloc[0]
-    answer = study["class"] or study["decision"].partition(":")[0]
+    decision = study["decision"].partition(":")[0]
+    is_undecided = decision == inference.classifier.UNDECIDED
+    answer = decision if is_undecided else study["class"] or decision
     return table.assign(accepted=gated_table["class"] != ""), answer
 
 

@@ -195,16 +195,16 @@ def _match_histograms(
     for row in np.flatnonzero(random.random(len(pixels)) < share):
         other = others[random.integers(len(others))]
         counts = [np.bincount(image.ravel(), minlength=256) for image in (pixels[row], other)]
-        counts = [np.where(np.arange(256) < _AIR, 0.0, part) for part in counts]
+        counts = [np.where(np.arange(256) < AIR, 0.0, part) for part in counts]
         if min(part.sum() for part in counts) >= 100:
             shares = [np.cumsum(part + 1e-6) / part.sum() for part in counts]
             table = np.interp(shares[0], shares[1], np.arange(256))
-            table[:_AIR] = np.arange(_AIR)
+            table[:AIR] = np.arange(AIR)
             pixels[row] = table.round().astype(np.uint8)[pixels[row]]
     return pixels
 
 
-_AIR = 12
+AIR = 12
 """Grey value below which a pixel counts as air when histograms are matched."""
 
 

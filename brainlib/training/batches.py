@@ -1,8 +1,8 @@
 """Examples for training, and batches of them in an order set by seed and epoch.
 
 In the collection, images without tumour come from other scanners than those with one. So the lesion
-is erased from some slices: tissue of the same slice takes its place, and the scanner stays. And
-they seldom show the base of the skull: slices of a healthy head take the place of some images.
+is erased from some slices: tissue of the same slice takes its place, and the scanner stays. Slices
+of a healthy head take the place of some images, because its base was taken for a tumour.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,7 @@
 """A healthy head in three planes: anatomy that the collection's images without tumour lack.
 
-Nearly all of those are axial and lie above the base of the skull, so that eyes, sinuses and muscles
-were taken for tumours. Colin 27 (Holmes et al., 1998) is the mean of 27 T1 scans of one man.
+Nearly all of those are axial, and the base of the skull was taken for a tumour. Colin 27 (Holmes et
+al., 1998) is the mean of 27 T1 scans of one man.
 """
 
 from functools import cache
@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 
 from brainlib import imaging
+from brainlib.training.augmentation import AIR
 
 FILE = Path(__file__).with_name("colin27.nii.gz")
 
@@ -20,7 +21,7 @@ PLANES = (0.25, 0.25, 0.5)
 BENT = 2 / 3
 """Share of the slices whose grey values follow a random curve, for other contrasts than T1."""
 
-_AIR, _HEAD, _KNOTS = 12, 0.2, 5
+_HEAD, _KNOTS = 0.2, 5
 
 
 def draw_healthy(size: int, random: np.random.Generator) -> np.ndarray:
@@ -39,10 +40,9 @@ def bend(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     The curve need not rise: fluid may become brighter than fat, as in other sequences.
     """
     heights = np.cumsum(random.dirichlet(np.ones(_KNOTS))) + random.normal(0, 0.15, _KNOTS)
-    brightest = max(np.percentile(image[image > _AIR], 99.5), _AIR + 1)
-    knots = np.linspace(_AIR, brightest, _KNOTS + 1)
-    curve = np.interp(np.arange(256), knots, [_AIR, *255 * heights]).clip(_AIR, 255)
-    curve[:_AIR] = np.arange(_AIR)
+    knots = np.linspace(AIR, np.percentile(image[image > AIR], 99.5), _KNOTS + 1)
+    curve = np.interp(np.arange(256), knots, [AIR, *255 * heights]).clip(AIR, 255)
+    curve[:AIR] = np.arange(AIR)
     return curve.round().astype(np.uint8)[image]
 
 
@@ -56,4 +56,4 @@ def _load() -> np.ndarray:
 def _places(axis: int) -> np.ndarray:
     """Return which slices across an axis show enough of the head."""
     others = tuple(other for other in range(3) if other != axis)
-    return np.flatnonzero((_load() > _AIR).mean(axis=others) >= _HEAD)
+    return np.flatnonzero((_load() > AIR).mean(axis=others) >= _HEAD)
