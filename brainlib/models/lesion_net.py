@@ -11,6 +11,7 @@ that stay as ImageNet made them, which have never seen the scanners of the train
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from brainlib import CLASS_NAMES
@@ -53,6 +54,9 @@ other trainings.
 _PYRAMID, _DRAWN, _DROPOUT = 96, 64, 0.3
 _KEPT, _KEPT_STRIDES, _FINEST = "imagenet_", (8, 16), 4
 _REGION, _STRONGEST = 3, 8
+_BLUR = 2.0
+"""Standard deviation of the Gaussian over which the heat map is spread, in places of four pixels:
+its peak then lies inside the lesion more often."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,9 @@ def with_maps(model: keras.Model) -> keras.Model:
         kind of tumour that is likeliest, against the mean of the kinds, 0 where it speaks against
         it; `field_of_view` (n, 3), row and column of the centre and side of the square that both
         cover, in pixels of the image; and `features` (n, 224), mean and deviation of each channel
-        of the backbone at a stride of 16, for out-of-distribution detection. The heat map is exact:
-        the logits are sums over places (class activation mapping, Zhou et al., 2016).
+        of the backbone at a stride of 16, for out-of-distribution detection. The logits are sums
+        over places (class activation mapping, Zhou et al., 2016); the heat map spreads what each
+        adds over a Gaussian, which leaves the sum as it is.
     """
     maps = _build_maps(network_of(model), calibration_of(model))
     outputs = dict(maps(model.get_layer("head").output))
@@ -398,7 +403,9 @@ def _build_maps(
     lesion = ops.sigmoid(_lesion_logits(tissue))
     # a share of lesion at a coarse place is the mean of those at its fine places, so this is exact
     total = total * _lesion_shares(lesion, (_FINEST,))[_FINEST]
-    total = ops.sum(total * likeliest[:, None, None, :], axis=-1, keepdims=True)
+    total = ops.sum(total * likeliest[:, None, None, :], axis=-1)
+    spread = _spread(total.shape[1])
+    total = ops.matmul(ops.matmul(spread.T, total), spread)[..., None]
     step = _FINEST // MAP_FACTOR
     total = layers.UpSampling2D(step, interpolation="bilinear")(total)[..., 0] / step**2
     heat_map = ops.relu(total) / calibration[2]
@@ -409,6 +416,13 @@ def _build_maps(
         "features": _summarise(seen["features16"]),
     }
     return keras.Model(square, outputs, name="maps")
+
+
+def _spread(size: int) -> np.ndarray:
+    """Return Gaussian weights (size, size), float32, of which each row sums to 1."""
+    places = np.arange(size)
+    weights = np.exp(-(((places[:, None] - places) / _BLUR) ** 2) / 2)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _summarise(features: keras.KerasTensor) -> keras.KerasTensor:
