@@ -14,10 +14,6 @@ KIND_STRENGTH, LESION_STRENGTH = 0.03, 1e-3
 """C of the two logistic regressions, chosen by cross-validation on the training patients of fold 0
 and on scans from elsewhere; neighbouring values change little."""
 
-KIND_WEIGHT = 0.25
-"""Of the second reading's log probabilities of the kinds, beside those of the fine-tuned features.
-Of 0, 0.15, 0.25, 0.35 and 0.5 it gave the least log loss on two networks' validation images."""
-
 LESION_WEIGHT = 0.5
 """Of the second reading's log odds of a lesion. The whole of them holds better on scans from
 elsewhere, none of them on the validation groups of fold 0."""
@@ -32,8 +28,8 @@ def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
     """Return a trained model that reads tumours a second time, from ImageNet's features.
 
     Two logistic regressions are fitted on features of the backbone as ImageNet made it. One tells
-    the kinds of tumour apart by features pooled inside the radiologists' outlines; it counts for a
-    quarter beside the fine-tuned features (a logarithmic opinion pool), each at its own
+    the kinds of tumour apart by features pooled inside the radiologists' outlines; its logits and
+    those of the fine-tuned features are averaged (a logarithmic opinion pool), each at its own
     temperature. The other tells places inside an outline from other places of the same image; its
     log odds, the mean of the image left out, are added to those of the tissue map, at half weight,
     before the strongest regions are sought; the offset of the calibration makes up for what that
@@ -63,9 +59,8 @@ def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
     offset, temperature, kind_temperature = models.calibration_of(model)
     pooled = pool(model, squares[outlined], inside[outlined])
     kernel, bias = fit_reading(pooled, np.tile(seen.classes[outlined], 2), KIND_STRENGTH)
-    kind_temperature /= 1 - KIND_WEIGHT
     network.get_layer(models.SECOND_READING).set_weights(
-        [part * KIND_WEIGHT * kind_temperature for part in (kernel, bias)]
+        [kernel * kind_temperature, bias * kind_temperature]
     )
     places, is_lesion = draw_places(network, squares[outlined], inside[outlined])
     kernel = LESION_WEIGHT * fit_reading(places, is_lesion, LESION_STRENGTH)[0]
@@ -76,7 +71,7 @@ def add_second_reading(model: keras.Model, seen: Examples) -> keras.Model:
         layer.set_weights([kernel[:count].reshape(layer.kernel.shape)])
         kernel = kernel[count:]
     offset -= midpoint(_evidence(network, squares) - before, is_tumor)
-    return models.recalibrate(model, (offset, temperature, kind_temperature))
+    return models.recalibrate(model, (offset, temperature, 2 * kind_temperature))
 
 
 def pool(model: keras.Model, squares: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -43,8 +43,8 @@ class Schedule:
 
 
 RECIPES: dict[str, Schedule] = {
-    "lesion_net": Schedule(epochs=24, weight_decay=0.03, warm_up=0.05, average=0.995,
-                           outline_weight=2.0, frozen_blocks=3),
+    "lesion_net": Schedule(epochs=30, weight_decay=0.03, warm_up=0.05, average=0.995,
+                           outline_weight=1.0, frozen_blocks=3),
     "seed_cnn": Schedule(),
 }  # fmt: skip
 """Default recipe of each model; a model that is not listed has `Schedule()`."""
