@@ -143,8 +143,8 @@ def with_maps(model: keras.Model) -> keras.Model:
         it; `field_of_view` (n, 3), row and column of the centre and side of the square that both
         cover, in pixels of the image; and `features` (n, 224), mean and deviation of each channel
         of the backbone at a stride of 16, for out-of-distribution detection. The logits are sums
-        over places (class activation mapping, Zhou et al., 2016); the heat map spreads what each
-        adds over a Gaussian, which leaves the sum as it is.
+        over places (class activation mapping, Zhou et al., 2016); what each place adds is spread
+        over a Gaussian, which leaves the sum as it is.
     """
     maps = _build_maps(network_of(model), calibration_of(model))
     outputs = dict(maps(model.get_layer("head").output))
