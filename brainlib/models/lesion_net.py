@@ -419,13 +419,7 @@ def _build_maps(
 
 
 def _spread(size: int) -> np.ndarray:
-    """Return Gaussian weights (size, size), float32, of which each row sums to 1.
-
-    Examples
-    --------
-    >>> _spread(9)[4].astype(float).round(2).tolist()
-    [0.03, 0.07, 0.12, 0.18, 0.2, 0.18, 0.12, 0.07, 0.03]
-    """
+    """Return Gaussian weights (size, size), float32, of which each row sums to 1."""
     places = np.arange(size)
     weights = np.exp(-(((places[:, None] - places) / _BLUR) ** 2) / 2)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
