@@ -70,7 +70,8 @@ def measure_glioblastoma(classifier: inference.Classifier, folder: Path) -> dict
     -------
     dict
         `patients`, `volumes`; counts of the slices `with_tumor` and `without_tumor`
-        (`called_tumor`: alone; `called_in_study`: with the evidence that a tumour study needs);
+        (`called_tumor`: alone; `decided_tumor`: so called, and not undecided; `called_in_study`:
+        with the evidence that a tumour study needs);
         `auroc` of P(tumour) = 1 - P(notumor) between the two; `study`, the number of volumes by
         answer.
     """
@@ -160,7 +161,11 @@ def template_slices(plane: str) -> Iterator[imaging.ScanSlice]:
 
 
 def _count(slices: pd.DataFrame, **others: pd.Series) -> dict[str, int]:
-    counted = {"called_tumor": slices["class"] != "notumor", "accepted": slices["accepted"]}
+    is_called = slices["class"] != "notumor"
+    # one slice alone is undecided where its conformal set holds more than its class
+    is_decided = slices["set"] == slices["class"]
+    counted = {"called_tumor": is_called, "decided_tumor": is_called & is_decided,
+               "accepted": slices["accepted"]}  # fmt: skip
     counts = {name: int(is_so.sum()) for name, is_so in (counted | others).items()}
     return {"slices": len(slices), **counts}
 

@@ -97,6 +97,26 @@ def network_of(model: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.output, name=NETWORK_LAYER)
 
 
+def learner_of(model: keras.Model) -> keras.Model:
+    """Return what is trained: the network without its second reading, which is fitted afterwards.
+
+    Until then both give the same `logits` and `tissue`.
+    """
+    network = network_of(model)
+    tissue, kinds = network.output["tissue"], network.get_layer("kinds").output
+    logits = layers.Identity(name="logits")(_join(strongest_evidence(tissue), kinds))
+    outputs = {"logits": logits, "tissue": tissue}
+    return keras.Model(network.input, outputs, name=NETWORK_LAYER)
+
+
+def resize(model: keras.Model, size: int, finds_head: bool = True) -> keras.Model:
+    """Return a model of the same weights that sees squares of another size, a multiple of 32."""
+    parts = Parts(pretrained=False, size=size, find_head=finds_head)
+    network = _build_network(parts)
+    network.set_weights(network_of(model).get_weights())
+    return _with_preprocessing(network, parts)
+
+
 def recalibrate(model: keras.Model, calibration: tuple[float, float, float]) -> keras.Model:
     """Return a model of the same weights with another calibration, as `CALIBRATION` has it."""
     network = network_of(model)
