@@ -59,9 +59,7 @@ def study(
     finished = []
     for draw in range(seeds):
         # small batches: as many steps as few images allow; the moving average covers some 30
-        schedule = replace(
-            RECIPES[RELEASED], epochs=epochs, batch_size=8, seed=draw, average=0.97, small=0.0
-        )
+        schedule = replace(RECIPES[RELEASED], epochs=epochs, batch_size=8, seed=draw, average=0.97)
         for name, changed in VARIANTS.items():
             choices = [changed, asdict(schedule), SIZE, images, seed, run.collection.file_hash]
             digest = hashlib.sha256(json.dumps(choices).encode()).hexdigest()[:12]

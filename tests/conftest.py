@@ -42,15 +42,13 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def build_small():
-    """Return a function that builds a narrow LesionNet, or one for squares of another size."""
+    """Return a function that builds a narrow LesionNet for squares of 64 pixels."""
 
-    def build(seed=1, resized=None, size=64):
+    def build(seed=1):
         keras.utils.set_random_seed(seed)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(efficientnet, "BLOCKS", BLOCKS)
-            if resized:
-                return lesion_net.resize(resized, size)
-            return lesion_net.build_lesion_net(lesion_net.Parts(size=size, pretrained=False))
+            return lesion_net.build_lesion_net(lesion_net.Parts(size=64, pretrained=False))
 
     return build
 

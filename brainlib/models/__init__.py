@@ -15,7 +15,7 @@ _HOMES = {
     "lesion_net": ("IMAGE_SIZE", "KEPT", "KINDS", "MAP_FACTOR", "NETWORK_LAYER", "Parts",
                    "SECOND_EVIDENCE", "SECOND_READING", "build_cropper", "build_lesion_net",
                    "build_pooler", "calibration_of", "draws_maps", "learner_of", "network_of",
-                   "recalibrate", "resize", "strongest_evidence", "with_maps"),
+                   "recalibrate", "strongest_evidence", "with_maps"),
     "registry": ("INPUT_SIZE", "MODELS", "TRAINING_SIZES", "build_model", "build_seed_cnn"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -109,14 +109,6 @@ def learner_of(model: keras.Model) -> keras.Model:
     return keras.Model(network.input, outputs, name=NETWORK_LAYER)
 
 
-def resize(model: keras.Model, size: int, finds_head: bool = True) -> keras.Model:
-    """Return a model of the same weights that sees squares of another size, a multiple of 32."""
-    parts = Parts(pretrained=False, size=size, find_head=finds_head)
-    network = _build_network(parts)
-    network.set_weights(network_of(model).get_weights())
-    return _with_preprocessing(network, parts)
-
-
 def recalibrate(model: keras.Model, calibration: tuple[float, float, float]) -> keras.Model:
     """Return a model of the same weights with another calibration, as `CALIBRATION` has it."""
     network = network_of(model)

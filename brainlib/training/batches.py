@@ -134,18 +134,15 @@ class AugmentedBatches(ShuffledBatches):
     seed : int
     augmenter : Augmenter, optional
         By default it keeps the size of the images.
-    copies : tuple of dict, optional
-        As `erased_copies` gives them for the same examples and seed.
     """
 
     def __init__(
-        self, seen: Examples, batch_size: int, seed: int, augmenter: Augmenter | None = None,
-        copies: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] | None = None,
-    ) -> None:  # fmt: skip
+        self, seen: Examples, batch_size: int, seed: int, augmenter: Augmenter | None = None
+    ) -> None:
         super().__init__(seen, batch_size, seed)
         self.max_queue_size = 4
         self.augmenter = augmenter or Augmenter(Augmentation(), seen.pixels.shape[1])
-        self.erased, self.sham = copies or erased_copies(seen, seed)
+        self.erased, self.sham = erased_copies(seen, seed)
 
     def rows(self, index: int) -> np.ndarray:
         """Return the rows of one batch, the last one filled up: compilers like one shape."""

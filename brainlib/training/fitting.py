@@ -6,7 +6,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,7 @@ from tqdm import tqdm
 
 from brainlib import models, paths
 from brainlib.training.augmentation import Augmentation, Augmenter
-from brainlib.training.batches import (
-    AugmentedBatches,
-    Examples,
-    ShuffledBatches,
-    cropped_examples,
-    erased_copies,
-)
+from brainlib.training.batches import AugmentedBatches, Examples, ShuffledBatches, cropped_examples
 from brainlib.training.schedules import Schedule
 
 logger = logging.getLogger(__name__)
@@ -65,37 +59,13 @@ def fit(
     DataFrame
         One row an epoch: `epoch` (from 1), `accuracy`, `loss`, `validation_accuracy`,
         `validation_loss`, all of the class. The training columns are Keras' running means during
-        the epoch. Epochs with small squares are not validated.
+        the epoch.
     """
-    copies = erased_copies(train, schedule.seed) if schedule.outline_weight else None
-    common = (watchers, finds_head, copies)
-    early = min(round(schedule.small * schedule.epochs), schedule.epochs - 1)
-    whole = replace(schedule, epochs=schedule.epochs - early, small=0.0)
-    if not early:
-        return _fit(model, train, validation, whole, checkpoint, *common)
-    network = models.network_of(model)
-    small = models.resize(model, 32 * round(SMALL_SIDE * network.input_shape[1] / 32), finds_head)
-    first = replace(whole, epochs=early)
-    before = _fit(small, train, None, first, checkpoint / "small", *common)
-    network.set_weights(models.network_of(small).get_weights())
-    whole = replace(whole, learning_rate=LATER_RATE * whole.learning_rate, seed=whole.seed + 1)
-    after = _fit(model, train, validation, whole, checkpoint, *common)
-    return pd.concat([before, after.assign(epoch=after["epoch"] + early)], ignore_index=True)
-
-
-SMALL_SIDE, LATER_RATE = 4 / 7, 0.6
-"""Side of the squares of the first epochs, and the learning rate of the others, as shares."""
-
-
-def _fit(
-    model: keras.Model, train: Examples, validation: Examples | None, schedule: Schedule,
-    checkpoint: Path, watchers: Iterable[keras.callbacks.Callback], finds_head: bool, copies: Any,
-) -> pd.DataFrame:  # fmt: skip
     state = State(checkpoint, _identity(model, train, validation, schedule))
     if schedule.outline_weight:
         learner = models.learner_of(model)
         augmenter = Augmenter(Augmentation(), learner.input_shape[1], finds_head)
-        batches = AugmentedBatches(train, schedule.batch_size, schedule.seed, augmenter, copies)
+        batches = AugmentedBatches(train, schedule.batch_size, schedule.seed, augmenter)
     else:  # a view of the model: compiling it leaves nothing in the model's file
         learner, augmenter = keras.Model(model.inputs, model.outputs[0]), None
         batches = ShuffledBatches(train, schedule.batch_size, schedule.seed)

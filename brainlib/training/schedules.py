@@ -29,9 +29,6 @@ class Schedule:
         the classes alone, without augmentation.
     frozen_blocks : int
         Blocks of the backbone, from the first, that keep their ImageNet weights, the stem too.
-    small : float
-        Share of the epochs, the first, that see squares of about half the size, for speed
-        (progressive resizing, Tan and Le, 2021); the rate of the others rises to three fifths.
     """
 
     epochs: int = 5
@@ -43,12 +40,11 @@ class Schedule:
     average: float = 0.0
     outline_weight: float = 0.0
     frozen_blocks: int = 0
-    small: float = 0.0
 
 
 RECIPES: dict[str, Schedule] = {
-    "lesion_net": Schedule(epochs=18, weight_decay=0.03, warm_up=0.05, average=0.995,
-                           outline_weight=1.0, frozen_blocks=3, small=2 / 3),
+    "lesion_net": Schedule(epochs=30, weight_decay=0.03, warm_up=0.05, average=0.995,
+                           outline_weight=1.0, frozen_blocks=3),
     "seed_cnn": Schedule(),
 }  # fmt: skip
 """Default recipe of each model; a model that is not listed has `Schedule()`."""
