@@ -118,7 +118,8 @@ def classify(
     Returns
     -------
     table : DataFrame
-        As `inference.classify` gives it without the gate, with `accepted` by the gate.
+        As `inference.classify` gives it without the gate, with `accepted` by the gate, and
+        `undecided`, whether a slice would be so if it were given alone.
     study : str
         The answer to the study: a class, `undecided`, `incomplete` or `refused`.
     """
@@ -131,7 +132,9 @@ def classify(
     decision = study["decision"].partition(":")[0]
     is_undecided = decision == inference.classifier.UNDECIDED
     answer = decision if is_undecided else study["class"] or decision
-    return table.assign(accepted=gated_table["class"] != ""), answer
+    alone = table.assign(accepted=1).to_dict("records")
+    undecided = [inference.rules.is_undecided(classifier.rules, one) for one in alone]
+    return table.assign(accepted=gated_table["class"] != "", undecided=undecided), answer
 
 
 def count_mask_pixels(scan: Path) -> np.ndarray:
@@ -162,9 +165,7 @@ def template_slices(plane: str) -> Iterator[imaging.ScanSlice]:
 
 def _count(slices: pd.DataFrame, **others: pd.Series) -> dict[str, int]:
     is_called = slices["class"] != "notumor"
-    # one slice alone is undecided where its conformal set holds more than its class
-    is_decided = slices["set"] == slices["class"]
-    counted = {"called_tumor": is_called, "decided_tumor": is_called & is_decided,
+    counted = {"called_tumor": is_called, "decided_tumor": is_called & ~slices["undecided"],
                "accepted": slices["accepted"]}  # fmt: skip
     counts = {name: int(is_so.sum()) for name, is_so in (counted | others).items()}
     return {"slices": len(slices), **counts}

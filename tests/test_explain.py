@@ -69,6 +69,9 @@ def test_the_heat_map_is_the_kinds_logit_piece_by_piece(small_network, images, m
     expected = np.take_along_axis(centred, likeliest, 1)[:, 0] / lesion_net.CALIBRATION[2]
     np.testing.assert_allclose(signed.sum(axis=(1, 2)), expected, atol=1e-4)
     assert np.abs(expected).min() > 0.05 and (signed < 0).any()
+    monkeypatch.setattr(lesion_net, "_BLUR", 1e-3)
+    sharp = np.asarray(lesion_net._build_maps(network)(squares)["heat_map"])
+    assert (sharp.max(axis=(1, 2)) > signed.max(axis=(1, 2))).all()
 
 
 @pytest.mark.parametrize("setting", [(100, 256), (300, 150)])

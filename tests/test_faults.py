@@ -51,7 +51,10 @@ def flips(file, count):
 
 
 def kill_at_random(command, seed, kills, check=lambda: None):
-    """Kill a command at random, check what it left in its folder; `.whole` is left undisturbed."""
+    """Kill a command at seeded random moments, check what it left, and let it end in the last run.
+
+    Its last argument is a folder; one of that name with the ending `.whole` has an undisturbed run.
+    """
     dice, start = random.Random(seed), time.monotonic()
     subprocess.run([*command[:-1], f"{command[-1]}.whole"], check=True, capture_output=True)
     lasts = time.monotonic() - start
